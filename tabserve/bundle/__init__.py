@@ -1,0 +1,1 @@
+"""The bundle: the folder that is released, from `save` to a verified `load`."""

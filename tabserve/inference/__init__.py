@@ -1,0 +1,1 @@
+"""The Open Inference Protocol (V2): tensors, codecs, errors, server and client."""

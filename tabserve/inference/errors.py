@@ -1,0 +1,92 @@
+"""Errors a client can see, and the one table that maps them to HTTP and gRPC."""
+
+from __future__ import annotations
+
+
+class InferenceError(Exception):
+    """Root of every error a service answers with.
+
+    InferenceError                500 INTERNAL
+    ├── InvalidRequest            400 INVALID_ARGUMENT
+    ├── ModelNotFound             404 NOT_FOUND
+    ├── RequestTooLarge           413 RESOURCE_EXHAUSTED
+    ├── UnsupportedMediaType      415 INVALID_ARGUMENT
+    ├── Unavailable               503 UNAVAILABLE, Retry-After
+    │   ├── Overloaded
+    │   ├── NotReady
+    │   └── PredictorUnavailable
+    ├── DeadlineExceeded          504 DEADLINE_EXCEEDED
+    └── PredictionFailed          500 INTERNAL
+
+    The message is written for the client and goes out as ``{"error": message}``: it may name tensors, fields and
+    expectations, never internals.
+    """
+
+    http_status = 500
+    grpc_status = "INTERNAL"
+    retry_after: int | None = None
+    """Seconds after which a client may try again; None when trying again cannot help."""
+
+    @property
+    def message(self) -> str:
+        """The text for the client."""
+        return str(self)
+
+
+class InvalidRequest(InferenceError):
+    """The request is malformed or does not fit the model: expected, got, where."""
+
+    http_status = 400
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class ModelNotFound(InferenceError):
+    """No such model, version or path."""
+
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+
+
+class RequestTooLarge(InferenceError):
+    """The body, its row count or its nesting is over a limit."""
+
+    http_status = 413
+    grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class UnsupportedMediaType(InferenceError):
+    """A content type or encoding the server does not read."""
+
+    http_status = 415
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class Unavailable(InferenceError):
+    """Nothing was started; the same request may succeed later."""
+
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
+    retry_after = 1
+
+
+class Overloaded(Unavailable):
+    """Admission is full."""
+
+
+class NotReady(Unavailable):
+    """The model is not loaded yet, or not ready to answer."""
+
+
+class PredictorUnavailable(Unavailable):
+    """The transformer reached no predictor of its own release."""
+
+
+class DeadlineExceeded(InferenceError):
+    """The client's deadline passed before the answer was there."""
+
+    http_status = 504
+    grpc_status = "DEADLINE_EXCEEDED"
+
+
+class PredictionFailed(InferenceError):
+    """The model failed on a valid request; the cause is in the server's log, without the payload."""

@@ -1,0 +1,61 @@
+"""What the server serves: one model, its readiness and its two ways of being asked."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from tabserve.inference.errors import DeadlineExceeded
+from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata
+
+
+def _never() -> bool:
+    return False
+
+
+class Context(msgspec.Struct):
+    """What comes with a request besides its tensors.
+
+    deadline: time.monotonic() seconds; infinite where the client named none.
+    trace: headers to hand on unchanged (W3C `traceparent`, `tracestate`, and `x-request-id`).
+    response_headers: filled by the model, sent as HTTP headers or gRPC initial metadata.
+    abandoned: True once the client has gone away.
+    """
+
+    deadline: float = math.inf
+    trace: Mapping[str, str] = {}
+    response_headers: dict[str, str] = msgspec.field(default_factory=dict)
+    abandoned: Callable[[], bool] = _never
+
+    def remaining(self) -> float:
+        """Seconds left; raises DeadlineExceeded when none are."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded("the deadline passed before the request was answered")
+        return left
+
+
+class Model(Protocol):
+    """A model behind the protocol. All methods run on the event loop."""
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """Name, versions, and every tensor."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request sent now would be predicted."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers of every answer, the release among them."""
+
+    async def infer(self, request: InferRequest, context: Context) -> InferResponse:
+        """V2: tensors to tensors. Raises an InferenceError."""
+
+    async def predict(self, body: bytes, context: Context) -> bytes:
+        """V1 `:predict`: a JSON body to a JSON body. Raises an InferenceError."""
