@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
+from math import prod
 from typing import Any, TypeAlias
 
 import msgspec
@@ -94,3 +97,43 @@ def text(value: bytes | str) -> str:
     Raises UnicodeDecodeError (a ValueError) where it is not UTF-8.
     """
     return value if isinstance(value, str) else value.decode()
+
+
+def binary_elements(data: bytes, dtype: np.dtype[Any], shape: Sequence[int]) -> Array:
+    """The array in a tensor's raw bytes: little-endian, row-major, BYTES as 4-byte length and content.
+
+    Numbers are not copied. Raises ValueError where size and shape disagree.
+    Source: Triton extension_binary_data.md; inference_grpc.md "Raw tensor contents".
+    """
+    count = prod(shape)
+    if dtype.kind == "O":
+        return _split_bytes(data, count).reshape(shape)
+    if len(data) != count * dtype.itemsize:
+        raise ValueError(f"expected {count * dtype.itemsize} bytes for shape {list(shape)}, got {len(data)}")
+    if dtype.kind == "b" and data.strip(b"\x00\x01"):
+        raise ValueError("expected BOOL bytes of 0 or 1")
+    return np.frombuffer(data, dtype.newbyteorder("<")).reshape(shape)
+
+
+def _split_bytes(data: bytes, count: int) -> Array:
+    elements = []
+    at = 0
+    while at < len(data) and len(elements) < count:
+        if at + 4 > len(data):
+            raise ValueError("expected a 4-byte length before each BYTES element")
+        (size,) = struct.unpack_from("<I", data, at)
+        elements.append(data[at + 4 : at + 4 + size])
+        at += 4 + size
+    if len(elements) != count or at != len(data):
+        raise ValueError(f"expected {count} BYTES elements, each with its length, got {len(data)} bytes that are not")
+    array = np.empty(count, object)
+    array[:] = elements
+    return array
+
+
+def elements_binary(array: Array) -> bytes:
+    """The raw bytes of a tensor's array, as `binary_elements` reads them."""
+    if array.dtype.kind != "O":
+        return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    encoded = [e.encode() if isinstance(e, str) else e for e in array.ravel()]
+    return b"".join(struct.pack("<I", len(e)) + e for e in encoded)

@@ -1,0 +1,277 @@
+"""REST bodies to requests and responses to bodies: JSON and the binary tensor data extension."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from itertools import accumulate
+from math import prod
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+import numpy as np
+import orjson
+
+from tabserve.inference.errors import InvalidRequest
+from tabserve.inference.tensors import (
+    DATATYPES,
+    Array,
+    InferRequest,
+    InferResponse,
+    Parameters,
+    RequestedOutput,
+    Tensor,
+    binary_elements,
+    elements_binary,
+    text,
+)
+
+MAX_DIMENSIONS = 8
+
+_Dimension = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+_NO_DATA = msgspec.Raw()
+
+
+class _Input(msgspec.Struct, gc=False):
+    name: str
+    shape: list[_Dimension]
+    datatype: str
+    data: msgspec.Raw = _NO_DATA
+    parameters: Parameters | None = None
+
+
+class _Output(msgspec.Struct, gc=False):
+    name: str
+    parameters: Parameters | None = None
+
+
+class _Request(msgspec.Struct, gc=False):
+    inputs: Annotated[list[_Input], msgspec.Meta(min_length=1)]
+    id: str | None = None
+    outputs: list[_Output] | None = None
+    parameters: Parameters | None = None
+
+
+_decode = msgspec.json.Decoder(_Request).decode
+_leading_brackets = re.compile(rb"[\s\[]*").match
+
+
+def decode_request(body: bytes, json_size: bytes | None = None) -> InferRequest:
+    """A request from its body; `json_size` is the header Inference-Header-Content-Length, where there is one.
+
+    Raises InvalidRequest for whatever does not follow inference_rest.md or Triton's extension_binary_data.md.
+    """
+    json_part, binary_part = (body, b"") if json_size is None else _split(body, json_size)
+    raw = decode_json(_decode, json_part)
+    binary_sizes = [_binary_size(tensor, i) for i, tensor in enumerate(raw.inputs)]
+    ends = list(accumulate(size or 0 for size in binary_sizes))
+    if ends[-1] != len(binary_part):
+        raise InvalidRequest(f"binary data: expected {ends[-1]} bytes after the JSON, got {len(binary_part)}")
+    inputs = [
+        _json_tensor(tensor, i) if size is None else _binary_tensor(tensor, i, binary_part[ends[i] - size : ends[i]])
+        for i, (tensor, size) in enumerate(zip(raw.inputs, binary_sizes, strict=True))
+    ]
+    parameters = raw.parameters or {}
+    return InferRequest(
+        inputs=tuple(inputs),
+        id=raw.id,
+        outputs=tuple(_requested(output) for output in raw.outputs) if raw.outputs else (),
+        parameters=parameters,
+        binary_output=parameters.get("binary_data_output") is True,
+    )
+
+
+def decode_json(decode: Any, body: bytes | msgspec.Raw) -> Any:
+    """What `decode` (of a msgspec decoder) makes of the body; raises InvalidRequest where it is malformed."""
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+    except UnicodeDecodeError:
+        raise InvalidRequest("the body is not valid UTF-8") from None
+    except RecursionError:
+        raise InvalidRequest("the JSON is nested too deeply") from None
+
+
+def _split(body: bytes, json_size: bytes) -> tuple[bytes, bytes]:
+    if not json_size.isdigit() or len(json_size) > 18 or int(json_size) > len(body):
+        raise InvalidRequest(f"Inference-Header-Content-Length: expected 0 to {len(body)} (the length of the body)")
+    size = int(json_size)
+    return body[:size], body[size:]
+
+
+def _requested(output: _Output) -> RequestedOutput:
+    binary = output.parameters.get("binary_data") if output.parameters else None
+    return RequestedOutput(output.name, binary if isinstance(binary, bool) else None)
+
+
+def _fail(tensor: _Input, index: int, problem: str) -> InvalidRequest:
+    return InvalidRequest(f"input `{tensor.name}`: {problem} - at `inputs[{index}]`")
+
+
+def _dtype(tensor: _Input, index: int) -> np.dtype[Any]:
+    dtype = DATATYPES.get(tensor.datatype)
+    if dtype is None:
+        raise _fail(tensor, index, f"expected a datatype of {', '.join(DATATYPES)}, got {quoted(tensor.datatype)}")
+    if len(tensor.shape) > MAX_DIMENSIONS:
+        raise _fail(tensor, index, f"expected at most {MAX_DIMENSIONS} dimensions, got {len(tensor.shape)}")
+    return dtype
+
+
+def quoted(value: str) -> str:
+    """A client's text for an error message, shortened to 40 characters."""
+    return orjson.dumps(value if len(value) <= 40 else value[:40] + "…").decode()
+
+
+def _binary_size(tensor: _Input, index: int) -> int | None:
+    size = tensor.parameters.get("binary_data_size") if tensor.parameters else None
+    if size is None:
+        return None
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise _fail(tensor, index, "expected binary_data_size to be a number of bytes")
+    if tensor.data is not _NO_DATA:
+        raise _fail(tensor, index, "expected either `data` or `binary_data_size`, got both")
+    return size
+
+
+def _binary_tensor(tensor: _Input, index: int, data: bytes) -> Tensor:
+    dtype = _dtype(tensor, index)
+    try:
+        return Tensor(tensor.name, tensor.datatype, binary_elements(data, dtype, tensor.shape))
+    except ValueError as error:
+        raise _fail(tensor, index, str(error)) from None
+
+
+def _json_tensor(tensor: _Input, index: int) -> Tensor:
+    dtype = _dtype(tensor, index)
+    if tensor.data is _NO_DATA:
+        raise _fail(tensor, index, "expected `data`, or `binary_data_size` in its parameters, got neither")
+    brackets = _leading_brackets(tensor.data)
+    depth = brackets.group().count(b"[") if brackets else 0
+    if not 1 <= depth <= MAX_DIMENSIONS:
+        raise _fail(tensor, index, f"expected `data` to be an array of up to {MAX_DIMENSIONS} dimensions")
+    try:
+        elements = _elements_decoder(dtype.kind, depth)(tensor.data)
+        array = _array(elements, dtype)
+    except msgspec.ValidationError as error:
+        raise _fail(tensor, index, f"expected {tensor.datatype}: {error}") from None
+    except msgspec.DecodeError as error:
+        raise _fail(tensor, index, f"`data` is not valid JSON: {error}") from None
+    except (OverflowError, FloatingPointError):
+        raise _fail(tensor, index, f"expected {tensor.datatype}, got a number out of its range") from None
+    except ValueError:
+        raise _fail(tensor, index, "`data` is ragged or not valid UTF-8") from None
+    return Tensor(tensor.name, tensor.datatype, _shaped(array, tensor, index))
+
+
+def _shaped(array: Array, tensor: _Input, index: int) -> Array:
+    shape = tuple(tensor.shape)
+    if array.shape == shape:
+        return array
+    expected = prod(shape)
+    if array.size != expected:
+        problem = f"expected {expected} elements for shape {list(shape)}, got {array.size}"
+        raise _fail(tensor, index, problem)
+    if array.ndim != 1 and array.size:
+        raise _fail(tensor, index, f"expected shape {list(shape)}, got {list(array.shape)}")
+    try:
+        return array.reshape(shape)
+    except ValueError:
+        raise _fail(tensor, index, f"shape {list(shape)} is too large") from None
+
+
+def _array(elements: list[Any], dtype: np.dtype[Any]) -> Array:
+    if dtype.kind == "f" and dtype.itemsize < 8:
+        with np.errstate(over="raise"):
+            return np.array(elements, dtype)
+    if dtype.kind == "O":
+        return _bytes_array(elements)
+    return np.array(elements, dtype)
+
+
+def _bytes_array(elements: list[Any]) -> Array:
+    array = np.array(elements, np.dtypes.StringDType())  # finds the shape without taking strings for sequences
+    encoded = np.empty(array.size, object)
+    encoded[:] = [element.encode() for element in array.ravel()]
+    return encoded.reshape(array.shape)
+
+
+_ELEMENT_TYPES: dict[str, Any] = {"f": float | None, "i": int, "u": int, "b": bool, "O": str}
+
+
+@cache
+def _elements_decoder(kind: str, depth: int) -> Any:
+    """A decoder of arrays nested `depth` deep; a null among floating point numbers is a missing value (NaN)."""
+    nested = _ELEMENT_TYPES[kind]
+    for _ in range(depth):
+        nested = list[nested]
+    return msgspec.json.Decoder(nested).decode
+
+
+class EncodedResponse(NamedTuple):
+    """A response body; `json_size` is set where binary tensors follow the JSON."""
+
+    body: bytes
+    json_size: int | None
+
+
+class ResponseEncoder:
+    """Encodes the responses of one model; what never changes is encoded once."""
+
+    def __init__(self, model_name: str, model_version: str) -> None:
+        self._head = orjson.dumps({"model_name": model_name, "model_version": model_version})[:-1]
+
+    def encode(self, request: InferRequest, response: InferResponse) -> EncodedResponse:
+        """The body; outputs are binary where the request asked for it.
+
+        Numbers are written so that reading them back gives the same bits; NaN and infinities are written as null.
+        """
+        head = [self._head]
+        if request.id is not None:
+            head.append(b',"id":' + orjson.dumps(request.id))
+        if response.parameters:
+            head.append(b',"parameters":' + orjson.dumps(response.parameters))
+        binary = _binary_outputs(request) if request.binary_output or request.outputs else frozenset()
+        tails = [elements_binary(t.array) for t in response.outputs if t.name in binary]
+        sizes = iter(tails)
+        outputs = [
+            _binary_output(t, len(next(sizes))) if t.name in binary else _json_output(t) for t in response.outputs
+        ]
+        body = b"%b,%b%b]}" % (b"".join(head), b'"outputs":[', b",".join(outputs))
+        return EncodedResponse(b"".join([body, *tails]), len(body)) if tails else EncodedResponse(body, None)
+
+
+class _All(frozenset[str]):
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+_ALL = _All()
+
+
+def _binary_outputs(request: InferRequest) -> frozenset[str]:
+    if not request.outputs:
+        return _ALL if request.binary_output else frozenset()
+    return frozenset(o.name for o in request.outputs if (request.binary_output if o.binary is None else o.binary))
+
+
+@cache
+def _output_head(name: str, datatype: str) -> bytes:
+    return orjson.dumps({"name": name, "datatype": datatype})[:-1] + b',"shape":'
+
+
+def _json_output(tensor: Tensor) -> bytes:
+    array = tensor.array
+    if array.dtype.kind == "O":
+        data = orjson.dumps([text(element) for element in array.ravel()])
+    else:
+        data = orjson.dumps(np.ascontiguousarray(array).reshape(-1), option=orjson.OPT_SERIALIZE_NUMPY)
+    shape = str(list(array.shape)).encode()
+    return b'%b%b,"data":%b}' % (_output_head(tensor.name, tensor.datatype), shape, data)
+
+
+def _binary_output(tensor: Tensor, size: int) -> bytes:
+    head = _output_head(tensor.name, tensor.datatype)
+    return b'%b%b,"parameters":{"binary_data_size":%d}}' % (head, str(list(tensor.array.shape)).encode(), size)
