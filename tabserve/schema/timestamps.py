@@ -1,0 +1,23 @@
+"""Timestamps of a record: ISO 8601 or seconds since 1970, always UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EARLIEST, LATEST = -62_135_596_800.0, 253_402_300_799.999999
+"""Seconds since 1970 of the years 1 to 9999; a number beyond is taken for milliseconds by mistake and refused."""
+
+
+def seconds(value: str | float) -> float | None:
+    """Seconds since 1970 UTC of an ISO 8601 time, which without an offset is UTC, or of such a number.
+
+    None for anything else.
+    """
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+            return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH).total_seconds()
+        except ValueError:
+            return None
+    return float(value) if EARLIEST <= value <= LATEST else None
