@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 
 class InferenceError(Exception):
     """Root of every error a service answers with.
@@ -90,3 +92,8 @@ class DeadlineExceeded(InferenceError):
 
 class PredictionFailed(InferenceError):
     """The model failed on a valid request; the cause is in the server's log, without the payload."""
+
+
+def quoted(value: str) -> str:
+    """A client's text for an error message, in quotes and shortened to 40 characters."""
+    return json.dumps(value if len(value) <= 40 else value[:40] + "…", ensure_ascii=False)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from tabserve.inference import open_inference_pb2 as pb
-from tabserve.inference.errors import InvalidRequest
-from tabserve.inference.rest_codec import MAX_DIMENSIONS, quoted
+from tabserve.inference.errors import InvalidRequest, quoted
 from tabserve.inference.tensors import (
     DATATYPES,
+    MAX_DIMENSIONS,
     Array,
     InferRequest,
     InferResponse,

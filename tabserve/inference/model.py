@@ -59,3 +59,9 @@ class Model(Protocol):
 
     async def predict(self, body: bytes, context: Context) -> bytes:
         """V1 `:predict`: a JSON body to a JSON body. Raises an InferenceError."""
+
+    async def start(self) -> None:
+        """Begin what the model does in the background; called once, before the first request."""
+
+    async def stop(self) -> None:
+        """End it; called once, after the last request."""

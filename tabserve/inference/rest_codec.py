@@ -12,9 +12,10 @@ import msgspec
 import numpy as np
 import orjson
 
-from tabserve.inference.errors import InvalidRequest
+from tabserve.inference.errors import InvalidRequest, quoted
 from tabserve.inference.tensors import (
     DATATYPES,
+    MAX_DIMENSIONS,
     Array,
     InferRequest,
     InferResponse,
@@ -25,8 +26,6 @@ from tabserve.inference.tensors import (
     elements_binary,
     text,
 )
-
-MAX_DIMENSIONS = 8
 
 _Dimension = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 _NO_DATA = msgspec.Raw()
@@ -120,11 +119,6 @@ def _dtype(tensor: _Input, index: int) -> np.dtype[Any]:
     return dtype
 
 
-def quoted(value: str) -> str:
-    """A client's text for an error message, shortened to 40 characters."""
-    return orjson.dumps(value if len(value) <= 40 else value[:40] + "…").decode()
-
-
 def _binary_size(tensor: _Input, index: int) -> int | None:
     size = tensor.parameters.get("binary_data_size") if tensor.parameters else None
     if size is None:
@@ -206,7 +200,7 @@ def _elements_decoder(kind: str, depth: int) -> Any:
     """A decoder of arrays nested `depth` deep; a null among floating point numbers is a missing value (NaN)."""
     nested = _ELEMENT_TYPES[kind]
     for _ in range(depth):
-        nested = list[nested]
+        nested = list.__class_getitem__(nested)
     return msgspec.json.Decoder(nested).decode
 
 

@@ -14,6 +14,8 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[Any]
 Parameters: TypeAlias = dict[str, str | int | float | bool]
 
+MAX_DIMENSIONS = 8
+
 # Datatypes of the protocol (inference_rest.md, "Tensor Data Types"). BYTES arrays hold `bytes` objects.
 DATATYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
@@ -116,7 +118,7 @@ def binary_elements(data: bytes, dtype: np.dtype[Any], shape: Sequence[int]) -> 
 
 
 def _split_bytes(data: bytes, count: int) -> Array:
-    elements = []
+    elements: list[bytes] = []
     at = 0
     while at < len(data) and len(elements) < count:
         if at + 4 > len(data):

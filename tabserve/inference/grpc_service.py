@@ -1,0 +1,194 @@
+"""The gRPC side: GRPCInferenceService and grpc.health.v1 on grpc.aio."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from tabserve import __version__
+from tabserve.inference import open_inference_pb2 as pb
+from tabserve.inference.admission import Admission
+from tabserve.inference.errors import InferenceError, ModelNotFound
+from tabserve.inference.grpc_codec import ResponseEncoder, decode_request
+from tabserve.inference.http import EXTENSIONS, TRACE_HEADERS, failed
+from tabserve.inference.metrics import Metrics
+from tabserve.inference.model import Context, Model
+from tabserve.inference.tensors import TensorSpec
+
+SERVICE = "inference.GRPCInferenceService"
+
+Method: TypeAlias = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
+
+_TRACE_NAMES = frozenset(name.decode() for name in TRACE_HEADERS)
+
+
+class Servicer:
+    """Serves one model over gRPC."""
+
+    def __init__(self, model: Model, ready: Callable[[], bool], admission: Admission, metrics: Metrics) -> None:
+        self._model = model
+        self.ready = ready
+        self._admission = admission
+        self._metrics = metrics
+        self._metadata = model.metadata
+        self._encoder = ResponseEncoder(self._metadata.name, self._metadata.versions[-1])
+        self._headers = tuple(model.headers.items())
+
+    async def ServerLive(self, _: Any, __: grpc.aio.ServicerContext) -> pb.ServerLiveResponse:  # noqa: N802
+        """Whether the process answers."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, _: Any, __: grpc.aio.ServicerContext) -> pb.ServerReadyResponse:  # noqa: N802
+        """Whether the model is ready."""
+        return pb.ServerReadyResponse(ready=self.ready())
+
+    async def ModelReady(  # noqa: N802
+        self, request: pb.ModelReadyRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ModelReadyResponse:
+        """Whether this model and version is ready."""
+        await self._known(request.name, request.version, context)
+        return pb.ModelReadyResponse(ready=self.ready())
+
+    async def ServerMetadata(self, _: Any, __: grpc.aio.ServicerContext) -> pb.ServerMetadataResponse:  # noqa: N802
+        """Name, version and extensions of the server."""
+        return pb.ServerMetadataResponse(name="tabserve", version=__version__, extensions=EXTENSIONS)
+
+    async def ModelMetadata(  # noqa: N802
+        self, request: pb.ModelMetadataRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ModelMetadataResponse:
+        """Every tensor of the model."""
+        await self._known(request.name, request.version, context)
+        metadata = self._metadata
+        return pb.ModelMetadataResponse(
+            name=metadata.name,
+            versions=metadata.versions,
+            platform=metadata.platform,
+            inputs=[_tensor_metadata(spec) for spec in metadata.inputs],
+            outputs=[_tensor_metadata(spec) for spec in metadata.outputs],
+            properties=metadata.properties,
+        )
+
+    async def ModelInfer(  # noqa: N802
+        self, message: pb.ModelInferRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ModelInferResponse:
+        """Tensors to tensors."""
+        started = time.perf_counter()
+        try:
+            response = await self._admitted(message, context)
+        except InferenceError as error:
+            await self._abort(error, context, started)
+        except Exception as error:  # noqa: BLE001 - the edge: logged by type and place, answered as INTERNAL
+            await self._abort(failed(error), context, started)
+        self._metrics.requests.add("grpc", "OK")
+        self._metrics.seconds.observe(time.perf_counter() - started, "grpc")
+        return response
+
+    async def _admitted(
+        self, message: pb.ModelInferRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ModelInferResponse:
+        self._admission.enter("grpc")
+        try:
+            self._check_known(message.model_name, message.model_version)
+            request = decode_request(message)
+            ours = _context(context)
+            response = await self._model.infer(request, ours)
+            await context.send_initial_metadata((*self._headers, *ours.response_headers.items()))
+            return self._encoder.encode(request, response)
+        finally:
+            self._admission.leave()
+
+    def _check_known(self, name: str, version: str) -> None:
+        metadata = self._metadata
+        if name != metadata.name or (version and version not in metadata.versions):
+            known = ", ".join(metadata.versions)
+            raise ModelNotFound(f"no such model or version; the model here is {metadata.name}, versions {known}")
+
+    async def _known(self, name: str, version: str, context: grpc.aio.ServicerContext) -> None:
+        try:
+            self._check_known(name, version)
+        except ModelNotFound as error:
+            await context.abort(grpc.StatusCode.NOT_FOUND, error.message)
+
+    async def _abort(self, error: InferenceError, context: grpc.aio.ServicerContext, started: float) -> None:
+        self._metrics.requests.add("grpc", error.grpc_status)
+        self._metrics.seconds.observe(time.perf_counter() - started, "grpc")
+        trailing = self._headers
+        if error.retry_after is not None:
+            trailing = (*trailing, ("retry-after", str(error.retry_after)))
+        await context.abort(grpc.StatusCode[error.grpc_status], error.message, trailing)
+
+
+def _context(context: grpc.aio.ServicerContext) -> Context:
+    remaining = context.time_remaining()
+    deadline = float("inf") if remaining is None else time.monotonic() + remaining
+    trace = {name: value for name, value in context.invocation_metadata() or () if name in _TRACE_NAMES}
+    return Context(deadline, trace, {}, context.cancelled)
+
+
+def _tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
+    return pb.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=spec.datatype, shape=spec.shape)
+
+
+def _handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
+    methods: dict[str, tuple[Method, Any]] = {
+        "ServerLive": (servicer.ServerLive, pb.ServerLiveRequest),
+        "ServerReady": (servicer.ServerReady, pb.ServerReadyRequest),
+        "ModelReady": (servicer.ModelReady, pb.ModelReadyRequest),
+        "ServerMetadata": (servicer.ServerMetadata, pb.ServerMetadataRequest),
+        "ModelMetadata": (servicer.ModelMetadata, pb.ModelMetadataRequest),
+        "ModelInfer": (servicer.ModelInfer, pb.ModelInferRequest),
+    }
+    return grpc.method_handlers_generic_handler(
+        SERVICE,
+        {
+            name: grpc.unary_unary_rpc_method_handler(
+                method, request_deserializer=request.FromString, response_serializer=_serialize
+            )
+            for name, (method, request) in methods.items()
+        },
+    )
+
+
+def _serialize(message: Any) -> bytes:
+    content: bytes = message.SerializeToString()
+    return content
+
+
+class GrpcServer:
+    """A grpc.aio server for one model, with grpc.health.v1 for the server ("") and the service."""
+
+    def __init__(self, servicer: Servicer, max_message_bytes: int) -> None:
+        self._servicer = servicer
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        self._server.add_generic_rpc_handlers((_handlers(servicer),))
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen. Raises OSError where the port is taken."""
+        try:
+            self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        except RuntimeError as error:
+            raise OSError(f"port {port} cannot be used for gRPC: {error}") from None
+        await self._server.start()
+
+    async def report_health(self) -> None:
+        """Tell grpc.health.v1 whether the model is ready now."""
+        serving = health_pb2.HealthCheckResponse.SERVING
+        status = serving if self._servicer.ready() else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", SERVICE):
+            await self._health.set(service, status)
+
+    async def stop(self, grace: float) -> None:
+        """Answer what is under way, up to `grace` seconds, and close."""
+        await self._server.stop(grace)

@@ -1,0 +1,131 @@
+"""Counts and latencies of one process, kept in plain numbers and exposed in Prometheus' format.
+
+Everything is written on the event loop's thread, so nothing is locked; prometheus_client only writes the page.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+SECONDS = (
+    0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
+)  # fmt: skip
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096, 16384)
+PROBABILITY = tuple(i / 20 for i in range(1, 21))
+
+
+class Counter:
+    """Counts by label values."""
+
+    def __init__(self, name: str, help_text: str, labels: Sequence[str] = ()) -> None:
+        self._family = (name, help_text, labels)
+        self._counts: dict[tuple[str, ...], float] = {}
+
+    def add(self, *labels: str, count: float = 1) -> None:
+        """Count one more, or `count` more."""
+        self._counts[labels] = self._counts.get(labels, 0) + count
+
+    def collect(self) -> Metric:
+        """The counts as Prometheus knows them."""
+        name, help_text, labels = self._family
+        family = CounterMetricFamily(name, help_text, labels=labels)
+        for values, count in self._counts.items():
+            family.add_metric(values, count)
+        return family
+
+
+class Gauge:
+    """A value that goes up and down."""
+
+    def __init__(self, name: str, help_text: str) -> None:
+        self._family = (name, help_text)
+        self.value = 0.0
+
+    def collect(self) -> Metric:
+        """The value as Prometheus knows it."""
+        return GaugeMetricFamily(*self._family, value=self.value)
+
+
+class Histogram:
+    """Observations by bucket, for each set of label values."""
+
+    def __init__(self, name: str, help_text: str, bounds: Sequence[float], labels: Sequence[str] = ()) -> None:
+        self._family = (name, help_text, labels)
+        self._bounds = bounds
+        self._series: dict[tuple[str, ...], tuple[list[int], list[float]]] = {}
+
+    def observe(self, value: float, *labels: str) -> None:
+        """Add one observation."""
+        series = self._series.get(labels)
+        if series is None:
+            series = self._series[labels] = ([0] * (len(self._bounds) + 1), [0.0])
+        series[0][bisect_left(self._bounds, value)] += 1
+        series[1][0] += value
+
+    def collect(self) -> Metric:
+        """The buckets as Prometheus knows them."""
+        name, help_text, labels = self._family
+        family = HistogramMetricFamily(name, help_text, labels=labels)
+        bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        for values, (counts, (total,)) in self._series.items():
+            family.add_metric(values, list(zip(bounds, accumulate(counts), strict=True)), total)
+        return family
+
+
+class Info:
+    """Facts that do not change while the process runs."""
+
+    def __init__(self, name: str, help_text: str, facts: dict[str, str]) -> None:
+        self._family = (name, help_text)
+        self._facts = facts
+
+    def collect(self) -> Metric:
+        """The facts as labels of one sample of value 1."""
+        return InfoMetricFamily(*self._family, value=self._facts)
+
+
+Instrument = Counter | Gauge | Histogram | Info
+
+
+class _Page(Collector):
+    def __init__(self, instruments: Sequence[Instrument]) -> None:
+        self._instruments = instruments
+
+    def collect(self) -> Iterable[Metric]:
+        return [instrument.collect() for instrument in self._instruments]
+
+
+class Metrics:
+    """What the server measures of every request; a model adds instruments of its own."""
+
+    def __init__(self) -> None:
+        self.requests = Counter("tabserve_requests", "Requests answered", ("protocol", "status"))
+        self.seconds = Histogram(
+            "tabserve_request_seconds", "From the whole request read to its answer written", SECONDS, ("protocol",)
+        )
+        self.in_flight = Gauge("tabserve_requests_in_flight", "Requests admitted and not yet answered")
+        self.rejected = Counter("tabserve_requests_rejected", "Requests refused by admission", ("protocol",))
+        self._instruments: list[Instrument] = [self.requests, self.seconds, self.in_flight, self.rejected]
+
+    def add(self, *instruments: Instrument) -> None:
+        """Show further instruments on the page."""
+        self._instruments.extend(instruments)
+
+    def page(self) -> bytes:
+        """The page in Prometheus' text format."""
+        registry = CollectorRegistry()
+        registry.register(_Page(self._instruments))
+        ProcessCollector(registry=registry)
+        return generate_latest(registry)

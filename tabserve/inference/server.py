@@ -1,0 +1,143 @@
+"""Runs one model behind REST and gRPC in one process, from start to drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+
+import uvicorn
+import uvloop
+
+from tabserve.inference.admission import Admission
+from tabserve.inference.connection import Connection, sweep
+from tabserve.inference.grpc_service import GrpcServer, Servicer
+from tabserve.inference.http import Application
+from tabserve.inference.metrics import Metrics
+from tabserve.inference.model import Model
+from tabserve.inference.settings import ServerSettings
+
+BACKLOG = 2048
+GRACE_SECONDS = 60
+POLL_SECONDS = 0.05
+HEALTH_SECONDS = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+def run(model: Model, settings: ServerSettings, metrics: Metrics) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises OSError where a port is taken."""
+    uvloop.run(_Service(model, settings, metrics).serve())
+
+
+def configure_logging(level: str) -> None:
+    """One line a message on standard error; uvicorn speaks only of errors."""
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn without its signal handlers: a signal is for both servers."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    def close_after_answers(self) -> None:
+        """From now on every answer ends its connection, so that clients go elsewhere for the next."""
+        self.config.encoded_headers.append((b"connection", b"close"))
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+
+
+class _Service:
+    def __init__(self, model: Model, settings: ServerSettings, metrics: Metrics) -> None:
+        self._model = model
+        self._settings = settings
+        self._drain_seconds: float | None = None
+        self._stop = asyncio.Event()
+        admission = Admission(settings.max_concurrency, metrics)
+        self._http = self._http_server(Application(model, self.ready, admission, metrics, settings.max_body_bytes))
+        servicer = Servicer(model, self.ready, admission, metrics)
+        self._grpc = GrpcServer(servicer, settings.max_body_bytes) if settings.grpc_port else None
+
+    def _http_server(self, application: Application) -> _HttpServer:
+        settings = self._settings
+
+        class LimitedConnection(Connection):
+            max_header_bytes = settings.max_header_bytes
+
+        return _HttpServer(
+            uvicorn.Config(
+                application,
+                http=LimitedConnection,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=settings.keep_alive,  # type: ignore[arg-type]  # loop.call_later takes fractions
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        )
+
+    def ready(self) -> bool:
+        """Whether new requests should come here."""
+        return self._model.ready and not self._stop.is_set()
+
+    async def serve(self) -> None:
+        """Serve, wait for a signal, drain."""
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._begin_stop, settings.drain_seconds)
+        loop.add_signal_handler(signal.SIGINT, self._begin_stop, 0.0)
+        listener = listen(settings.host, settings.http_port)
+        if self._grpc:
+            await self._grpc.start(settings.host, settings.grpc_port)
+        await self._model.start()
+        http = asyncio.create_task(self._http.serve(sockets=[listener]))
+        tasks = [asyncio.create_task(self._report_health()), asyncio.create_task(self._sweep())]
+        logger.info("serving %s: REST on %d, gRPC on %s", self._model.metadata.name, settings.http_port,
+                    settings.grpc_port or "no port")  # fmt: skip
+        await self._stop.wait()
+        await self._drain(http)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._model.stop()
+        logger.info("stopped")
+
+    def _begin_stop(self, drain_seconds: float) -> None:
+        self._drain_seconds = drain_seconds
+        self._stop.set()
+
+    async def _sweep(self) -> None:
+        await sweep(self._http.server_state.connections, self._settings.read_timeout)  # type: ignore[arg-type]
+
+    async def _report_health(self) -> None:
+        while self._grpc:
+            await self._grpc.report_health()
+            await asyncio.sleep(HEALTH_SECONDS)
+
+    async def _drain(self, http: asyncio.Task[None]) -> None:
+        """Answer what is under way and what still comes on open connections, then close."""
+        seconds = self._drain_seconds or 0.0
+        logger.info("draining for up to %g s", seconds)
+        self._http.close_after_answers()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._http.server_state.connections:
+                    await asyncio.sleep(POLL_SECONDS)
+        self._http.should_exit = True
+        await asyncio.gather(http, *([self._grpc.stop(GRACE_SECONDS)] if self._grpc else []))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket, of both IP versions where the host is an IPv6 one. Raises OSError where it is taken."""
+    if ":" in host:
+        return socket.create_server((host, port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=host == "::")
+    return socket.create_server((host, port), backlog=BACKLOG)

@@ -1,0 +1,92 @@
+"""Settings of a service: one frozen object, read once from the command line and TABSERVE_ variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal, TypeVar
+
+import click
+import msgspec
+from msgspec import Meta
+
+PREFIX = "TABSERVE_"
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What both services can be told about serving; each field is an option and a variable.
+
+    `--http_port 8080` and `TABSERVE_HTTP_PORT=8080` mean the same; the option wins. Dashes and underscores are alike.
+    """
+
+    model_dir: Annotated[str, Meta(description="The bundle's folder.")] = "/mnt/models"
+    model_name: Annotated[str, Meta(description="The name clients call; default: the bundle's.")] = ""
+    digest: Annotated[str, Meta(description="The bundle's expected digest, sha256:…; another one is refused.")] = ""
+    release: Annotated[str, Meta(description="The release's id; default: the bundle's digest.")] = ""
+    allow_joblib: Annotated[bool, Meta(description="Load joblib files, which can run any code.")] = False
+    server: Annotated[
+        Literal["tabserve", "kserve"], Meta(description="tabserve, or kserve for the stock kserve.ModelServer.")
+    ] = "tabserve"
+    model_class: Annotated[str, Meta(description="module:Class, a subclass of the kserve_model adapter.")] = ""
+    host: Annotated[str, Meta(description="The address to listen on.")] = "0.0.0.0"
+    http_port: Annotated[Port, Meta(description="REST, health and metrics.")] = 8080
+    grpc_port: Annotated[int, Meta(description="gRPC; 0 for none.", ge=0, le=65535)] = 8081
+    max_body_bytes: Annotated[Positive, Meta(description="Largest body or message; more is a 413.")] = 8 * 2**20
+    max_header_bytes: Annotated[Positive, Meta(description="Largest header section; more is a 431.")] = 64 * 2**10
+    max_rows: Annotated[Positive, Meta(description="Most rows in a request; more is a 413.")] = 10_000
+    max_concurrency: Annotated[Positive, Meta(description="Requests admitted at once; more is a 503.")] = 256
+    read_timeout: Annotated[Seconds, Meta(description="Seconds a client may take to send one request.")] = 30.0
+    keep_alive: Annotated[Seconds, Meta(description="Seconds an idle connection stays open.")] = 75.0
+    drain_seconds: Annotated[Seconds, Meta(description="Seconds after SIGTERM in which requests are answered.")] = 20.0
+    workers: Annotated[Positive, Meta(description="Understood for KServe; there is one process per pod.")] = 1
+    threads: Annotated[int, Meta(description="Threads of the engine; 0: what the container has.", ge=0)] = 0
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="debug, info, warning or error.")
+    ] = "info"
+
+
+S = TypeVar("S", bound=ServerSettings)
+
+
+def command(settings: type[S], run: Callable[[S], None], help_text: str) -> click.Command:
+    """A command whose options are the fields of `settings`; it calls `run` with them.
+
+    Wrong values, unknown options and unknown TABSERVE_ variables end it with what was expected.
+    """
+
+    def callback(**given: str | None) -> None:
+        run(read(settings, given, os.environ))
+
+    fields = msgspec.structs.fields(settings)
+    options = [click.Option([f"--{field.name}"], help=_help(field)) for field in fields]
+    context = {"token_normalize_func": lambda token: token.replace("-", "_") if token else token}
+    return click.Command(None, params=list(options), callback=callback, help=help_text, context_settings=context)
+
+
+def read(settings: type[S], given: Mapping[str, str | None], environment: Mapping[str, str]) -> S:
+    """The settings from options and TABSERVE_ variables; raises click.UsageError naming what is wrong."""
+    names = {PREFIX + field.name.upper(): field.name for field in msgspec.structs.fields(settings)}
+    ours = {variable: value for variable, value in environment.items() if variable.startswith(PREFIX)}
+    unknown = sorted(set(ours) - set(names))
+    if unknown:
+        raise click.UsageError(f"unknown variable {unknown[0]}; known are {', '.join(sorted(names))}")
+    values = {names[variable]: value for variable, value in ours.items()}
+    values |= {name: value for name, value in given.items() if value is not None}
+    try:
+        return msgspec.convert(values, settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise click.UsageError(f"{_plain(str(error))} (option --NAME or variable {PREFIX}NAME)") from None
+
+
+def _plain(message: str) -> str:
+    problem, _, path = message.partition(" - at `$.")
+    return f"{path.rstrip('`')}: {problem}" if path else problem
+
+
+def _help(field: msgspec.structs.FieldInfo) -> str:
+    description: str = getattr(field.type, "__metadata__", [Meta()])[-1].description
+    return f"{description}  [{field.default}]" if field.default != "" else description
