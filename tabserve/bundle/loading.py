@@ -1,0 +1,131 @@
+"""Load a bundle: every digest is verified before anything is parsed."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+import msgspec
+
+from tabserve.bundle import fit, formats, manifest, reference
+from tabserve.bundle.errors import BundleError
+from tabserve.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, REFERENCE, SCHEMA, FileEntry, Manifest
+from tabserve.schema import schema as schemas
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_AGAIN = "Copy the bundle again, or save it again."
+
+
+class Bundle(msgspec.Struct, frozen=True):
+    """A verified bundle. Its model is not loaded yet: `tabserve.engines.load` does that.
+
+    digest: `sha256:…` of `bundle.json`, which names the whole bundle.
+    trusted: types of a skops file to load beside those known to be safe.
+    """
+
+    path: Path
+    manifest: Manifest
+    schema: schemas.Schema
+    digest: str
+    reference: reference.Reference
+    trusted: tuple[str, ...] = ()
+
+    def file(self, name: str) -> Path:
+        """Where one of its files is."""
+        return self.path / name
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    digest: str | None = None,
+    allow_joblib: bool = False,
+    trusted: tuple[str, ...] = (),
+) -> Bundle:
+    """Verify a bundle and read its manifest, schema and reference rows; imports no ML library.
+
+    digest: refuse any other bundle than this one. allow_joblib: accept a model or preprocessor that is a pickle, which
+    runs its author's code when an engine loads it. trusted: types a skops file may hold beside those known to be safe.
+    Raises BundleError.
+    """
+    folder = Path(path)
+    data = _manifest_bytes(folder)
+    found = manifest.digest(data)
+    if digest not in (None, found):
+        raise BundleError(MANIFEST, f"expected digest {digest}, got {found}", "This is another bundle than the one asked for.")
+    contents = manifest.decode(data)
+    verify_files(folder, contents)
+    _verify_formats(folder, contents, allow_joblib)
+    schema = _schema(folder / SCHEMA)
+    fit.verify(contents, schema)
+    return Bundle(folder, contents, schema, found, reference.read(folder / REFERENCE), trusted)
+
+
+def verify_files(folder: Path, contents: Manifest) -> None:
+    """Compare the folder with the manifest: the same files, regular, of the same size and digest. Raises BundleError."""
+    for name in contents.files:
+        if not _PLAIN_NAME.fullmatch(name) or name == MANIFEST:
+            raise BundleError(MANIFEST, f"file name {name!r} leads outside the bundle", "Save the bundle again.")
+    for name in (SCHEMA, REFERENCE, *_named(contents)):
+        if name not in contents.files:
+            raise BundleError(name, "used by the manifest without a digest", "Save the bundle again.")
+    present = {entry.name for entry in os.scandir(folder)} - {MANIFEST}
+    for name in sorted(present - contents.files.keys()):
+        raise BundleError(name, "not in the manifest", "Remove it: a bundle holds nothing but what was released.")
+    for name, entry in contents.files.items():
+        _verify_file(folder / name, entry)
+
+
+def _named(contents: Manifest) -> list[str]:
+    preprocessor = contents.preprocessor
+    names = [contents.model.file, contents.model.onnx, preprocessor.file if preprocessor else None]
+    return [name for name in names if name is not None]
+
+
+def _verify_file(path: Path, expected: FileEntry) -> None:
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(path.name, "not a regular file (a link or a folder)", _AGAIN)
+        # The size first: a file that grew is not read to its end.
+        found = manifest.entry(path) if status.st_size == expected.size else None
+    except FileNotFoundError as error:
+        raise BundleError(path.name, "missing", _AGAIN) from error
+    except OSError as error:
+        raise BundleError(path.name, f"cannot be read: {error.strerror}", "Check its permissions.") from error
+    if found is None:
+        raise BundleError(path.name, f"expected {expected.size} bytes, got {status.st_size}", _AGAIN)
+    if found != expected:
+        raise BundleError(path.name, f"expected sha256 {expected.sha256}, got {found.sha256}", _AGAIN)
+
+
+def _manifest_bytes(folder: Path) -> bytes:
+    path = folder / MANIFEST
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            data = file.read(MAX_MANIFEST_BYTES + 1)
+    except FileNotFoundError as error:
+        raise BundleError(str(path), "missing, so this is no bundle", "Give the folder tabserve.bundle.save wrote.") from error
+    except OSError as error:
+        raise BundleError(str(path), f"cannot be read: {error.strerror}", "Give the folder tabserve.bundle.save wrote.") from error
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise BundleError(MANIFEST, f"over {MAX_MANIFEST_BYTES} bytes", "Save the bundle again.")
+    return data
+
+
+def _verify_formats(folder: Path, contents: Manifest, allow_joblib: bool) -> None:
+    model, preprocessor = contents.model, contents.preprocessor
+    formats.require(folder / model.file, model.format, allow_joblib=allow_joblib)
+    if model.onnx is not None:
+        formats.require(folder / model.onnx, "onnx", allow_joblib=allow_joblib)
+    if preprocessor is not None:
+        formats.require(folder / preprocessor.file, preprocessor.format, allow_joblib=allow_joblib)
+
+
+def _schema(path: Path) -> schemas.Schema:
+    try:
+        return schemas.load(path)
+    except ValueError as error:
+        raise BundleError(path.name, str(error), "Correct the schema and save the bundle again.") from error

@@ -1,0 +1,164 @@
+"""`bundle.json`: what is in a bundle, with digests, and how its model is to be evaluated."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from tabserve.bundle.errors import BundleError
+
+FORMAT = 1
+MANIFEST = "bundle.json"
+SCHEMA = "schema.yaml"
+REFERENCE = "reference.npz"
+MAX_MANIFEST_BYTES = 16 << 20
+
+ModelFormat: TypeAlias = Literal["ubj", "json", "skops", "joblib"]
+EngineName: TypeAlias = Literal["xgboost", "sklearn", "onnxruntime"]
+ClassValue: TypeAlias = bool | int | float | str
+
+
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class FileEntry(_Strict):
+    """Digest (hex) and size in bytes of one file."""
+
+    sha256: str
+    size: int
+
+
+class FeatureSpec(_Strict):
+    """One feature as the model, or the preprocessor, takes it.
+
+    values: the categories in the order of their codes. They are the model's training order, which may differ from the
+    schema's. source: the schema feature it is computed from, "" where it is computed from several.
+    """
+
+    name: str
+    type: Literal["number", "category"]
+    values: tuple[str, ...] = ()
+    source: str = ""
+
+
+class EngineRange(_Strict):
+    """Requests of `from_rows` rows or more, up to the next range, go to `engine`."""
+
+    from_rows: int
+    engine: EngineName
+
+
+class Timing(_Strict):
+    """Median of one engine call for the default outputs, one thread, different rows each call."""
+
+    engine: EngineName
+    rows: int
+    microseconds: float
+
+
+class Agreement(_Strict):
+    """How far an engine's answers were from the model's own when the bundle was saved, over `rows` rows."""
+
+    engine: EngineName
+    rows: int
+    max_difference: float
+
+
+class ModelInfo(_Strict):
+    """The model: its file, what it takes, what it gives, and which engine serves a request of how many rows.
+
+    input: one `matrix` [rows, features] of `datatype` (a category as its code, NaN where missing), or `columns`
+    [rows], one per feature (numbers FP64, categories as text).
+    frame: how the scikit-learn engine hands the features on: a plain array (""), or a DataFrame whose categories are
+    text ("object") or pandas categoricals ("category").
+    outputs: what the native engine computes, of `predict`, `predict_proba`, `margin`, `contributions`. (`label` is not
+    among them: a service makes it from `predict` and the schema's class names.)
+    classes: the model's own class values, in the order of `predict_proba`; empty for a regression.
+    onnx: the converted form's file, None where there is none; onnx_outputs: what it computes.
+    row_independent: engines whose structure lets a row's answer be the same bytes whatever rows stand beside it.
+    engines: the plan, `from_rows` ascending from 0.
+    tolerance: how far an engine's probabilities and values may be from the reference outputs, relative to the larger
+    of 1 and the value.
+    notes: what was not done at save and why, such as "onnx: not converted: …".
+    """
+
+    file: str
+    format: ModelFormat
+    native: EngineName
+    input: Literal["matrix", "columns"]
+    datatype: Literal["FP32", "FP64"]
+    features: tuple[FeatureSpec, ...]
+    outputs: tuple[str, ...]
+    default_outputs: tuple[str, ...]
+    engines: tuple[EngineRange, ...]
+    tolerance: float
+    classes: tuple[ClassValue, ...] = ()
+    frame: Literal["", "object", "category"] = ""
+    onnx: str | None = None
+    onnx_outputs: tuple[str, ...] = ()
+    row_independent: tuple[EngineName, ...] = ()
+    timings: tuple[Timing, ...] = ()
+    agreement: tuple[Agreement, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class PreprocessorInfo(_Strict):
+    """The fitted preprocessor, which makes the model's matrix from feature columns; `frame` as in ModelInfo."""
+
+    file: str
+    format: Literal["onnx", "skops", "joblib"]
+    features: tuple[FeatureSpec, ...]
+    frame: Literal["", "object", "category"] = ""
+    tolerance: float = 1e-6
+    notes: tuple[str, ...] = ()
+
+
+class Manifest(_Strict):
+    """A whole `bundle.json`. created: RFC 3339, UTC. libraries: the versions that saved the bundle."""
+
+    format: Literal[1]
+    name: str
+    version: str
+    created: str
+    task: Literal["binary", "multiclass", "regression"]
+    libraries: dict[str, str]
+    files: dict[str, FileEntry]
+    model: ModelInfo
+    preprocessor: PreprocessorInfo | None = None
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest's canonical bytes: sorted keys, indented, a newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2) + b"\n"
+
+
+def decode(data: bytes) -> Manifest:
+    """The manifest in `bundle.json`'s bytes. Raises BundleError."""
+    try:
+        found = msgspec.json.decode(data, type=_Format).format
+        if found != FORMAT:
+            raise BundleError(MANIFEST, f"expected format {FORMAT}, got {found}", "Use the tabserve that saved it.")
+        return msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise BundleError(MANIFEST, f"not a manifest: {error}", "Save the bundle again.") from error
+
+
+def digest(data: bytes) -> str:
+    """A bundle's digest: that of the bytes of its `bundle.json`, which hold the digests of every other file."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def entry(path: Path) -> FileEntry:
+    """Digest and size of a file, read in pieces and never through a symbolic link. Raises OSError."""
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileEntry(sha256, file.tell())

@@ -1,0 +1,115 @@
+"""`reference.npz`: rows a bundle is checked with, and how its training data was distributed."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+
+from tabserve.bundle.errors import BundleError
+from tabserve.engines.engine import Array, Features
+
+MAX_ROWS = 1_000
+BINS = 20
+Columns: TypeAlias = dict[str, Array]
+
+
+class Histogram(msgspec.Struct, frozen=True):
+    """How one feature was distributed.
+
+    bounds: of a number, the edges of the bins [bins + 1], quantiles of the data, both ends inclusive; of a category,
+    its values [bins]. counts: rows per bin [bins]. missing: rows without a value.
+    """
+
+    bounds: Array
+    counts: Array
+    missing: int
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """Up to 1,000 rows as records, as the model's features, and what the model answered; histograms of all rows."""
+
+    records: Columns
+    features: Features
+    outputs: dict[str, Array]
+    histograms: dict[str, Histogram]
+
+
+def histogram(column: Array) -> Histogram:
+    """The distribution of a feature column; categories are `str` objects, None where missing."""
+    if column.dtype == object:
+        present = column[np.array([value is not None for value in column], bool)].astype(str)
+        values, counts = np.unique(present, return_counts=True)
+        return Histogram(values, counts, len(column) - len(present))
+    present = column[np.isfinite(column)].astype(np.float64)
+    if not len(present):
+        return Histogram(np.empty(0), np.empty(0, np.int64), len(column))
+    edges = np.unique(np.quantile(present, np.linspace(0, 1, BINS + 1)))
+    edges = edges if len(edges) > 1 else np.repeat(edges, 2)
+    counts = np.histogram(present, edges)[0] if edges[0] < edges[-1] else np.array([len(present)])
+    return Histogram(edges, counts, len(column) - len(present))
+
+
+def write(reference: Reference, path: Path) -> None:
+    """Write the reference as a compressed npz that holds no Python objects."""
+    groups: dict[str, dict[str, Array]] = {
+        "record": reference.records,
+        "feature": reference.features if isinstance(reference.features, dict) else {"": reference.features},
+        "output": reference.outputs,
+        "bounds": {name: one.bounds for name, one in reference.histograms.items()},
+        "counts": {name: one.counts for name, one in reference.histograms.items()},
+        "missing": {name: np.array(one.missing) for name, one in reference.histograms.items()},
+    }
+    arrays: dict[str, Array] = {}
+    for group, columns in groups.items():
+        for name, column in columns.items():
+            arrays |= _stored(f"{group}/{name}", column)
+    with path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def read(path: Path) -> Reference:
+    """The reference in a file, read without unpickling. Raises BundleError."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return _reference({key: arrays[key] for key in arrays.files})
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise BundleError(path.name, f"not a reference of format 1: {error}", "Save the bundle again.") from error
+
+
+def _stored(key: str, column: Array) -> dict[str, Array]:
+    """Text as fixed-width unicode, its missing values in a mask beside it; numbers as they are."""
+    if column.dtype != object:
+        return {key: column}
+    absent = np.array([value is None for value in column], bool)
+    return {key: np.where(absent, "", column).astype(str), f"absent/{key}": absent}
+
+
+def _reference(arrays: dict[str, Array]) -> Reference:
+    groups: dict[str, dict[str, Array]] = {"record": {}, "feature": {}, "output": {}}
+    for key, array in arrays.items():
+        group, _, name = key.partition("/")
+        if group in groups:
+            groups[group][name] = _column(array, arrays.get(f"absent/{key}"))
+    features = groups["feature"]
+    histograms = {
+        key.removeprefix("bounds/"): _histogram(arrays, key.removeprefix("bounds/"))
+        for key in arrays
+        if key.startswith("bounds/")
+    }
+    return Reference(groups["record"], features.get("", features), groups["output"], histograms)
+
+
+def _column(array: Array, absent: Array | None) -> Array:
+    if absent is None:
+        return array
+    column = array.astype(object)
+    column[absent] = None
+    return column
+
+
+def _histogram(arrays: dict[str, Array], name: str) -> Histogram:
+    return Histogram(arrays[f"bounds/{name}"], arrays[f"counts/{name}"], int(arrays[f"missing/{name}"]))
