@@ -20,6 +20,8 @@ Task: TypeAlias = Literal["binary", "multiclass", "regression"]
 FieldType: TypeAlias = Literal["number", "integer", "boolean", "category", "timestamp"]
 OutputName: TypeAlias = Literal["predict", "predict_proba", "label", "margin", "contributions"]
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
+FieldName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[^\"\\\\`\x00-\x1f]+$")]
+"""A JSON key that needs no escapes."""
 
 OTHER = "other"
 """The category that unknown values become."""
@@ -77,7 +79,7 @@ class Field(_Strict, frozen=True):
     (NaN for a number), and for a timestamp "now" is the time of the request.
     """
 
-    name: Name
+    name: FieldName
     type: FieldType
     min: float | None = None
     max: float | None = None

@@ -1,0 +1,205 @@
+"""Records, as JSON objects or as V2 columns, become checked columns."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from tabserve.inference.errors import InvalidRequest
+from tabserve.inference.tensors import DATATYPES, Array, Tensor, TensorSpec, text
+from tabserve.schema.columns import Checks, Columns, expectation, shown, where
+from tabserve.schema.schema import Field, Schema, nearest
+from tabserve.schema.timestamps import seconds
+
+_JSON_TYPES: dict[str, Any] = {
+    "number": float,
+    "integer": float,
+    "boolean": bool,
+    "category": str,
+    "timestamp": float | str,
+}
+_DATATYPES = {"number": "FP64", "integer": "INT64", "boolean": "BOOL", "category": "BYTES", "timestamp": "BYTES"}
+_NUMERIC = frozenset(DATATYPES) - {"BOOL", "BYTES"}
+_ACCEPTED = {
+    "number": _NUMERIC,
+    "integer": _NUMERIC,
+    "boolean": frozenset({"BOOL"}),
+    "category": frozenset({"BYTES"}),
+    "timestamp": _NUMERIC | {"BYTES"},
+}
+_GOT = {
+    "str": "a string",
+    "bool": "a boolean",
+    "int": "a number",
+    "float": "a number",
+    "array": "an array",
+    "object": "an object",
+}
+_AT = re.compile(r"(?P<message>.*?)(?: - at `\$(?:\.instances)?(?:\[(?P<record>\d+)\](?:\.(?P<field>.*))?)?`)?", re.S)
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.S)
+_MISSING = re.compile(r"Object missing required field `(.*)`", re.S)
+_EXPECTED = re.compile(r"Expected `.*`, got `(.*)`")
+
+
+class Records:
+    """Reads records of one schema.
+
+    clock: what "now" is, in seconds since 1970.
+    Every method raises InvalidRequest naming the first record and field that do not fit, and nothing else.
+    """
+
+    tensor_specs: tuple[TensorSpec, ...]
+    """The V2 inputs that carry records as columns, one per field."""
+
+    def __init__(self, schema: Schema, clock: Callable[[], float] = time.time) -> None:
+        self._fields = schema.fields
+        self._checks = Checks(schema, clock)
+        self._attributes = {name: f"f{index}" for index, name in enumerate(self._fields)}
+        self._getters = {name: attrgetter(attribute) for name, attribute in self._attributes.items()}
+        self._record = self._struct()
+        self._records = list[self._record]  # type: ignore[name-defined]
+        envelope = msgspec.defstruct("Envelope", [("instances", self._records)], gc=False)
+        self._decoder = msgspec.json.Decoder(envelope)
+        self.tensor_specs = tuple(
+            TensorSpec(name, _DATATYPES[field.type], (-1,)) for name, field in self._fields.items()
+        )
+
+    def decode(self, body: bytes | memoryview) -> Columns:
+        """The columns of a V1 body, `{"instances": [{…}, …]}`."""
+        try:
+            instances: list[Any] = self._decoder.decode(body).instances  # type: ignore[attr-defined]
+        except msgspec.ValidationError as error:
+            raise InvalidRequest(self._explained(error)) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidRequest(f"expected a JSON object with `instances`: {error}") from error
+        except RecursionError as error:
+            raise InvalidRequest("the body is nested too deeply") from error
+        return self._columns(instances)
+
+    def convert(self, instances: Any) -> Columns:
+        """The columns of records that are decoded already: a list of dicts."""
+        try:
+            return self._columns(msgspec.convert(instances, self._records))
+        except msgspec.ValidationError as error:
+            raise InvalidRequest(self._explained(error)) from error
+        except RecursionError as error:
+            raise InvalidRequest("the records are nested too deeply") from error
+
+    def from_tensors(self, tensors: Sequence[Tensor]) -> Columns:
+        """The columns of V2 inputs, one per field, each of shape [n] or [n, 1].
+
+        A missing value is NaN, and an empty string where that is no category; an optional input may be left out.
+        """
+        given = {tensor.name: tensor for tensor in tensors}
+        self._check_names(tensors, given)
+        count = tensors[0].array.shape[0] if tensors[0].array.ndim else 0
+        flat = {name: _flat(tensor, self._fields[name], count) for name, tensor in given.items()}
+        numbers = np.full((len(self._checks.numeric), count), np.nan)
+        for index, field in enumerate(self._checks.numeric):
+            if field.name in flat:
+                numbers[index] = _numbers(flat[field.name], field)
+        nothing: list[str | None] = [None] * count
+        categories = {
+            field.name: _strings(flat[field.name], field) if field.name in flat else nothing
+            for field in self._checks.categories
+        }
+        return self._checks.columns(numbers, categories, lambda name, record: _element(flat[name][record]))
+
+    def _struct(self) -> type[msgspec.Struct]:
+        fields = [
+            (self._attributes[name], _JSON_TYPES[field.type], msgspec.NODEFAULT)
+            if field.required
+            else (self._attributes[name], _JSON_TYPES[field.type] | None, None)
+            for name, field in self._fields.items()
+        ]
+        rename = {attribute: name for name, attribute in self._attributes.items()}
+        return msgspec.defstruct("Record", fields, rename=rename, gc=False, forbid_unknown_fields=True, kw_only=True)
+
+    def _columns(self, instances: list[Any]) -> Columns:
+        values = [self._values(field, instances) for field in self._checks.numeric]
+        numbers = np.array(values, dtype=np.float64).reshape(len(values), len(instances))
+        categories = {field.name: list(map(self._getters[field.name], instances)) for field in self._checks.categories}
+        return self._checks.columns(numbers, categories, lambda name, record: self._getters[name](instances[record]))
+
+    def _values(self, field: Field, instances: list[Any]) -> list[float | None]:
+        values = list(map(self._getters[field.name], instances))
+        return [_instant(value) for value in values] if field.type == "timestamp" else values
+
+    def _check_names(self, tensors: Sequence[Tensor], given: dict[str, Tensor]) -> None:
+        for name in given:
+            if name not in self._fields:
+                raise InvalidRequest(f"unknown input {_name(name)}{nearest(name, self._fields)}")
+        if len(given) < len(tensors):
+            names = [tensor.name for tensor in tensors]
+            raise InvalidRequest(f"input `{next(name for name in names if names.count(name) > 1)}`: given twice")
+        for name, field in self._fields.items():
+            if name not in given and (field.required or not tensors):
+                raise InvalidRequest(f"input `{name}`: expected {expectation(field)}, but it is missing")
+
+    def _explained(self, error: msgspec.ValidationError) -> str:
+        match = _AT.fullmatch(str(error))
+        message, record, name = match.group("message", "record", "field") if match else (str(error), None, None)
+        if record is None:
+            return f'expected {{"instances": [{{…}}, …]}}: {message[0].lower()}{message[1:]}'
+        if unknown := _UNKNOWN.fullmatch(message):
+            return f"record {record}: unknown field {_name(unknown[1])}{nearest(unknown[1], self._fields)}"
+        if missing := _MISSING.fullmatch(message):
+            return f"{where(int(record), missing[1])}: {self._expected(missing[1])}, but it is missing"
+        got = _EXPECTED.fullmatch(message)
+        kind = _GOT.get(got[1], got[1]) if got else "a number out of range"
+        if name is None:
+            return f"record {record}: expected an object with the fields {', '.join(self._fields)}, got {kind}"
+        return f"{where(int(record), name)}: {self._expected(name)}, got {kind}"
+
+    def _expected(self, name: str) -> str:
+        return f"expected {expectation(self._fields[name])}"
+
+
+def _name(name: str) -> str:
+    return f"`{shown(name)[1:-1]}`"
+
+
+def _instant(value: str | float | None) -> float | None:
+    """Seconds since 1970; infinite, and so refused with all else that is out of bounds, where it is no time."""
+    if isinstance(value, str):
+        instant = seconds(value)
+        return math.inf if instant is None else instant
+    return value
+
+
+def _flat(tensor: Tensor, field: Field, count: int) -> Array:
+    """The tensor's elements, [count]."""
+    shape = tensor.array.shape
+    if tensor.datatype not in _ACCEPTED[field.type] or shape not in ((count,), (count, 1)):
+        expected = f"{_DATATYPES[field.type]} [{count}]"
+        raise InvalidRequest(f"input `{field.name}`: expected {expected}, got {tensor.datatype} {list(shape)}")
+    return tensor.array.reshape(count)
+
+
+def _numbers(array: Array, field: Field) -> Array:
+    if array.dtype != object:
+        return array.astype(np.float64)
+    return np.array([_instant(value) for value in _strings(array, field)], dtype=np.float64)
+
+
+def _strings(array: Array, field: Field) -> list[str | None]:
+    try:
+        strings: list[str | None] = [text(value) for value in array]
+    except UnicodeDecodeError as error:
+        record = array.tolist().index(error.object)
+        raise InvalidRequest(f"{where(record, field.name)}: expected UTF-8, got other bytes") from error
+    if field.required or "" in field.values:
+        return strings
+    return [string or None for string in strings]
+
+
+def _element(value: Any) -> Any:
+    """An element of a tensor as Python has it."""
+    return text(value) if isinstance(value, bytes | str) else value.item()
