@@ -1,0 +1,132 @@
+"""The engines of a bundle, and which of them answers a request."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from tabserve.bundle import libraries
+from tabserve.bundle.errors import BundleError
+from tabserve.bundle.manifest import EngineName, EngineRange, ModelInfo
+from tabserve.engines import parity
+from tabserve.engines.engine import Array, Engine, Features
+
+if TYPE_CHECKING:
+    from tabserve.bundle.loading import Bundle
+
+
+class EngineSet:
+    """The engines that serve one bundle.
+
+    outputs: what can be asked for. dropped: why an engine of the plan is not used, one sentence each.
+    """
+
+    def __init__(self, engines: Sequence[Engine], plan: Sequence[EngineRange], dropped: Sequence[str] = ()) -> None:
+        """`engines`: the native one first; `plan`: ranges of rows, ascending from 0."""
+        self._native = engines[0]
+        self._by_name = {engine.name: engine for engine in engines}
+        self._plan = [(part.from_rows, self._by_name.get(part.engine, self._native)) for part in reversed(plan)]
+        self.outputs = frozenset[str]().union(*(engine.outputs for engine in engines))
+        self.dropped = list(dropped)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The engines in use, the native one first."""
+        return tuple(self._by_name)
+
+    def select(self, rows: int, outputs: Sequence[str]) -> Engine:
+        """The engine for a request of that many rows: the plan's where it computes these outputs, else the native one.
+
+        The answer depends on nothing but the two arguments. Raises KeyError for an output no engine computes.
+        """
+        for name in outputs:
+            if name not in self.outputs:
+                raise KeyError(name)
+        planned = next((engine for from_rows, engine in self._plan if rows >= from_rows), self._native)
+        return planned if planned.outputs.issuperset(outputs) else self._native
+
+
+class Deferred:
+    """The native engine of a bundle whose default outputs another engine computes: loaded by the first call."""
+
+    row_independent = False
+
+    def __init__(self, info: ModelInfo, load: Callable[[], Engine]) -> None:
+        self.name: str = info.native
+        self.outputs = frozenset(info.outputs)
+        self._load = load
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+
+    def run(self, features: Features, outputs: Sequence[str]) -> dict[str, Array]:
+        """The named outputs for every row. Raises BundleError when the model can't be loaded."""
+        with self._lock:
+            self._engine = self._engine or self._load()
+        return self._engine.run(features, outputs)
+
+
+def load(bundle: Bundle, *, threads: int = 1) -> EngineSet:
+    """Load the engines a bundle's plan needs and hold them against its reference rows.
+
+    A converted form that can't be loaded, or disagrees, is dropped: the native engine takes its place. The native engine
+    is loaded now when the plan, a default output or the schema's reasons need it, and otherwise by the first request for
+    an output only it computes. Raises BundleError where the native engine can't be loaded or disagrees.
+    """
+    info = bundle.manifest.model
+    converted, dropped = _converted(bundle, threads)
+    native: Engine
+    if converted is None or _needs_native(bundle, converted):
+        native = load_native(bundle, threads)
+    else:
+        native = Deferred(info, lambda: load_native(bundle, threads))
+    return EngineSet([native, *([converted] if converted else [])], info.engines, dropped)
+
+
+def load_native(bundle: Bundle, threads: int) -> Engine:
+    """The engine of the library the model was trained with. Raises BundleError, also where it disagrees."""
+    engine = open_engine(bundle, bundle.manifest.model.native, threads)
+    problem = parity.verify(engine, bundle.reference, bundle.manifest.model)
+    if problem is not None:
+        raise BundleError(
+            bundle.manifest.model.file,
+            f"{engine.name} does not repeat the reference answers: {problem}",
+            "Save the bundle again with the installed libraries.",
+        )
+    return engine
+
+
+def open_engine(bundle: Bundle, name: EngineName, threads: int) -> Engine:
+    """One engine of a bundle, not yet held against its reference rows. Raises BundleError."""
+    info, features = bundle.manifest.model, bundle.reference.features
+    libraries.require(libraries.OF_ENGINE[name], bundle.manifest.libraries)
+    if name == "onnxruntime":
+        from tabserve.engines.onnxruntime import OnnxEngine
+
+        return OnnxEngine(bundle.file(str(info.onnx)), info, threads=threads, reference=features)
+    if name == "xgboost":
+        from tabserve.engines.xgboost import XGBoostEngine
+
+        return XGBoostEngine(bundle.file(info.file), info, threads=threads, reference=features)
+    from tabserve.engines.sklearn import SklearnEngine, read
+
+    model = read(bundle.file(info.file), info.format, bundle.trusted)
+    return SklearnEngine(model, info, threads=threads, reference=features)
+
+
+def _converted(bundle: Bundle, threads: int) -> tuple[Engine | None, list[str]]:
+    info = bundle.manifest.model
+    if info.onnx is None or all(part.engine != "onnxruntime" for part in info.engines):
+        return None, []
+    try:
+        engine = open_engine(bundle, "onnxruntime", threads)
+    except BundleError as error:
+        return None, [f"onnxruntime: not used: {error}"]
+    problem = parity.verify(engine, bundle.reference, info)
+    return (engine, []) if problem is None else (None, [f"onnxruntime: not used: {problem}"])
+
+
+def _needs_native(bundle: Bundle, converted: Engine) -> bool:
+    info, reasons = bundle.manifest.model, bundle.schema.outputs.reasons
+    needed = {*info.default_outputs, *(["contributions"] if reasons else [])} - {"label"}
+    return any(part.engine == info.native for part in info.engines) or not needed <= converted.outputs
