@@ -1,0 +1,85 @@
+"""Checked columns become features, and features the model's matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tabserve.inference.errors import InvalidRequest
+from tabserve.inference.tensors import Array
+from tabserve.schema.columns import Columns, rows, shown, where
+from tabserve.schema.schema import Derived, Schema
+
+_DAY, _HOUR = 86_400.0, 3_600.0
+_THURSDAY = 3
+"""The weekday of 1970-01-01, Monday being 0."""
+
+
+class Feature(Protocol):
+    """What a matrix needs to know of a feature; `values` are a category's, in the order of their codes."""
+
+    @property
+    def name(self) -> str:
+        """The key in the features."""
+
+    @property
+    def type(self) -> str:
+        """`number` or `category`."""
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The categories."""
+
+
+def derive(schema: Schema, columns: Columns) -> Columns:
+    """The schema's features, in order: columns as they are, and what is derived of timestamps."""
+    return {
+        name: columns[name] if isinstance(feature, str) else _derived(feature, columns)
+        for name, feature in zip(schema.feature_names, schema.features, strict=True)
+    }
+
+
+def matrix(features: Mapping[str, Array], specs: Sequence[Feature], dtype: npt.DTypeLike) -> Array:
+    """The features as one matrix [rows, len(specs)]: numbers, and categories as their codes; NaN where missing.
+
+    A category that is none of the spec's values is missing too. Raises InvalidRequest where a finite number is
+    beyond the range of `dtype`, naming record and feature.
+    """
+    result = np.empty((rows(dict(features)), len(specs)), dtype)
+    with np.errstate(over="ignore"):
+        for index, spec in enumerate(specs):
+            column = features[spec.name]
+            result[:, index] = codes(column, spec.values) if spec.type == "category" else column
+    overflown = np.isinf(result)
+    if overflown.any():
+        record, index = np.argwhere(overflown)[0].tolist()
+        name = specs[index].name
+        limit = f"{np.finfo(result.dtype).max:.3g}"
+        got = shown(float(features[name][record]))
+        raise InvalidRequest(f"{where(record, name)}: expected a number within ±{limit}, got {got}")
+    return result
+
+
+def codes(column: Array, values: tuple[str, ...]) -> list[float]:
+    """The position of each category in the values; NaN where it is missing or none of them."""
+    code, missing = _codes(values).get, np.nan
+    return [code(value, missing) for value in column.tolist()]
+
+
+@lru_cache(maxsize=1024)
+def _codes(values: tuple[str, ...]) -> dict[Any, float]:
+    return {value: float(code) for code, value in enumerate(values)}
+
+
+def _derived(feature: Derived, columns: Columns) -> Array:
+    ((rule, sources),) = feature.rules.items()
+    if rule == "days_between":
+        return np.asarray((columns[sources[1]] - columns[sources[0]]) / _DAY)
+    seconds = columns[sources[0]]
+    if rule == "hour_of":
+        return np.asarray(np.floor(seconds / _HOUR) % 24)
+    return np.asarray((np.floor(seconds / _DAY) + _THURSDAY) % 7)
