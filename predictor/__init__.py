@@ -1,1 +1,1 @@
-"""predictor."""
+"""The KServe custom predictor: tensors in, tensors out."""

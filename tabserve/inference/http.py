@@ -232,9 +232,8 @@ def _pages(
         return lambda: (200, bodies[0]) if is_ready() else (503, bodies[1])
 
     server = fixed({"name": "tabserve", "version": __version__, "extensions": EXTENSIONS})
-    model_ready = ready(
-        {"name": name, "ready": True}, {"name": name, "ready": False, "error": "the model is not ready"}
-    )
+    not_ready = {"ready": False, "error": "the model is not ready"}
+    model_ready = ready({"name": name, "ready": True}, {"name": name, **not_ready})
     pages = {
         "/v2": server,
         "/v2/": server,

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
+import numpy as np
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -18,6 +19,8 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
+
+from tabserve.inference.tensors import Array
 
 SECONDS = (
     0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
@@ -73,6 +76,13 @@ class Histogram:
             series = self._series[labels] = ([0] * (len(self._bounds) + 1), [0.0])
         series[0][bisect_left(self._bounds, value)] += 1
         series[1][0] += value
+
+    def observe_all(self, values: Array, *labels: str) -> None:
+        """Add an observation for each number of a one-dimensional array."""
+        counts, total = self._series.setdefault(labels, ([0] * (len(self._bounds) + 1), [0.0]))
+        for bucket, count in enumerate(np.bincount(np.searchsorted(self._bounds, values)).tolist()):
+            counts[bucket] += count
+        total[0] += float(values.sum())
 
     def collect(self) -> Metric:
         """The buckets as Prometheus knows them."""

@@ -30,7 +30,12 @@ logger = logging.getLogger(__name__)
 
 def run(model: Model, settings: ServerSettings, metrics: Metrics) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises OSError where a port is taken."""
-    uvloop.run(_Service(model, settings, metrics).serve())
+    uvloop.run(_serve(model, settings, metrics))
+
+
+async def _serve(model: Model, settings: ServerSettings, metrics: Metrics) -> None:
+    # Made inside the loop: grpc.aio binds a server to the loop it is made in.
+    await _Service(model, settings, metrics).serve()
 
 
 def configure_logging(level: str) -> None:

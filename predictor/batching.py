@@ -1,0 +1,157 @@
+"""Micro-batching that keeps the engine busy and never waits for a timer.
+
+An idle engine starts with what is there. Requests that arrive while it works, or in the same turn of the event loop,
+gather and go together in the next turn. A request's answer does not depend on its batch: only requests for the same
+engine and outputs are joined, and only where the engine answers every row the same whatever stands beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import msgspec
+
+from predictor.instruments import Instruments
+from tabserve.engines import Array, Engine, Features, concatenate, rows
+from tabserve.inference.errors import DeadlineExceeded
+from tabserve.inference.model import Context
+
+INLINE_SECONDS = 0.002
+"""An engine call expected to take longer runs in a thread, so that health and metrics are answered meanwhile."""
+
+Outputs = dict[str, Array]
+
+
+class _Waiting(msgspec.Struct, eq=False):
+    engine: Engine
+    features: Features
+    rows: int
+    outputs: tuple[str, ...]
+    context: Context
+    answer: asyncio.Future[Outputs]
+    since: float
+
+
+class _Call(NamedTuple):
+    result: Outputs | Exception
+    started: float
+    seconds: float
+
+
+class Batcher:
+    """Runs engines one call at a time, for requests that come one by one."""
+
+    def __init__(self, max_batch_rows: int, instruments: Instruments) -> None:
+        self._max_batch_rows = max_batch_rows
+        self._instruments = instruments
+        self._queue: deque[_Waiting] = deque()
+        self._busy = False
+        self._seconds: dict[tuple[str, tuple[str, ...], int], float] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+
+    async def run(self, engine: Engine, features: Features, outputs: tuple[str, ...], context: Context) -> Outputs:
+        """The outputs for these rows, computed alone or with others'. Raises what the engine raises."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Outputs] = loop.create_future()
+        waiting = _Waiting(engine, features, rows(features), outputs, context, answer, time.perf_counter())
+        self._queue.append(waiting)
+        if not self._busy:
+            self._busy = True
+            loop.call_soon(self._turn, loop)
+        return await answer
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One engine call; the next turn comes after the event loop has looked at everything else."""
+        batch = self._take()
+        if not batch:
+            self._busy = False
+            return
+        if self._seconds.get(_size(batch), 1.0) > INLINE_SECONDS:
+            running = loop.run_in_executor(self._thread, _call, batch)
+            running.add_done_callback(lambda done: self._finish(loop, batch, done.result()))
+        else:
+            self._finish(loop, batch, _call(batch))
+
+    def _take(self) -> list[_Waiting]:
+        """The next batch: the first request still wanted, and those that may join it; the others keep their places."""
+        batch: list[_Waiting] = []
+        kept: list[_Waiting] = []
+        count = 0
+        while self._queue:
+            waiting = self._queue.popleft()
+            if not self._wanted(waiting):
+                continue
+            if batch and not _joins(waiting, batch[0], count, self._max_batch_rows):
+                kept.append(waiting)
+                continue
+            batch.append(waiting)
+            count += waiting.rows
+            if count >= self._max_batch_rows or not waiting.engine.row_independent:
+                break
+        self._queue.extendleft(reversed(kept))
+        return batch
+
+    def _wanted(self, waiting: _Waiting) -> bool:
+        if waiting.answer.done() or waiting.context.abandoned():
+            waiting.answer.cancel()
+            return False
+        if waiting.context.deadline <= time.monotonic():
+            waiting.answer.set_exception(DeadlineExceeded("the deadline passed before the request was predicted"))
+            return False
+        return True
+
+    def _finish(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Waiting], call: _Call) -> None:
+        self._measure(batch, call)
+        at = 0
+        for waiting in batch:
+            until = at + waiting.rows
+            if waiting.answer.done():
+                pass
+            elif isinstance(call.result, Exception):
+                waiting.answer.set_exception(call.result)
+            else:
+                waiting.answer.set_result({name: array[at:until] for name, array in call.result.items()})
+            at = until
+        if self._queue:
+            loop.call_soon(self._turn, loop)
+        else:
+            self._busy = False
+
+    def _measure(self, batch: Sequence[_Waiting], call: _Call) -> None:
+        size = _size(batch)
+        before = self._seconds.get(size, call.seconds)
+        self._seconds[size] = 0.8 * before + 0.2 * call.seconds
+        count = sum(waiting.rows for waiting in batch)
+        queued = [call.started - waiting.since for waiting in batch]
+        self._instruments.called(batch[0].engine.name, count, call.seconds, queued)
+
+
+def _call(batch: Sequence[_Waiting]) -> _Call:
+    first = batch[0]
+    started = time.perf_counter()
+    result: Outputs | Exception
+    try:
+        features = first.features if len(batch) == 1 else concatenate([waiting.features for waiting in batch])
+        result = first.engine.run(features, first.outputs)
+    except Exception as error:  # noqa: BLE001 - handed on to every request of the batch
+        result = error
+    return _Call(result, started, time.perf_counter() - started)
+
+
+def _size(batch: Sequence[_Waiting]) -> tuple[str, tuple[str, ...], int]:
+    """What a call's time depends on: engine, outputs, and the number of rows to a power of two."""
+    return batch[0].engine.name, batch[0].outputs, sum(waiting.rows for waiting in batch).bit_length()
+
+
+def _joins(waiting: _Waiting, first: _Waiting, count: int, limit: int) -> bool:
+    return (
+        waiting.engine is first.engine
+        and waiting.outputs == first.outputs
+        and waiting.engine.row_independent
+        and count + waiting.rows <= limit
+    )

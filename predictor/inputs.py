@@ -1,0 +1,132 @@
+"""V2 tensors to the features a model takes: one matrix, or one column per feature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tabserve.bundle.manifest import FeatureSpec, ModelInfo
+from tabserve.engines import Array, Features
+from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted
+from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec
+from tabserve.schema.features import matrix
+
+MATRIX = "input-0"
+"""The name of the matrix input, as in KServe's own examples."""
+
+
+class Inputs:
+    """Reads the inputs of one model's requests.
+
+    max_rows: more rows are a RequestTooLarge. Every other misfit is an InvalidRequest.
+    """
+
+    def __init__(self, model: ModelInfo, max_rows: int) -> None:
+        self._model = model
+        self._max_rows = max_rows
+        self._dtype = DATATYPES[model.datatype]
+        self._specs = {spec.name: spec for spec in model.features}
+        self._numeric = all(spec.type == "number" for spec in model.features)
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """What metadata declares: the matrix where every feature is a number, else a column per feature."""
+        if self._numeric:
+            return (TensorSpec(MATRIX, self._model.datatype, (-1, len(self._specs))),)
+        return tuple(
+            TensorSpec(spec.name, "BYTES" if spec.type == "category" else "FP64", (-1,))
+            for spec in self._model.features
+        )
+
+    def features(self, inputs: Sequence[Tensor]) -> Features:
+        """The features, as the model's engines take them."""
+        if len(inputs) == 1 and inputs[0].name == MATRIX:
+            found = self._matrix(inputs[0])
+            if self._model.input == "matrix":
+                return found
+            return {name: found[:, i] for i, name in enumerate(self._specs)}
+        columns = self._columns(inputs)
+        if self._model.input == "columns":
+            return columns
+        return matrix(columns, self._model.features, self._dtype)
+
+    def _matrix(self, tensor: Tensor) -> Array:
+        expected = len(self._specs)
+        array = tensor.array
+        if self._model.input == "columns" and not self._numeric:
+            raise InvalidRequest(f"input `{MATRIX}`: expected one input per feature, since some are categories")
+        if array.ndim != 2 or array.shape[1] != expected:
+            raise InvalidRequest(f"input `{MATRIX}`: expected shape [-1, {expected}], got {list(array.shape)}")
+        if array.dtype.kind not in "fiu":
+            raise InvalidRequest(f"input `{MATRIX}`: expected numbers ({self._model.datatype}), got {tensor.datatype}")
+        self._check_rows(len(array))
+        return _numbers(MATRIX, array, self._dtype)
+
+    def _columns(self, inputs: Sequence[Tensor]) -> dict[str, Array]:
+        self._check_names([tensor.name for tensor in inputs])
+        given = {tensor.name: tensor for tensor in inputs}
+        columns = {name: _column(given[name], spec) for name, spec in self._specs.items()}
+        lengths = {len(column) for column in columns.values()}
+        if len(lengths) > 1:
+            raise InvalidRequest(f"inputs: expected the same number of rows in each, got {sorted(lengths)}")
+        self._check_rows(lengths.pop())
+        return columns
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        unknown = [name for name in names if name not in self._specs]
+        missing = [name for name in self._specs if name not in names]
+        if unknown or missing or len(names) > len(self._specs):
+            expected = f"`{MATRIX}` or one per feature ({', '.join(self._specs)})" if self._numeric else (
+                f"one per feature ({', '.join(self._specs)})"
+            )  # fmt: skip
+            problem = (
+                f"got {quoted(unknown[0])}" if unknown else f"`{missing[0]}` is missing" if missing else "got one twice"
+            )
+            raise InvalidRequest(f"inputs: expected {expected}; {problem}")
+
+    def _check_rows(self, rows: int) -> None:
+        if rows > self._max_rows:
+            raise RequestTooLarge(f"expected at most {self._max_rows} rows, got {rows}")
+
+
+def _numbers(name: str, array: Array, dtype: np.dtype[np.float64]) -> Array:
+    """The array as the model's floating point type; NaN is a missing value, infinities are refused."""
+    if array.dtype != dtype:
+        with np.errstate(over="ignore"):  # an overflow becomes an infinity, which is refused below
+            array = array.astype(dtype)
+    if np.isinf(array).any():
+        at = np.argwhere(np.isinf(array))[0].tolist()
+        raise InvalidRequest(f"input `{name}`: expected finite numbers of {dtype.name}, got one out of range at {at}")
+    return array
+
+
+def _column(tensor: Tensor, spec: FeatureSpec) -> Array:
+    array = tensor.array
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array.reshape(-1)
+    if array.ndim != 1:
+        raise InvalidRequest(f"input `{spec.name}`: expected shape [-1] or [-1, 1], got {list(array.shape)}")
+    if spec.type == "category":
+        return _categories(tensor, array, spec)
+    if array.dtype.kind not in "fiub":
+        raise InvalidRequest(f"input `{spec.name}`: expected numbers (FP64), got {tensor.datatype}")
+    return _numbers(spec.name, array, np.dtype(np.float64))
+
+
+def _categories(tensor: Tensor, array: Array, spec: FeatureSpec) -> Array:
+    """The categories as text; an empty one is a missing value, since BYTES has no null."""
+    if tensor.datatype != "BYTES":
+        raise InvalidRequest(f"input `{spec.name}`: expected BYTES, got {tensor.datatype}")
+    known: dict[bytes, str | None] = {b"": None} | {value.encode(): value for value in spec.values}
+    column = np.empty(len(array), object)
+    for row, value in enumerate(array.tolist()):
+        if value not in known:
+            text = quoted(value.decode(errors="replace"))
+            raise InvalidRequest(f"input `{spec.name}`: expected one of {_listed(spec.values)}, got {text} at [{row}]")
+        column[row] = known[value]
+    return column
+
+
+def _listed(values: Sequence[str]) -> str:
+    return ", ".join(values[:20]) + (f" … ({len(values)} in all)" if len(values) > 20 else "")
