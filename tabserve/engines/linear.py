@@ -1,0 +1,101 @@
+"""Exact contributions of a linear model at the end of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tabserve.bundle.manifest import FeatureSpec
+from tabserve.engines.engine import Array, Features, rows, take
+
+_PROBES = 64
+
+
+class LinearContributions:
+    """Coefficient times centred transformed feature, summed over what each source feature was transformed into.
+
+    For independent features these are the SHAP values of the margin (Štrumbelj and Kononenko 2014), the reference rows
+    being the background. Transformed features that come from no single one, and never varied, count to the bias.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        present: Callable[[Features], Any],
+        reference: Features,
+        specs: Sequence[FeatureSpec],
+    ) -> None:
+        """Raises ValueError where the model is not linear, or mixes features before its last step."""
+        steps = getattr(model, "steps", None)
+        self._present, self._before = present, model[:-1] if steps and len(steps) > 1 else None
+        final = steps[-1][1] if steps else model
+        if not hasattr(final, "coef_") or not hasattr(final, "intercept_"):
+            raise ValueError("not a linear model")
+        self._coefficients = _dense(final.coef_).reshape(-1, _dense(final.coef_).shape[-1])
+        self._intercept = np.asarray(final.intercept_, np.float64).reshape(-1)
+        background = self._transformed(reference)
+        if background.shape[1] != self._coefficients.shape[1]:
+            raise ValueError("the coefficients are not of the transformed features")
+        self._mean = background.mean(axis=0)
+        self._owned = self._owners(reference, specs).T.astype(np.float64)
+        if (self._owned.sum(axis=1) > 1).any():
+            raise ValueError("a step before the linear model mixes features")
+        self._unowned = 1.0 - self._owned.sum(axis=1)
+
+    def __call__(self, features: Features) -> Array:
+        """[rows, features + 1], or [rows, classes, features + 1]."""
+        parts = (self._transformed(features) - self._mean)[:, None, :] * self._coefficients
+        bias = self._intercept + self._coefficients @ self._mean + parts @ self._unowned
+        result = np.concatenate([parts @ self._owned, bias[:, :, None]], axis=2)
+        return result[:, 0] if result.shape[1] == 1 else result
+
+    def _transformed(self, features: Features) -> Array:
+        table = self._present(features)
+        return _dense(table if self._before is None else self._before.transform(table))
+
+    def _owners(self, reference: Features, specs: Sequence[FeatureSpec]) -> Array:
+        """Which transformed features change with which source feature: [features, transformed], found by changing it."""
+        some = take(reference, slice(0, _PROBES))
+        plain = self._transformed(some)
+        owners = np.zeros((len(specs), plain.shape[1]), bool)
+        for index, spec in enumerate(specs):
+            for values in _changes(some, spec, index):
+                changed = self._transformed(_replaced(some, spec, index, values))
+                owners[index] |= ((changed != plain) & ~(np.isnan(changed) & np.isnan(plain))).any(axis=0)
+        return owners
+
+
+def contributor(
+    model: Any, present: Callable[[Features], Any], reference: Features, specs: Sequence[FeatureSpec]
+) -> Callable[[Features], Array] | None:
+    """The contributions of a linear model, None where the model is not one."""
+    try:
+        return LinearContributions(model, present, reference, specs)
+    except ValueError:
+        return None
+
+
+def _changes(some: Features, spec: FeatureSpec, index: int) -> list[Array]:
+    """Other columns for a feature: every category, or numbers nearby and far."""
+    column = some[:, index] if isinstance(some, np.ndarray) else some[spec.name]
+    if spec.type == "category":
+        codes = isinstance(some, np.ndarray)
+        return [np.full(rows(some), code if codes else value, column.dtype) for code, value in enumerate(spec.values)]
+    present = column[np.isfinite(column)]
+    middle = float(np.median(present)) if len(present) else 0.0
+    return [np.full(len(column), middle), np.nan_to_num(column) + 1.0, np.nan_to_num(column) * 3.0 - 7.0]
+
+
+def _replaced(some: Features, spec: FeatureSpec, index: int, values: Array) -> Features:
+    if isinstance(some, dict):
+        return {**some, spec.name: values}
+    changed = some.copy()
+    changed[:, index] = values
+    return changed
+
+
+def _dense(array: Any) -> Array:
+    """scikit-learn transforms to sparse matrices and DataFrames too."""
+    return np.asarray(array.toarray() if hasattr(array, "toarray") else array, np.float64)

@@ -1,0 +1,93 @@
+"""ONNX Runtime, for models and preprocessors that were converted when the bundle was saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tabserve.bundle.errors import BundleError
+from tabserve.engines import parity
+from tabserve.engines.engine import Array, Features
+
+if TYPE_CHECKING:
+    from tabserve.bundle.manifest import ModelInfo
+
+_DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(string)": object}
+_FLOATS = {"FP32": np.float32, "FP64": np.float64}
+
+
+class Session:
+    """An ONNX graph with one input for a matrix, or one [rows, 1] per feature."""
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        """Threads never spin while they wait. Raises BundleError."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except _load_errors() as error:
+            reason = str(error).splitlines()[0]
+            raise BundleError(path.name, f"not a graph ONNX Runtime can read: {reason}", "Save the bundle again.") from error
+        self._inputs = [(one.name, _DTYPES[one.type]) for one in self._session.get_inputs()]
+        self.outputs = tuple(one.name for one in self._session.get_outputs())
+
+    def run(self, features: Features, outputs: Sequence[str]) -> list[Array]:
+        """The named outputs. A missing category is the empty text, which ONNX has for it."""
+        if isinstance(features, np.ndarray):
+            ((name, dtype),) = self._inputs
+            return list(self._session.run(outputs, {name: features.astype(dtype, copy=False)}))
+        return list(self._session.run(outputs, {name: _column(features[name], dtype) for name, dtype in self._inputs}))
+
+
+class OnnxEngine:
+    """A converted model; floats come out in the native engine's precision, classes as the model's own."""
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, info: ModelInfo, *, threads: int, reference: Features | None = None) -> None:
+        """`reference`: rows to prove independence with. Raises BundleError."""
+        self._session = Session(path, threads=threads)
+        self._float = _FLOATS[info.datatype]
+        self._class = np.array(info.classes, object if _is_text(info.classes) else None).dtype if info.classes else None
+        self.outputs = frozenset(self._session.outputs)
+        self.row_independent = (
+            reference is not None and self.name in info.row_independent and parity.rows_are_independent(self, reference)
+        )
+
+    def run(self, features: Features, outputs: Sequence[str]) -> dict[str, Array]:
+        """The named outputs for every row. Raises onnxruntime's errors."""
+        answers = dict(zip(outputs, self._session.run(features, outputs), strict=True))
+        return {name: self._typed(name, array) for name, array in answers.items()}
+
+    def _typed(self, name: str, array: Array) -> Array:
+        if name != "predict":
+            return array.astype(self._float, copy=False)
+        return array.reshape(-1).astype(self._class or self._float, copy=False)
+
+
+def _is_text(classes: Sequence[object]) -> bool:
+    return isinstance(classes[0], str)
+
+
+def _column(column: Array, dtype: Any) -> Array:
+    if dtype is object:
+        return np.array([["" if value is None else value] for value in column], object)
+    return column.astype(dtype, copy=False)[:, None]
+
+
+def _load_errors() -> tuple[type[Exception], ...]:
+    """What InferenceSession raises: its errors have no root of their own, only their module in common."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    named = [getattr(state, name) for name in dir(state)]
+    errors = (one for one in named if isinstance(one, type) and issubclass(one, Exception))
+    return (*errors, RuntimeError, ValueError)

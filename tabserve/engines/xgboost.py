@@ -1,0 +1,143 @@
+"""XGBoost, asked through its Booster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tabserve.bundle.errors import BundleError
+from tabserve.engines import parity
+from tabserve.engines.engine import Array, Features
+
+if TYPE_CHECKING:
+    from tabserve.bundle.manifest import ModelInfo
+
+# Their probabilities are not what `predict` returns: class numbers, and margins.
+_ANSWERS_CLASSES = "multi:softmax"
+_ANSWERS_PROBABILITIES = "multi:softprob"
+
+
+class XGBoostEngine:
+    """A Booster on a matrix of FP32; categories are codes, missing values NaN.
+
+    Trees up to the best iteration of early stopping are used, as XGBoost's scikit-learn API does.
+    """
+
+    name = "xgboost"
+
+    def __init__(self, path: Path, info: ModelInfo, *, threads: int, reference: Features | None = None) -> None:
+        """`reference`: rows to prove independence with. Raises BundleError."""
+        self._booster = read(path, threads)
+        self._classes = np.array(info.classes) if info.classes else None
+        self._names, self._types = self._booster.feature_names, self._booster.feature_types
+        self._threads = threads
+        self._linear = _kind(self._booster) == "gblinear"
+        self._trees = iterations(self._booster)
+        self.outputs = frozenset(info.outputs)
+        if self._booster.num_features() != len(info.features):
+            got, expected = self._booster.num_features(), len(info.features)
+            raise BundleError(path.name, f"expected {expected} features, got {got}", "Save the bundle again.")
+        self.row_independent = (
+            reference is not None and self.name in info.row_independent and parity.rows_are_independent(self, reference)
+        )
+
+    def run(self, features: Features, outputs: Sequence[str]) -> dict[str, Array]:
+        """The named outputs for every row. Raises xgboost.core.XGBoostError."""
+        values: Array | None = None
+        answers: dict[str, Array] = {}
+        for name in outputs:
+            if name == "margin":
+                answers[name] = _squeezed(self._predict(features, "margin"))
+            elif name == "contributions":
+                answers[name] = _squeezed(self._contributions(features))
+            else:
+                values = self._predict(features, "value") if values is None else values
+                answers[name] = self._probabilities(values) if name == "predict_proba" else self._answer(values)
+        return answers
+
+    def _predict(self, features: Features, kind: str) -> Array:
+        """[rows, groups]."""
+        if self._linear:
+            matrix, margin = self._matrix(features), kind == "margin"
+            return np.asarray(self._booster.predict(matrix, output_margin=margin, strict_shape=True))
+        answer = self._booster.inplace_predict(
+            features, iteration_range=self._trees, predict_type=kind, validate_features=False, strict_shape=True
+        )
+        return np.asarray(answer)
+
+    def _contributions(self, features: Features) -> Array:
+        """SHAP values [rows, groups, features + 1]."""
+        options: dict[str, Any] = {} if self._linear else {"iteration_range": self._trees}
+        matrix = self._matrix(features)
+        return np.asarray(self._booster.predict(matrix, pred_contribs=True, strict_shape=True, **options))
+
+    def _matrix(self, features: Features) -> Any:
+        import xgboost
+
+        return xgboost.DMatrix(
+            features,
+            feature_names=self._names,
+            feature_types=self._types,
+            enable_categorical=True,
+            nthread=self._threads,
+        )
+
+    def _probabilities(self, values: Array) -> Array:
+        return values if values.shape[1] > 1 else np.hstack([1 - values, values])
+
+    def _answer(self, values: Array) -> Array:
+        if self._classes is None:
+            return values[:, 0]
+        best = values.argmax(axis=1) if values.shape[1] > 1 else (values[:, 0] > 0.5).astype(np.intp)
+        return np.asarray(self._classes[best])
+
+
+def read(path: Path, threads: int = 1) -> Any:
+    """The Booster in a `.ubj` or `.json` file, read by XGBoost itself. Raises BundleError.
+
+    A malformed file can crash the process (dmlc/xgboost#7903): verify its digest first.
+    """
+    import xgboost
+
+    booster = xgboost.Booster()
+    try:
+        booster.load_model(path)
+        booster.set_param({"nthread": threads, "device": "cpu"})
+        if objective(booster) == _ANSWERS_CLASSES:
+            booster.set_param({"objective": _ANSWERS_PROBABILITIES})
+        # num_features configures the learner, which reads what load_model put off.
+        booster.num_features()
+    except (xgboost.core.XGBoostError, ValueError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise BundleError(path.name, f"not a model XGBoost can read: {reason}", "Save the bundle again.") from error
+    return booster
+
+
+def objective(booster: Any) -> str:
+    """The name of what was trained for, `binary:logistic`."""
+    return str(_config(booster)["objective"]["name"])
+
+
+def iterations(booster: Any) -> tuple[int, int]:
+    """The boosting rounds to predict with: up to the best one where training stopped early, else (0, 0), all."""
+    best = booster.attr("best_iteration")
+    return (0, 0) if best is None else (0, int(best) + 1)
+
+
+def _kind(booster: Any) -> str:
+    return str(_config(booster)["gradient_booster"]["name"])
+
+
+def _config(booster: Any) -> dict[str, Any]:
+    import msgspec
+
+    learner: dict[str, Any] = msgspec.json.decode(booster.save_config())["learner"]
+    return learner
+
+
+def _squeezed(values: Array) -> Array:
+    """Without the groups' axis where there is one group."""
+    return values[:, 0] if values.shape[1] == 1 else values
