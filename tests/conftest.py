@@ -1,0 +1,37 @@
+"""Options, markers and the processes that several kinds of tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.serving import Service, running
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of tests/contract; they are here because pytest reads options only from the topmost conftest."""
+    group = parser.getgroup("contract", "Open Inference Protocol (tests/contract)")
+    group.addoption("--url", help="the server to test, http://HOST:PORT; default: the project's own, started here")
+    group.addoption("--grpc", help="its gRPC address, HOST:PORT; without it the gRPC statements are skipped")
+    group.addoption("--model", help="the model's name; default: the only one it lists")
+    group.addoption("--sample", type=Path, help="a file with a JSON inference request; default: made from the metadata")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the markers known."""
+    config.addinivalue_line("markers", "statement(number): the statement of tests/contract/README.md that is tested")
+
+
+@pytest.fixture(scope="session")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the logs of processes."""
+    return tmp_path_factory.mktemp("logs")
+
+
+@pytest.fixture(scope="session")
+def echo(logs: Path) -> Generator[Service]:
+    """The model that answers its inputs, behind the real server."""
+    with running("tests.echo", log=logs / "echo.log") as service:
+        yield service

@@ -1,0 +1,56 @@
+"""The servers under test: the one given with --url, or the project's own services, started here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.contract.payload import Payload
+from tests.contract.target import Target
+from tests.serving import Service
+
+OWN = ("echo", "predictor", "transformer")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every statement against each server."""
+    if "server" in metafunc.fixturenames:
+        url = metafunc.config.getoption("--url")
+        metafunc.parametrize("server", ["url"] if url else OWN, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> Target:
+    """The server a statement is tested on."""
+    option: Callable[[str], Any] = request.config.getoption
+    sample = option("--sample")
+    content = json.loads(sample.read_text()) if sample else None
+    if request.param == "url":
+        return Target(option("--url"), option("--grpc"), option("--model"), content)
+    service: Service = request.getfixturevalue(request.param)
+    return Target(service.url, service.grpc, option("--model"), content)
+
+
+@pytest.fixture
+def payload(server: Target) -> Payload:
+    """Valid inputs."""
+    return server.payload
+
+
+@pytest.fixture
+def binary(server: Target) -> Target:
+    """The server, where it has the binary tensor data extension."""
+    if "binary_tensor_data" not in server.server["extensions"]:
+        pytest.skip("the server does not list the extension binary_tensor_data")
+    return server
+
+
+@pytest.fixture
+def rpc(server: Target) -> Target:
+    """The server, where its gRPC address is known."""
+    if not server.has_grpc:
+        pytest.skip("no gRPC address: give one with --grpc")
+    return server

@@ -1,0 +1,1 @@
+"""Bad input, bad bundles, overload and failing processes: what the services answer."""

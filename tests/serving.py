@@ -1,0 +1,143 @@
+"""Services under test as real processes: on free ports, waited for over the socket, ended by their own process id."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+START_SECONDS = 90.0
+STOP_SECONDS = 60.0
+POLL_SECONDS = 0.05
+
+# Below the ports a kernel gives to outgoing connections, so that a client can't take the port of a restarting service.
+_PORTS = range(11000, 32000)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on."""
+    for port in random.SystemRandom().sample(_PORTS, 100):
+        with suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError(f"no free port among 100 of {_PORTS}")
+
+
+@dataclass(frozen=True)
+class Service:
+    """A started process, its ports and the file its log goes to."""
+
+    process: subprocess.Popen[bytes]
+    http_port: int
+    grpc_port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        """Where REST is."""
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def grpc(self) -> str:
+        """Where gRPC is."""
+        return f"127.0.0.1:{self.grpc_port}"
+
+    def text(self) -> str:
+        """All it has logged so far."""
+        return self.log.read_text(errors="replace")
+
+    def status(self, path: str) -> int:
+        """The status of a GET; 0 where nobody answers."""
+        connection = HTTPConnection("127.0.0.1", self.http_port, timeout=10)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, HTTPException):
+            return 0
+        finally:
+            connection.close()
+
+    def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
+        """Poll until the condition holds; fails when the time is over or the process has ended."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert not self.ended(POLL_SECONDS), f"ended with {self.process.returncode} before {what}:\n{self.text()}"
+            assert time.monotonic() < end, f"not {what} after {seconds:g} s:\n{self.text()}"
+
+    def wait_ready(self) -> None:
+        """Until it says that it is ready."""
+        self.wait_for(lambda: self.status("/v2/health/ready") == 200, "ready")
+
+    def wait_live(self) -> None:
+        """Until it answers at all."""
+        self.wait_for(lambda: self.status("/v2/health/live") == 200, "live")
+
+    def ended(self, within: float) -> bool:
+        """Whether the process ends within so many seconds."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(within)
+        return self.process.poll() is not None
+
+    def terminate(self) -> int:
+        """SIGTERM; the exit status once it has drained."""
+        self.process.terminate()
+        return self.process.wait(STOP_SECONDS)
+
+    def kill(self) -> None:
+        """SIGKILL, if it still runs."""
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait(STOP_SECONDS)
+
+    def resident_bytes(self) -> int:
+        """Memory the process has in RAM."""
+        output = subprocess.run(["ps", "-o", "rss=", "-p", str(self.process.pid)], capture_output=True, check=True)
+        return int(output.stdout) * 1024
+
+
+def start(
+    module: str,
+    *options: str,
+    log: Path,
+    http_port: int | None = None,
+    grpc_port: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Service:
+    """Start `python -m module` with the options, on free ports where none are given; it isn't waited for."""
+    http_port, grpc_port = http_port or free_port(), grpc_port or free_port()
+    ports = [f"--http_port={http_port}", f"--grpc_port={grpc_port}"]
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("TABSERVE_")}
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, "--host=127.0.0.1", *ports, *options],
+            cwd=ROOT,
+            env={**ours, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    return Service(process, http_port, grpc_port, log)
+
+
+@contextmanager
+def running(
+    module: str, *options: str, log: Path, http_port: int | None = None, grpc_port: int | None = None
+) -> Generator[Service]:
+    """A service that is ready; it is ended when the block is left."""
+    service = start(module, *options, log=log, http_port=http_port, grpc_port=grpc_port)
+    try:
+        service.wait_ready()
+        yield service
+    finally:
+        service.kill()
