@@ -1,0 +1,94 @@
+"""One address of the predictor: its kept connections, and what is known of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from transformer.breaker import Breaker
+from transformer.connection import Connection, ConnectionLost, Response
+
+CONNECT_SECONDS = 1.0
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where a predictor listens: an IP address and a port."""
+
+    host: str
+    port: int
+
+
+class Unreached(OSError):
+    """No request was started: nobody listens, or a kept connection turned out to be closed."""
+
+
+class Address:
+    """Exchanges requests with one predictor.
+
+    own: whether it is of this transformer's release; None until it has answered. ready: whether it said so last.
+    outstanding: requests under way.
+    """
+
+    def __init__(self, endpoint: Endpoint, max_bytes: int) -> None:
+        self.endpoint = endpoint
+        self.breaker = Breaker()
+        self.own: bool | None = None
+        self.ready = False
+        self.outstanding = 0
+        self._max_bytes = max_bytes
+        self._kept: list[Connection] = []
+        self._closed = False
+
+    async def exchange(self, request: bytes) -> Response:
+        """The answer to a whole HTTP request.
+
+        Raises Unreached where no predictor can have started it, ConnectionLost where one may have, ResponseTooLarge.
+        """
+        connection = self._take_kept()
+        kept = connection is not None
+        self.outstanding += 1
+        try:
+            connection = connection or await self._connect()
+            response = await connection.exchange(request)
+        except ConnectionLost as error:
+            # A server that ends an idle connection crosses the request on the wire (RFC 9112, section 9.3.1).
+            self._drop_kept()
+            if kept and not error.begun:
+                raise Unreached("a kept connection was closed") from error
+            raise
+        finally:
+            self.outstanding -= 1
+        if self._closed:
+            connection.close()
+        elif connection.usable:
+            self._kept.append(connection)
+        return response
+
+    def close(self) -> None:
+        """Close what is idle, and what is under way when it is done."""
+        self._closed = True
+        self._drop_kept()
+
+    def _drop_kept(self) -> None:
+        while self._kept:
+            self._kept.pop().close()
+
+    def _take_kept(self) -> Connection | None:
+        while self._kept:
+            connection = self._kept.pop()
+            if connection.usable:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self) -> Connection:
+        loop, endpoint = asyncio.get_running_loop(), self.endpoint
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self._max_bytes), endpoint.host, endpoint.port
+                )
+        except OSError as error:  # TimeoutError, too
+            raise Unreached("no connection") from error
+        return connection

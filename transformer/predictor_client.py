@@ -1,0 +1,206 @@
+"""The predictor's client: spread over its addresses, bounded in time, and never used across releases."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from contextlib import suppress
+from typing import Protocol
+
+import msgspec
+
+from tabserve.inference.errors import DeadlineExceeded, NotReady, PredictionFailed, PredictorUnavailable
+from tabserve.inference.model import Context
+from tabserve.inference.tensors import InferRequest, InferResponse
+from transformer.address import Address, Endpoint, Unreached
+from transformer.breaker import RetryBudget
+from transformer.connection import ConnectionLost, Response, ResponseTooLarge
+from transformer.predictor_codec import Codec, decode
+
+RELEASE_HEADER = b"tabserve-predictor-release"
+READY_SECONDS = 10.0
+"""How long the transformer stays ready after the last answer of a predictor of its release."""
+PROBE_SECONDS = 1.0
+LOOKUP_SECONDS = 5.0
+SHORTEST_PAUSE_SECONDS = 0.2
+
+logger = logging.getLogger(__name__)
+
+
+class Predictor(Protocol):
+    """What the transformer needs of a predictor."""
+
+    async def infer(self, request: InferRequest, context: Context) -> InferResponse:
+        """Tensors to tensors. Raises an InferenceError."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """The predictor to call.
+
+    host, port: its name, of which every address is used. release: the only release whose answers are.
+    timeout: most seconds for one request, retry included. max_bytes: the largest answer.
+    refresh: seconds between looking up the name and asking every address whether it is ready.
+    """
+
+    host: str
+    port: int
+    model_name: str
+    release: str
+    timeout: float = 10.0
+    max_bytes: int = 64 * 2**20
+    refresh: float = 2.0
+
+
+class PredictorClient:
+    """Calls the predictor over V2 REST.
+
+    A request goes to the ready address with the fewest under way. It is sent a second time, to another address where
+    there is one, only if no predictor can have started it and the retry budget allows. `start` begins the background
+    rounds that look up the name and ask every address for its readiness and release; until one answered with the own
+    release, and after none did for READY_SECONDS, `ready` is False.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._release = target.release.encode()
+        self._codec = Codec(target.host, target.model_name)
+        self._budget = RetryBudget()
+        self._addresses: dict[Endpoint, Address] = {}
+        self._turn = 0
+        self._heard_own = float("-inf")
+        self._wake = asyncio.Event()
+        self._rounds: asyncio.Task[None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether a predictor of the own release answered lately."""
+        return time.monotonic() - self._heard_own < READY_SECONDS
+
+    async def start(self) -> None:
+        """Begin the rounds."""
+        self._rounds = asyncio.create_task(self._keep_looking())
+
+    async def stop(self) -> None:
+        """End the rounds and close every connection."""
+        if self._rounds is not None:
+            self._rounds.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._rounds
+        for address in self._addresses.values():
+            address.close()
+
+    async def infer(self, request: InferRequest, context: Context) -> InferResponse:
+        """The predictor's answer.
+
+        Raises what the predictor answered (4xx, 503, 504), NotReady where there are only predictors of other releases,
+        PredictorUnavailable where none can be reached, DeadlineExceeded, and PredictionFailed for the rest.
+        """
+        deadline = time.monotonic() + min(context.remaining(), self._target.timeout)
+        parts = self._codec.encode(request, context.trace)
+        self._budget.earn()
+        address = self._choose()
+        try:
+            return decode(await self._attempt(address, parts, deadline))
+        except Unreached as error:
+            self._wake.set()
+            if not self._budget.spend():
+                raise PredictorUnavailable("the predictor cannot be reached") from error
+        try:
+            return decode(await self._attempt(self._choose(but=address), parts, deadline))
+        except Unreached as error:
+            raise PredictorUnavailable("the predictor cannot be reached") from error
+
+    async def look(self) -> None:
+        """One round: look up the name, and ask every address for its readiness and release."""
+        target = self._target
+        try:
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                found = await asyncio.get_running_loop().getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        except OSError as error:  # TimeoutError, too; what was known stays in use
+            logger.warning("looking up the predictor's name: %s", error)
+        else:
+            self._replace({Endpoint(*where[:2]) for *_, where in found})
+        await asyncio.gather(*(self._probe(address) for address in self._addresses.values()))
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await self.look()
+            self._wake.clear()
+            await asyncio.sleep(SHORTEST_PAUSE_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._target.refresh):
+                    await self._wake.wait()
+
+    def _replace(self, endpoints: set[Endpoint]) -> None:
+        for endpoint in self._addresses.keys() - endpoints:
+            self._addresses.pop(endpoint).close()
+        for endpoint in endpoints - self._addresses.keys():
+            self._addresses[endpoint] = Address(endpoint, self._target.max_bytes)
+
+    async def _probe(self, address: Address) -> None:
+        address.ready = False
+        with suppress(OSError, ResponseTooLarge):
+            async with asyncio.timeout(PROBE_SECONDS):
+                response = await address.exchange(self._codec.ready)
+            address.ready = self._is_usable(address, response) and response.status == 200
+        if address.ready:
+            self._heard_own = time.monotonic()
+
+    def _is_usable(self, address: Address, response: Response) -> bool:
+        """Whether the answer is of the own release; the address is remembered by it."""
+        release = response.headers.get(RELEASE_HEADER)
+        if release is None and response.status != 200:
+            return True  # an error of what stands between, a proxy or a mesh: it is of no release
+        if release != self._release and address.own is not False:
+            logger.warning("%s is a predictor of another release and is not used", address.endpoint)
+        address.own = release == self._release
+        return address.own
+
+    def _choose(self, but: Address | None = None) -> Address:
+        """The address for a request; `but` only where there is no other."""
+        now = time.monotonic()
+        own = [address for address in self._addresses.values() if address.own]
+        allowed = [address for address in own if address.breaker.allows(now)]
+        if not allowed:
+            self._wake.set()
+            raise self._unavailable(bool(own))
+        self._turn += 1
+        turn = self._turn % len(allowed)
+        return min(
+            allowed[turn:] + allowed[:turn],
+            key=lambda address: (address is but, not address.ready, address.outstanding),
+        )
+
+    def _unavailable(self, failing: bool) -> NotReady | PredictorUnavailable:
+        if failing:
+            return PredictorUnavailable("the predictor is failing; it is tried again shortly")
+        if any(address.own is False for address in self._addresses.values()):
+            return NotReady("the predictor is of another release")
+        return PredictorUnavailable("the predictor has not answered yet")
+
+    async def _attempt(self, address: Address, parts: list[bytes], deadline: float) -> Response:
+        now = time.monotonic()
+        breaker = address.breaker
+        breaker.enter(now)
+        try:
+            async with asyncio.timeout(deadline - now):
+                response = await address.exchange(self._codec.with_timeout(parts, deadline - now))
+        except Unreached:
+            breaker.failed(now)
+            raise
+        except TimeoutError as error:
+            breaker.failed(now)
+            raise DeadlineExceeded("the predictor did not answer in time") from error
+        except ConnectionLost as error:
+            breaker.failed(now)
+            raise PredictorUnavailable("the connection to the predictor was lost") from error
+        except ResponseTooLarge as error:
+            raise PredictionFailed(f"the predictor's answer is over {self._target.max_bytes} bytes") from error
+        breaker.succeeded()
+        if not self._is_usable(address, response):
+            raise NotReady("the predictor is of another release")
+        if response.status == 200:
+            self._heard_own = time.monotonic()
+        return response
