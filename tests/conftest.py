@@ -15,6 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("contract", "Open Inference Protocol (tests/contract)")
     group.addoption("--url", help="the server to test, http://HOST:PORT; default: the project's own, started here")
     group.addoption("--grpc", help="its gRPC address, HOST:PORT; without it the gRPC statements are skipped")
+    group.addoption("--grpc-limit", type=int, default=8 * 2**20, help="its largest message; default: %(default)s bytes")
     group.addoption("--model", help="the model's name; default: the only one it lists")
     group.addoption("--sample", type=Path, help="a file with a JSON inference request; default: made from the metadata")
 
@@ -34,4 +35,11 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def echo(logs: Path) -> Generator[Service]:
     """The model that answers its inputs, behind the real server."""
     with running("tests.echo", log=logs / "echo.log") as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def typed_echo(logs: Path) -> Generator[Service]:
+    """The same without FP16, which has no typed contents over gRPC."""
+    with running("tests.echo", "--without=FP16", log=logs / "typed_echo.log") as service:
         yield service

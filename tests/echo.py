@@ -6,7 +6,10 @@ It shows the protocol apart from any model, and it can hold a request until anot
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import msgspec
 
 from tabserve.inference.errors import InvalidRequest
 from tabserve.inference.metrics import Metrics
@@ -25,24 +28,19 @@ class Echo:
     given up is told by the parameters of every answer, `held` and `abandoned`.
     """
 
-    metadata = ModelMetadata(
-        name="echo",
-        versions=("1", "2"),
-        platform="tests_echo",
-        inputs=tuple(TensorSpec(datatype.lower(), datatype, (-1, COLUMNS)) for datatype in DATATYPES),
-        outputs=tuple(TensorSpec(datatype.lower(), datatype, (-1, COLUMNS)) for datatype in DATATYPES),
-    )
     ready = True
     headers: Mapping[str, str] = {"tests-echo": "1"}
 
-    def __init__(self) -> None:
+    def __init__(self, datatypes: Sequence[str]) -> None:
+        specs = tuple(TensorSpec(datatype.lower(), datatype, (-1, COLUMNS)) for datatype in datatypes)
+        self.metadata = ModelMetadata("echo", ("1", "2"), "tests_echo", inputs=specs, outputs=specs)
         self._gates: dict[str, asyncio.Event] = {}
         self._held = 0
         self._abandoned = 0
 
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
         """The inputs; raises InvalidRequest where they are not the declared ones."""
-        _check(request.inputs)
+        _check(request.inputs, self.metadata.inputs)
         parameters = request.parameters
         if "release" in parameters:
             self._gate(parameters["release"]).set()
@@ -74,8 +72,8 @@ class Echo:
             self._held -= 1
 
 
-def _check(inputs: tuple[Tensor, ...]) -> None:
-    specs = {spec.name: spec for spec in Echo.metadata.inputs}
+def _check(inputs: Sequence[Tensor], declared: Sequence[TensorSpec]) -> None:
+    specs = {spec.name: spec for spec in declared}
     if sorted(tensor.name for tensor in inputs) != sorted(specs):
         raise InvalidRequest(f"inputs: expected {', '.join(specs)}, each once")
     for tensor in inputs:
@@ -91,11 +89,17 @@ def _chosen(request: InferRequest) -> tuple[Tensor, ...]:
     return tuple(tensors[output.name] for output in request.outputs) or request.inputs
 
 
-def main(settings: ServerSettings) -> None:
+class EchoSettings(ServerSettings, frozen=True, kw_only=True):
+    """Settings of the server, and what it echoes."""
+
+    without: Annotated[str, msgspec.Meta(description="A datatype that is no input.")] = ""
+
+
+def main(settings: EchoSettings) -> None:
     """Serve until SIGTERM."""
     configure_logging(settings.log_level)
-    run(Echo(), settings, Metrics())
+    run(Echo([datatype for datatype in DATATYPES if datatype != settings.without]), settings, Metrics())
 
 
 if __name__ == "__main__":
-    command(ServerSettings, main, __doc__ or "")()
+    command(EchoSettings, main, __doc__ or "")()

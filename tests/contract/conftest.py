@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 
-from tests.contract.payload import Payload
+from tests.contract.payload import TYPED, Payload
 from tests.contract.target import Target
 from tests.serving import Service
 
-OWN = ("echo", "predictor", "transformer")
+OWN = ("echo", "typed_echo")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run every statement against each server."""
     if "server" in metafunc.fixturenames:
         url = metafunc.config.getoption("--url")
-        metafunc.parametrize("server", ["url"] if url else OWN, indirect=True, scope="session")
+        own = [name for name in OWN if name != "echo" or "typed" not in metafunc.fixturenames]
+        metafunc.parametrize("server", ["url"] if url else own, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +55,11 @@ def rpc(server: Target) -> Target:
     if not server.has_grpc:
         pytest.skip("no gRPC address: give one with --grpc")
     return server
+
+
+@pytest.fixture
+def typed(rpc: Target) -> Target:
+    """The server, where all inputs have typed contents over gRPC."""
+    if any(tensor.datatype not in TYPED for tensor in rpc.payload.tensors):
+        pytest.skip("the model has an FP16 input, which has no typed contents")
+    return rpc

@@ -111,11 +111,10 @@ class Payload:
             **more,
         )
 
-    def rows(self, count: int) -> Payload:
-        """So many rows of this payload, over again where it has fewer."""
-        return Payload(
-            tuple(replace(t, array=np.take(t.array, range(count), axis=0, mode="wrap")) for t in self.tensors)
-        )
+    def rows(self, stop: int, start: int = 0) -> Payload:
+        """Some rows of this payload, over again where it has fewer."""
+        which = range(start, stop)
+        return Payload(tuple(replace(t, array=np.take(t.array, which, axis=0, mode="wrap")) for t in self.tensors))
 
     def swapped(self, index: int, tensor: Tensor) -> Payload:
         """The same with another tensor at that place."""
@@ -189,3 +188,24 @@ def _split(raw: bytes) -> list[bytes]:
         found.append(raw[4 : 4 + size])
         raw = raw[4 + size :]
     return found
+
+
+def equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    """Whether both hold the same tensors, bit for bit."""
+    return left.keys() == right.keys() and all(
+        left[name].head() == right[name].head() and left[name].raw() == right[name].raw() for name in left
+    )
+
+
+def close(left: Tensor, right: Tensor) -> bool:
+    """Whether both have the same shape and elements, numbers up to rounding."""
+    if left.head() != right.head():
+        return False
+    if left.array.dtype.kind == "f":
+        return np.allclose(left.array, right.array, rtol=1e-5, atol=1e-6, equal_nan=True)
+    return left.raw() == right.raw()
+
+
+def rows_of(tensors: dict[str, Tensor], stop: int, start: int = 0) -> dict[str, Tensor]:
+    """Some rows of every tensor."""
+    return {name: replace(tensor, array=tensor.array[start:stop]) for name, tensor in tensors.items()}

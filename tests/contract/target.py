@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import grpc
+import pytest
 
 from tabserve.inference import open_inference_pb2 as pb
 from tests.contract.payload import (
@@ -157,12 +158,11 @@ class Target:
 
     def refusal(self, method: str, message: Any) -> grpc.StatusCode:
         """The status of a gRPC call that must fail."""
-        try:
-            answer = self.call(method, message)
-        except grpc.RpcError as error:
-            assert error.details().strip(), "an error without a text"
-            return error.code()
-        raise AssertionError(f"expected {method} to fail, got {str(answer)[:500]}")
+        with pytest.raises(grpc.RpcError) as failure:
+            self.call(method, message)
+        status: grpc.StatusCode = failure.value.code()
+        assert failure.value.details().strip(), f"{status} without a text"
+        return status
 
 
 def grpc_outputs(response: pb.ModelInferResponse) -> dict[str, Tensor]:
