@@ -22,8 +22,14 @@ def serve(settings: Settings) -> None:
             settings,
             metrics,
         )
-        server.run(model, settings, metrics)
-    except (bundle.BundleError, OSError) as error:
+        if settings.server == "kserve" or settings.model_class:
+            from predictor.kserve_model import PredictorModel
+            from tabserve import kserve_adapter
+
+            kserve_adapter.run(model, settings, metrics, PredictorModel)
+        else:
+            server.run(model, settings, metrics)
+    except (bundle.BundleError, OSError, ValueError) as error:
         sys.exit(f"predictor: {error}")
 
 

@@ -29,14 +29,6 @@ def decode_instances(body: bytes) -> tuple[Tensor, ...]:
     return tensors(decode_json(_decode, body).instances)
 
 
-def convert_instances(payload: object) -> tuple[Tensor, ...]:
-    """The inputs in a V1 body that was already parsed. Raises InvalidRequest."""
-    try:
-        return tensors(msgspec.convert(payload, _Body).instances)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(str(error)) from None
-
-
 def tensors(instances: list[Row | Named]) -> tuple[Tensor, ...]:
     """One matrix from rows, or one column per name from objects; they can't be mixed."""
     rows = [instance for instance in instances if isinstance(instance, list)]

@@ -1,0 +1,42 @@
+# Two images: `--target predictor` and `--target transformer`. No compiler, no package cache, user 65532.
+ARG BASE_IMAGE=python:3.12-slim-bookworm
+
+FROM ${BASE_IMAGE} AS build
+WORKDIR /src
+COPY requirements.lock pyproject.toml ./
+RUN python3 -m venv /opt/uv \
+ && sed -n '/^uv==/,/[0-9a-f]$/p' requirements.lock > uv.txt \
+ && /opt/uv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r uv.txt \
+ && python3 -m venv --without-pip /opt/tabserve
+COPY tabserve /opt/app/tabserve
+RUN python3 -m compileall -q /opt/app
+
+FROM build AS predictor-build
+RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/tabserve/bin/python --require-hashes \
+    --constraint requirements.lock --requirement pyproject.toml --extra predictor
+COPY predictor /opt/app/predictor
+RUN python3 -m compileall -q /opt/app/predictor
+
+FROM build AS transformer-build
+# `predictor` instead, for bundles whose preprocessor runs on scikit-learn.
+ARG TRANSFORMER_EXTRA=transformer
+RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/tabserve/bin/python --require-hashes \
+    --constraint requirements.lock --requirement pyproject.toml --extra ${TRANSFORMER_EXTRA}
+COPY transformer /opt/app/transformer
+RUN python3 -m compileall -q /opt/app/transformer
+
+FROM ${BASE_IMAGE} AS service
+ENV PATH=/opt/tabserve/bin:$PATH PYTHONPATH=/opt/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+USER 65532:65532
+WORKDIR /tmp
+EXPOSE 8080 8081
+
+FROM service AS predictor
+COPY --from=predictor-build /opt/tabserve /opt/tabserve
+COPY --from=predictor-build /opt/app /opt/app
+ENTRYPOINT ["python", "-m", "predictor"]
+
+FROM service AS transformer
+COPY --from=transformer-build /opt/tabserve /opt/tabserve
+COPY --from=transformer-build /opt/app /opt/app
+ENTRYPOINT ["python", "-m", "transformer"]

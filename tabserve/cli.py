@@ -1,0 +1,221 @@
+"""The command `tabserve`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from tabserve import __version__
+from tabserve.client import Client, ServiceError
+
+CHUNK_RECORDS = 500
+
+
+@click.group()
+@click.version_option(__version__)
+def main() -> None:
+    """Serve tabular models: bundles, a local run, requests."""
+
+
+@main.group()
+def bundle() -> None:
+    """Look at a bundle."""
+
+
+_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
+_ALLOW_JOBLIB = click.option("--allow-joblib", is_flag=True, help="Load joblib files, which can run any code.")
+
+
+@bundle.command()
+@click.argument("directory", type=_DIRECTORY)
+@click.option("--digest", help="Refuse any other bundle than this one, sha256:….")
+@_ALLOW_JOBLIB
+def check(directory: Path, digest: str | None, allow_joblib: bool) -> None:
+    """Verify digests, versions, schema and the reference answers; status 1 where a check fails."""
+    from tabserve import bundle as bundles
+
+    findings = bundles.check(directory, digest=digest, allow_joblib=allow_joblib)
+    rows = [{"check": f.name, "result": "ok" if f.ok else "FAILED", "detail": f.detail} for f in findings]
+    click.echo(table(rows))
+    sys.exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+@bundle.command()
+@click.argument("directory", type=_DIRECTORY)
+def show(directory: Path) -> None:
+    """Print what is in a bundle, without loading its model."""
+    from tabserve import bundle as bundles
+
+    try:
+        found = bundles.load(directory, allow_joblib=True)
+    except bundles.BundleError as error:
+        raise click.ClickException(str(error)) from None
+    manifest, model = found.manifest, found.manifest.model
+    facts = {
+        "name": f"{manifest.name} {manifest.version} ({manifest.task}), saved {manifest.created}",
+        "digest": found.digest,
+        "model": f"{model.file} ({model.format}), {len(model.features)} features as {model.input} of {model.datatype}",
+        "outputs": ", ".join(model.outputs),
+        "engines": ", ".join(f"{part.engine} from {max(part.from_rows, 1)} rows" for part in model.engines),
+        "record": ", ".join(f"{field.name}: {field.type}" for field in found.schema.record),
+        "notes": "; ".join(model.notes),
+    }
+    for name, value in facts.items():
+        if value:
+            click.echo(f"{name:8} {value}")
+
+
+@main.command()
+@click.argument("directory", type=_DIRECTORY)
+@click.option("--http-port", type=int, help="REST port of the transformer; default: a free one.")
+@click.option("--grpc-port", type=int, help="gRPC port of the transformer; default: a free one.")
+@click.option("--predictor-http-port", type=int, help="REST port of the predictor; default: a free one.")
+@click.option("--predictor-grpc-port", type=int, help="gRPC port of the predictor; default: a free one.")
+@click.option("--check", is_flag=True, help="Compare the first reference record's decision and stop.")
+@_ALLOW_JOBLIB
+def up(directory: Path, check: bool, allow_joblib: bool, **ports: int | None) -> None:
+    """Run both services of a bundle here until Ctrl-C, and print a decision and a curl."""
+    from tabserve import bundle as bundles
+    from tabserve import expected
+    from tabserve import up as local
+
+    try:
+        found = bundles.load(directory, allow_joblib=allow_joblib)
+    except bundles.BundleError as error:
+        raise click.ClickException(str(error)) from None
+    names = ("http_port", "grpc_port", "predictor_http_port", "predictor_grpc_port")
+    chosen = local.Ports(*(ports[name] or free for name, free in zip(names, local.free_ports(4), strict=True)))
+    options = ["--allow_joblib=true"] if allow_joblib else []
+    record = expected.record(found, 0)
+    try:
+        with local.services(str(directory), chosen, options) as running:
+            running.wait_until_ready()
+            model = found.manifest.name
+            decision = Client(running.url).decide(model, [record])[0]
+            _print_decision(running.url, model, record, decision)
+            if check:
+                _compare(decision, expected.decision(found, 0))
+                return
+            click.echo("Serving until Ctrl-C.")
+            running.wait_until_ended()
+    except (local.UpError, ServiceError) as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        click.echo("Stopped.")
+
+
+def _print_decision(url: str, model: str, record: Mapping[str, Any], decision: Mapping[str, Any]) -> None:
+    body = json.dumps({"instances": [record]})
+    click.echo(f"\nThe first reference record's decision:\n  {json.dumps(decision, ensure_ascii=False)}\n")
+    click.echo("Ask for it yourself:")
+    click.echo(
+        f"  curl -s {url}/v1/models/{model}:predict -H 'content-type: application/json' -d {shlex.quote(body)}\n"
+    )
+
+
+def _compare(decision: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    different = [name for name, value in expected.items() if not _same(decision.get(name), value)]
+    if different:
+        name = different[0]
+        raise click.ClickException(f"{name}: expected {expected[name]!r}, got {decision.get(name)!r}")
+    click.echo("The decision is the expected one.")
+
+
+def _same(got: object, expected: object) -> bool:
+    if isinstance(expected, float):
+        return isinstance(got, float | int) and abs(got - expected) <= 1e-6 * max(1.0, abs(expected))
+    return got == expected
+
+
+@main.command()
+@click.argument("url")
+@click.option("--record", help="One record, as JSON.")
+@click.option("--file", type=click.File(), help="A CSV file of records, with a header; - for standard input.")
+@click.option("--host", help="The Host header, behind a gateway.")
+@click.option("--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def request(url: str, record: str | None, file: TextIO | None, host: str | None, output: str) -> None:
+    """Ask a transformer for decisions on one record, or on a file of them."""
+    if (record is None) == (file is None):
+        raise click.UsageError("expected either --record or --file")
+    client = Client(url, host)
+    try:
+        model = client.model_name()
+        records = [_object(record)] if record is not None else read_csv(file or sys.stdin, _types(client, model))
+        decisions = list(_decided(client, model, list(records)))
+    except ServiceError as error:
+        raise click.ClickException(str(error)) from None
+    if output == "json":
+        for decision in decisions:
+            click.echo(json.dumps(decision, ensure_ascii=False))
+    else:
+        click.echo(table(decisions))
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise click.UsageError(f"--record: expected a JSON object: {error}") from None
+    if not isinstance(value, dict):
+        raise click.UsageError("--record: expected a JSON object")
+    return value
+
+
+def _types(client: Client, model: str) -> dict[str, str]:
+    inputs = client.get(f"/v2/models/{model}")["inputs"]
+    return {tensor["name"]: tensor["datatype"] for tensor in inputs}
+
+
+def read_csv(file: Iterable[str], datatypes: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The records of a CSV file with a header; an empty cell is a missing value.
+
+    datatypes: of each field, as the transformer's metadata name them.
+    """
+    for row in csv.DictReader(file):
+        yield {name: _value(text, datatypes.get(name, "BYTES")) for name, text in row.items() if text != ""}
+
+
+def _value(text: str, datatype: str) -> Any:
+    """The cell as the field's type; what does not read as one goes as it is, for the service to refuse by name."""
+    if datatype == "BOOL":
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+    if datatype.startswith(("FP", "INT", "UINT")):
+        try:
+            return int(text) if datatype.startswith(("INT", "UINT")) else float(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _decided(client: Client, model: str, records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    chunks = [records[at : at + CHUNK_RECORDS] for at in range(0, len(records), CHUNK_RECORDS)]
+    with click.progressbar(chunks, label=f"{len(records)} records", file=sys.stderr, hidden=len(chunks) < 2) as shown:
+        for chunk in shown:
+            yield from client.decide(model, chunk)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as aligned text, under the names of the first row's keys."""
+    names = list(rows[0]) if rows else []
+    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "; ".join(value) if isinstance(value, list) else "" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    main()

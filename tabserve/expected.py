@@ -1,0 +1,40 @@
+"""A bundle's reference rows as a client sees them: the record it would send and the decision it should get."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tabserve.bundle import Bundle
+from tabserve.schema.decisions import Decisions
+
+Record = dict[str, Any]
+
+
+def record(bundle: Bundle, row: int) -> Record:
+    """A reference row as a record; a missing value is left out."""
+    types = {field.name: field.type for field in bundle.schema.record}
+    values = {name: column[row] for name, column in bundle.reference.records.items()}
+    return {name: _json(types[name], value) for name, value in values.items() if not _missing(value)}
+
+
+def decision(bundle: Bundle, row: int) -> dict[str, Any]:
+    """What the bundle's schema makes of a reference row's outputs: `decision`, `score`, `label`, as far as it can."""
+    model = bundle.manifest.model
+    classes = bundle.schema.outputs.classes or tuple(str(value) for value in model.classes)
+    decisions = Decisions(bundle.schema, model.features, classes)
+    outputs = {name: values[row : row + 1] for name, values in bundle.reference.outputs.items()}
+    names = {*decisions.names, "label"} - {"reasons"}
+    return {name: values[0] for name, values in decisions.decide(outputs, names).items()}
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _json(kind: str, value: Any) -> Any:
+    if kind == "category":
+        return str(value)
+    if kind == "boolean":
+        return bool(value)
+    return int(value) if kind == "integer" else float(value)
