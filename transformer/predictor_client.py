@@ -32,6 +32,16 @@ logger = logging.getLogger(__name__)
 class Predictor(Protocol):
     """What the transformer needs of a predictor."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether a request sent now would be answered."""
+
+    async def start(self) -> None:
+        """Begin what runs in the background."""
+
+    async def stop(self) -> None:
+        """End it."""
+
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
         """Tensors to tensors. Raises an InferenceError."""
 

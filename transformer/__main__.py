@@ -1,0 +1,29 @@
+"""`python -m transformer`: serve decisions on records, by way of a predictor."""
+
+from __future__ import annotations
+
+import sys
+
+from tabserve import bundle
+from tabserve.inference import server
+from tabserve.inference.metrics import Metrics
+from tabserve.inference.settings import command
+from transformer.model import load
+from transformer.settings import Settings
+
+
+def serve(settings: Settings) -> None:
+    """Load and serve until a signal. Ends with status 1 and the reason where the bundle can't be served."""
+    server.configure_logging(settings.log_level)
+    metrics = Metrics()
+    try:
+        found = bundle.load(settings.model_dir, digest=settings.digest or None, allow_joblib=settings.allow_joblib)
+        server.run(load(found, settings, metrics), settings, metrics)
+    except (bundle.BundleError, OSError, ValueError) as error:
+        sys.exit(f"transformer: {error}")
+
+
+main = command(Settings, serve, "Serve decisions on records over the Open Inference Protocol, by way of a predictor.")
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What a client sends, records or plain tensors, becomes the predictor's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from tabserve.bundle import Bundle
+from tabserve.inference.errors import RequestTooLarge
+from tabserve.inference.tensors import DATATYPES, Array, Tensor, TensorSpec
+from tabserve.schema.columns import Columns, rows
+from tabserve.schema.features import derive, matrix
+from tabserve.schema.records import Records
+
+MATRIX = "input-0"
+"""The predictor's matrix input."""
+
+Preprocess = Callable[[dict[str, Array]], Array]
+"""A fitted preprocessor: feature columns to the model's matrix."""
+
+
+class Inputs:
+    """Makes predictor inputs of one bundle's records.
+
+    preprocess: the bundle's, None where it has none. max_rows: more records are a RequestTooLarge.
+    Every other misfit is an InvalidRequest naming record and field.
+    """
+
+    def __init__(self, bundle: Bundle, preprocess: Preprocess | None, max_rows: int) -> None:
+        self._schema = bundle.schema
+        self._model = bundle.manifest.model
+        self._preprocess = preprocess
+        self._max_rows = max_rows
+        self._records = Records(bundle.schema)
+        self._dtype = DATATYPES[self._model.datatype]
+        self._numeric = all(spec.type == "number" for spec in self._model.features)
+        self._fields = frozenset(spec.name for spec in self._records.tensor_specs)
+        self._plain = (frozenset({MATRIX}), frozenset(spec.name for spec in self._model.features))
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """The V2 inputs that carry records, one per field."""
+        return self._records.tensor_specs
+
+    def from_tensors(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The predictor's inputs: of columns of records, or, where they are such already, these tensors untouched."""
+        names = frozenset(tensor.name for tensor in tensors)
+        if names in self._plain and not names <= self._fields:
+            return tuple(tensors)
+        return self._from_columns(self._records.from_tensors(tensors))
+
+    def from_body(self, body: bytes) -> tuple[Tensor, ...]:
+        """The predictor's inputs of a V1 body of records."""
+        return self._from_columns(self._records.decode(body))
+
+    def _from_columns(self, columns: Columns) -> tuple[Tensor, ...]:
+        count = rows(columns)
+        if count > self._max_rows:
+            raise RequestTooLarge(f"expected at most {self._max_rows} records, got {count}")
+        features = derive(self._schema, columns)
+        if self._preprocess is not None:
+            made = self._preprocess(features) if count else np.empty((0, len(self._model.features)))
+            return (Tensor(MATRIX, self._model.datatype, made.astype(self._dtype, copy=False)),)
+        if self._model.input == "matrix" or self._numeric:
+            return (Tensor(MATRIX, self._model.datatype, matrix(features, self._model.features, self._dtype)),)
+        return _one_each(features)
+
+
+def _one_each(features: Mapping[str, Array]) -> tuple[Tensor, ...]:
+    """A tensor per feature; a missing category is an empty string, since BYTES has no null."""
+    return tuple(
+        Tensor(name, "BYTES", _present(column)) if column.dtype == object else Tensor(name, "FP64", column)
+        for name, column in features.items()
+    )
+
+
+def _present(column: Array) -> Array:
+    present = column.copy()
+    present[[value is None for value in column.tolist()]] = ""
+    return present

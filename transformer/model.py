@@ -1,0 +1,171 @@
+"""The transformer as a plain class: records to tensors, to the predictor, to decisions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from tabserve.bundle import Bundle
+from tabserve.inference.errors import InferenceError, InvalidRequest, quoted
+from tabserve.inference.metrics import Metrics
+from tabserve.inference.model import Context
+from tabserve.inference.tensors import (
+    DATATYPE_OF,
+    Array,
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    RequestedOutput,
+    Tensor,
+)
+from tabserve.schema.decisions import Decisions
+from tabserve.schema.schema import nearest
+from transformer.inputs import Inputs, Preprocess
+from transformer.instruments import Instruments
+from transformer.outputs import described, output_specs
+from transformer.predictor_client import Predictor, PredictorClient, Target
+from transformer.settings import Settings, host_and_port
+
+RELEASE_HEADER = "tabserve-transformer-release"
+PREDICTOR_RELEASE_HEADER = "tabserve-predictor-release"
+TOLD = ("decision", "score", "label", "reasons")
+"""What V1 answers of a record, as far as there is."""
+
+
+class TransformerModel:
+    """Answers for one bundle by way of a predictor; implements tabserve.inference.model.Model."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        predictor: Predictor,
+        settings: Settings,
+        metrics: Metrics,
+        preprocess: Preprocess | None = None,
+    ) -> None:
+        model = bundle.manifest.model
+        classes = bundle.schema.outputs.classes or tuple(str(value) for value in model.classes)
+        self._predictor = predictor
+        self._inputs = Inputs(bundle, preprocess, settings.max_rows)
+        self._decisions = Decisions(bundle.schema, model.features, classes)
+        self._release = settings.release or bundle.digest
+        self._own = (*model.outputs, *(["label"] if classes else []))
+        self._default = (*model.default_outputs, *self._decisions.names)
+        self._told = [name for name in TOLD if name in (*self._decisions.names, *(["label"] if classes else []))]
+        self._instruments = Instruments(metrics, {"name": bundle.manifest.name, "digest": bundle.digest})
+        self.headers: Mapping[str, str] = {RELEASE_HEADER: self._release}
+        self.metadata = self._metadata(bundle, settings.model_name or bundle.manifest.name)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a predictor of the own release answered lately."""
+        return self._predictor.ready
+
+    async def start(self) -> None:
+        """Begin to look for the predictor."""
+        await self._predictor.start()
+
+    async def stop(self) -> None:
+        """Let go of the predictor."""
+        await self._predictor.stop()
+
+    async def infer(self, request: InferRequest, context: Context) -> InferResponse:
+        """V2: columns of records, or the predictor's plain tensors, to its outputs and decisions.
+
+        Raises InvalidRequest, RequestTooLarge, and what the predictor's client raises.
+        """
+        names = self._requested(request.outputs)
+        tensors = await self._predict(self._inputs.from_tensors(request.inputs), names, context)
+        tensors |= self._decide(tensors, [name for name in names if name not in tensors])
+        return InferResponse(tuple(tensors[name] for name in names))
+
+    async def predict(self, body: bytes, context: Context) -> bytes:
+        """V1: `{"instances": [{…}]}` to `{"predictions": [{"decision", "score", "label", "reasons"}]}`.
+
+        A regression has no label, and no decision where its schema names no bands. Raises as `infer` does.
+        """
+        tensors = await self._predict(self._inputs.from_body(body), self._decisions.names, context)
+        made = self._decide(tensors, self._told)
+        return orjson.dumps({"predictions": _objects({name: made[name].array for name in self._told})})
+
+    def _requested(self, outputs: Sequence[RequestedOutput]) -> tuple[str, ...]:
+        if not outputs:
+            return self._default
+        known = (*self._own, *self._decisions.names)
+        for output in outputs:
+            if output.name not in known:
+                hint = nearest(output.name, known)
+                raise InvalidRequest(f"outputs: expected of {', '.join(known)}; got {quoted(output.name)}{hint}")
+        return tuple(dict.fromkeys(output.name for output in outputs))
+
+    async def _predict(self, inputs: tuple[Tensor, ...], names: Sequence[str], context: Context) -> dict[str, Tensor]:
+        """The predictor's tensors, those that are named and those that decisions of these names need."""
+        needed = self._decisions.needs([name for name in names if name not in self._own])
+        asked = dict.fromkeys([*(name for name in names if name in self._own), *needed])
+        request = InferRequest(inputs, outputs=tuple(RequestedOutput(name) for name in asked))
+        started, status = time.perf_counter(), 500
+        try:
+            response = await self._predictor.infer(request, context)
+            status = 200
+        except InferenceError as error:
+            status = error.http_status
+            raise
+        finally:
+            self._instruments.waited(time.perf_counter() - started, status)
+        context.response_headers[PREDICTOR_RELEASE_HEADER] = self._release
+        return {tensor.name: tensor for tensor in response.outputs}
+
+    def _decide(self, predicted: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+        if not names:
+            return {}
+        made = self._decisions.decide({name: tensor.array for name, tensor in predicted.items()}, names)
+        self._instruments.decided(made)
+        return {name: Tensor(name, DATATYPE_OF[array.dtype], array) for name, array in made.items()}
+
+    def _metadata(self, bundle: Bundle, name: str) -> ModelMetadata:
+        manifest = bundle.manifest
+        specs = output_specs(manifest.model)
+        default = [spec for output, spec in specs.items() if output in manifest.model.default_outputs]
+        optional = [spec for output, spec in specs.items() if output not in manifest.model.default_outputs]
+        return ModelMetadata(
+            name=name,
+            versions=(manifest.version,),
+            platform=f"{manifest.model.native}_{manifest.model.format}",
+            inputs=self._inputs.specs,
+            outputs=(*default, *self._decisions.specs),
+            properties={"optional_outputs": described(optional), "task": manifest.task, "digest": bundle.digest},
+        )
+
+
+def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> TransformerModel:
+    """The transformer for a bundle, with a client of its predictor.
+
+    Raises ValueError where predictor_host is none, and BundleError where the preprocessor can't be loaded.
+    """
+    host, port = host_and_port(settings.predictor_host)
+    target = Target(
+        host=host,
+        port=port,
+        model_name=settings.model_name or bundle.manifest.name,
+        release=settings.release or bundle.digest,
+        timeout=settings.predictor_timeout,
+        max_bytes=settings.max_predictor_bytes,
+        refresh=settings.predictor_refresh,
+    )
+    preprocess = None
+    if bundle.manifest.preprocessor is not None:
+        from tabserve import engines
+
+        preprocess = engines.load_preprocessor(bundle, threads=settings.threads or 1)
+    return TransformerModel(bundle, PredictorClient(target), settings, metrics, preprocess)
+
+
+def _objects(made: Mapping[str, Array]) -> list[dict[str, Any]]:
+    """One JSON object per record; reasons without the padding."""
+    columns = {name: array.tolist() for name, array in made.items()}
+    if "reasons" in columns:
+        columns["reasons"] = [[text for text in texts if text] for texts in columns["reasons"]]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

@@ -1,0 +1,36 @@
+"""Settings of the transformer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from tabserve.inference.settings import Positive, ServerSettings
+
+
+class Settings(ServerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the transformer can be told, beside what every service can be."""
+
+    predictor_host: Annotated[str, Meta(description="HOST or HOST:PORT of the predictor; every address of it is used.")]
+    predictor_protocol: Annotated[
+        Literal["v2"], Meta(description="Understood for KServe; the predictor is called over V2 REST.")
+    ] = "v2"
+    predictor_timeout: Annotated[float, Meta(gt=0, description="Most seconds to wait for the predictor.")] = 10.0
+    predictor_refresh: Annotated[
+        float, Meta(gt=0, description="Seconds between looking up the predictor's addresses.")
+    ] = 2.0
+    max_predictor_bytes: Annotated[Positive, Meta(description="Largest answer of the predictor.")] = 64 * 2**20
+
+
+def host_and_port(predictor_host: str) -> tuple[str, int]:
+    """The two halves of HOST, HOST:PORT or [IPv6]:PORT; the port is 80 where there is none, as KServe means it.
+
+    Raises ValueError.
+    """
+    name, colon, port = predictor_host.removeprefix("http://").rstrip("/").rpartition(":")
+    if not colon or port.endswith("]"):
+        name, port = f"{name}{colon}{port}", "80"
+    if not name or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"predictor_host: expected HOST or HOST:PORT, got {predictor_host!r}")
+    return name.strip("[]"), int(port)
