@@ -97,8 +97,7 @@ class Batcher:
         return batch
 
     def _wanted(self, waiting: _Waiting) -> bool:
-        if waiting.answer.done() or waiting.context.abandoned():
-            waiting.answer.cancel()
+        if waiting.answer.done():  # its client went away
             return False
         if waiting.context.deadline <= time.monotonic():
             waiting.answer.set_exception(DeadlineExceeded("the deadline passed before the request was predicted"))

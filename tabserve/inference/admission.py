@@ -22,11 +22,15 @@ class Admission:
         self._metrics = metrics
         self._in_flight = 0
 
-    def enter(self, protocol: str) -> None:
-        """Take a place; raises Overloaded when there is none."""
+    def check(self, protocol: str) -> None:
+        """Raise Overloaded when there is no place."""
         if self._in_flight >= self._limit:
             self._metrics.rejected.add(protocol)
             raise Overloaded(f"all {self._limit} places for requests are taken")
+
+    def enter(self, protocol: str) -> None:
+        """Take a place; raises Overloaded when there is none."""
+        self.check(protocol)
         self._in_flight += 1
         self._metrics.in_flight.value = self._in_flight
 

@@ -24,22 +24,19 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.reading_since: float | None = self.loop.time()
-        self._lost = False
+        self.task: asyncio.Task[None] | None = None
         self._header_bytes = 0
         self._unfinished = 0
         self._in_headers = True
 
-    def is_lost(self) -> bool:
-        """Whether the client has gone away."""
-        return self._lost
-
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone away."""
-        self._lost = True
+        """The client has gone away: what answers it is cancelled."""
         super().connection_lost(exc)
+        if self.task is not None:
+            self.task.cancel()
 
     def on_message_begin(self) -> None:
-        """A request begins; the application finds this connection in its scope."""
+        """A request begins; the application finds this connection in its scope and sets `task` while it works."""
         super().on_message_begin()
         self.reading_since = self.loop.time()
         self._header_bytes = 0

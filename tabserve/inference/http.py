@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import re
@@ -15,7 +16,6 @@ from tabserve import __version__
 from tabserve.inference.admission import Admission, deadline, within_deadline
 from tabserve.inference.errors import (
     InferenceError,
-    InvalidRequest,
     PredictionFailed,
     RequestTooLarge,
     UnsupportedMediaType,
@@ -32,6 +32,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Headers: TypeAlias = dict[bytes, bytes]
 Pairs: TypeAlias = list[tuple[bytes, bytes]]
 Page: TypeAlias = tuple[int, bytes]
+Work: TypeAlias = Callable[[bytes, Headers, Context], Awaitable[tuple[bytes, Pairs]]]
 
 EXTENSIONS = ["binary_tensor_data"]
 TRACE_HEADERS = (b"traceparent", b"tracestate", b"x-request-id")
@@ -82,7 +83,7 @@ class Application:
         self._pages = _pages(metadata, ready, metrics)
         self._work = self._work_paths()
 
-    def _work_paths(self) -> dict[bytes, Callable[[bytes, Headers, Context], Awaitable[tuple[bytes, Pairs]]]]:
+    def _work_paths(self) -> dict[bytes, Work]:
         metadata = self._model.metadata
         name = metadata.name.encode()
         versions = [b"", *(b"/versions/" + version.encode() for version in metadata.versions)]
@@ -97,16 +98,14 @@ class Application:
         if work is None:
             await self._answer_page(scope, send)
             return
-        headers: Headers = dict(scope["headers"])
         protocol = "v1" if work == self._predict else "rest"
         started = time.perf_counter()
+        connection = scope["tabserve.connection"]
+        connection.task = asyncio.current_task()
         try:
-            self._admission.enter(protocol)
-        except InferenceError as error:
-            await self._answer_error(error, protocol, started, send)
-            return
-        try:
-            body, extra = await self._run(work, scope, receive, headers)
+            body, extra = await self._work_on(work, protocol, receive, dict(scope["headers"]))
+        except asyncio.CancelledError:
+            logger.debug("the client went away")
         except InferenceError as error:
             await self._answer_error(error, protocol, started, send)
         except Exception as error:  # noqa: BLE001 - the edge: logged by type and place, answered as a 500
@@ -116,22 +115,22 @@ class Application:
             self._metrics.requests.add(protocol, "200")
             self._metrics.seconds.observe(time.perf_counter() - started, protocol)
         finally:
-            self._admission.leave()
+            connection.task = None
 
-    async def _run(
-        self,
-        work: Callable[[bytes, Headers, Context], Awaitable[tuple[bytes, Pairs]]],
-        scope: Scope,
-        receive: Receive,
-        headers: Headers,
-    ) -> tuple[bytes, Pairs]:
-        context = _context(scope, headers)
+    async def _work_on(self, work: Work, protocol: str, receive: Receive, headers: Headers) -> tuple[bytes, Pairs]:
+        self._admission.check(protocol)
+        context = _context(headers)
+        # A place is taken once the body is there: a client that sends slowly holds none.
         body = await _read(receive, headers, self._max_body_bytes)
-        running = work(body, headers, context)
-        if context.deadline == math.inf:
-            answer, extra = await running
-        else:
-            answer, extra = await within_deadline(running, context)
+        self._admission.enter(protocol)
+        try:
+            running = work(body, headers, context)
+            if context.deadline == math.inf:
+                answer, extra = await running
+            else:
+                answer, extra = await within_deadline(running, context)
+        finally:
+            self._admission.leave()
         if context.response_headers:
             extra += [(name.encode(), value.encode()) for name, value in context.response_headers.items()]
         return answer, extra
@@ -186,10 +185,10 @@ def _not_found(path: bytes, metadata: ModelMetadata) -> str:
     return "no such path"
 
 
-def _context(scope: Scope, headers: Headers) -> Context:
+def _context(headers: Headers) -> Context:
     trace = {name.decode(): headers[name].decode("latin-1") for name in TRACE_HEADERS if name in headers}
     timeout = headers.get(b"x-request-timeout-ms")
-    return Context(deadline(timeout), trace, {}, scope["tabserve.connection"].is_lost)
+    return Context(deadline(timeout), trace)
 
 
 async def _read(receive: Receive, headers: Headers, limit: int) -> bytes:
@@ -213,8 +212,6 @@ async def _read(receive: Receive, headers: Headers, limit: int) -> bytes:
         size += len(chunks[-1])
         if size > limit:
             raise too_large
-    if message["type"] == "http.disconnect":
-        raise InvalidRequest("the client went away")
     return b"".join(chunks)
 
 

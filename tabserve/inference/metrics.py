@@ -123,7 +123,7 @@ class Metrics:
     def __init__(self) -> None:
         self.requests = Counter("tabserve_requests", "Requests answered", ("protocol", "status"))
         self.seconds = Histogram(
-            "tabserve_request_seconds", "From the whole request read to its answer written", SECONDS, ("protocol",)
+            "tabserve_request_seconds", "From a request's headers to its answer", SECONDS, ("protocol",)
         )
         self.in_flight = Gauge("tabserve_requests_in_flight", "Requests admitted and not yet answered")
         self.rejected = Counter("tabserve_requests_rejected", "Requests refused by admission", ("protocol",))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import msgspec
@@ -13,23 +13,18 @@ from tabserve.inference.errors import DeadlineExceeded
 from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata
 
 
-def _never() -> bool:
-    return False
-
-
 class Context(msgspec.Struct):
     """What comes with a request besides its tensors.
 
     deadline: time.monotonic() seconds; infinite where the client named none.
     trace: headers to hand on unchanged (W3C `traceparent`, `tracestate`, and `x-request-id`).
     response_headers: filled by the model, sent as HTTP headers or gRPC initial metadata.
-    abandoned: True once the client has gone away.
+    When the client goes away the task that answers it is cancelled.
     """
 
     deadline: float = math.inf
     trace: Mapping[str, str] = {}
     response_headers: dict[str, str] = msgspec.field(default_factory=dict)
-    abandoned: Callable[[], bool] = _never
 
     def remaining(self) -> float:
         """Seconds left; raises DeadlineExceeded when none are."""

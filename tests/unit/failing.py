@@ -1,0 +1,43 @@
+"""A model that fails with the error it is asked for, behind the real server: `python -m tests.unit.failing`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tabserve.inference import errors
+from tabserve.inference.metrics import Metrics
+from tabserve.inference.model import Context
+from tabserve.inference.server import configure_logging, run
+from tabserve.inference.settings import ServerSettings, command
+from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata, TensorSpec
+
+
+class Failing:
+    """Raises the error named in its input; a name of none is an unexpected failure whose text quotes it."""
+
+    ready = True
+    headers: Mapping[str, str] = {}
+    metadata = ModelMetadata("failing", ("1",), "tests_failing", (TensorSpec("error", "BYTES", (1,)),), ())
+
+    async def infer(self, request: InferRequest, context: Context) -> InferResponse:
+        name = request.inputs[0].array[0].decode()
+        error = getattr(errors, name, None)
+        raise error(f"told as {name}") if error else LookupError(f"nothing called {name}")
+
+    async def predict(self, body: bytes, context: Context) -> bytes:
+        return body
+
+    async def start(self) -> None:
+        """Nothing runs in the background."""
+
+    async def stop(self) -> None:
+        """Nothing to end."""
+
+
+def main(settings: ServerSettings) -> None:
+    configure_logging(settings.log_level)
+    run(Failing(), settings, Metrics())
+
+
+if __name__ == "__main__":
+    command(ServerSettings, main, __doc__ or "")()

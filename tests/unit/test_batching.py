@@ -1,0 +1,186 @@
+"""Micro-batching: what is joined, what is dropped, and that answers do not depend on it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from predictor.batching import Batcher
+from predictor.instruments import Instruments
+from tabserve.engines import Array, Features
+from tabserve.inference.errors import DeadlineExceeded
+from tabserve.inference.metrics import Metrics
+from tabserve.inference.model import Context
+
+OUTPUTS = ("predict",)
+
+
+class Doubling:
+    """An engine that doubles its first column, notes each call's rows, and can be held by a gate."""
+
+    def __init__(self, *, row_independent: bool = True) -> None:
+        self.name = "doubling"
+        self.outputs = frozenset(OUTPUTS)
+        self.row_independent = row_independent
+        self.calls: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def run(self, features: Features, outputs: Sequence[str]) -> dict[str, Array]:
+        self.gate.wait(30)
+        assert isinstance(features, np.ndarray)
+        self.calls.append(len(features))
+        if np.isnan(features).any():
+            raise ValueError("no NaN here")
+        return {"predict": features[:, 0] * 2}
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def batcher(metrics: Metrics) -> Batcher:
+    return Batcher(8, Instruments(metrics, {}, ()))
+
+
+def matrix(*values: float) -> Array:
+    return np.array(values, np.float64).reshape(-1, 1)
+
+
+async def ask(batcher: Batcher, engine: Doubling, *values: float, context: Context | None = None) -> list[float]:
+    answer = await batcher.run(engine, matrix(*values), OUTPUTS, context or Context())
+    result: list[float] = answer["predict"].tolist()
+    return result
+
+
+async def turn() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def test_requests_of_one_turn_share_one_call_and_get_their_own_rows(batcher: Batcher) -> None:
+    async def main() -> None:
+        engine = Doubling()
+        answers = await asyncio.gather(ask(batcher, engine, 1), ask(batcher, engine, 2, 3), ask(batcher, engine, 4))
+        assert answers == [[2], [4, 6], [8]]
+        assert engine.calls == [4]
+
+    asyncio.run(main())
+
+
+def test_a_batch_has_no_more_rows_than_allowed_and_a_larger_request_goes_alone(batcher: Batcher) -> None:
+    async def main() -> None:
+        engine = Doubling()
+        await asyncio.gather(*(ask(batcher, engine, 1, 2, 3) for _ in range(5)), ask(batcher, engine, *range(20)))
+        assert sorted(engine.calls) == [3, 6, 6, 20]
+
+    asyncio.run(main())
+
+
+def test_requests_gather_while_the_engine_works(batcher: Batcher) -> None:
+    async def main() -> None:
+        engine = Doubling()
+        engine.gate.clear()
+        first = asyncio.create_task(ask(batcher, engine, 1))
+        await turn()
+        others = [asyncio.create_task(ask(batcher, engine, value)) for value in (2, 3, 4)]
+        await turn()
+        engine.gate.set()
+        assert await asyncio.gather(first, *others) == [[2], [4], [6], [8]]
+        assert engine.calls == [1, 3]
+
+    asyncio.run(main())
+
+
+def test_an_engine_whose_rows_depend_on_each_other_is_never_batched(batcher: Batcher) -> None:
+    async def main() -> None:
+        engine = Doubling(row_independent=False)
+        await asyncio.gather(*(ask(batcher, engine, value) for value in range(4)))
+        assert engine.calls == [1, 1, 1, 1]
+
+    asyncio.run(main())
+
+
+def test_requests_for_different_engines_are_kept_apart_and_in_order(batcher: Batcher) -> None:
+    async def main() -> None:
+        one, other = Doubling(), Doubling()
+        answers = await asyncio.gather(ask(batcher, one, 1), ask(batcher, other, 2), ask(batcher, one, 3))
+        assert answers == [[2], [4], [6]]
+        assert (one.calls, other.calls) == ([2], [1])
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_request_is_not_predicted_and_hurts_no_other(batcher: Batcher) -> None:
+    async def main() -> None:
+        engine = Doubling()
+        engine.gate.clear()
+        first = asyncio.create_task(ask(batcher, engine, 1))
+        await turn()
+        cancelled, other = (asyncio.create_task(ask(batcher, engine, value)) for value in (2, 3))
+        await turn()
+        cancelled.cancel()
+        engine.gate.set()
+        assert await first == [2]
+        assert await other == [6]
+        assert engine.calls == [1, 1]
+
+    asyncio.run(main())
+
+
+def test_a_request_whose_deadline_passed_in_the_queue_is_not_predicted(batcher: Batcher) -> None:
+    async def main() -> None:
+        engine = Doubling()
+        expired = Context(deadline=time.monotonic() - 1)
+        answers = await asyncio.gather(
+            ask(batcher, engine, 1, context=expired), ask(batcher, engine, 2), return_exceptions=True
+        )
+        assert isinstance(answers[0], DeadlineExceeded)
+        assert answers[1] == [4]
+        assert engine.calls == [1]
+
+    asyncio.run(main())
+
+
+def test_a_failing_engine_fails_its_batch_and_works_on(batcher: Batcher) -> None:
+    async def main() -> None:
+        engine = Doubling()
+        answers = await asyncio.gather(ask(batcher, engine, float("nan")), return_exceptions=True)
+        assert isinstance(answers[0], ValueError)
+        assert await ask(batcher, engine, 5) == [10]
+
+    asyncio.run(main())
+
+
+def test_the_event_loop_runs_while_a_long_call_does(batcher: Batcher) -> None:
+    async def main() -> None:
+        engine = Doubling()
+        engine.gate.clear()  # a call of unknown length: it must not be made on the event loop
+        asking = asyncio.create_task(ask(batcher, engine, 1))
+        await turn()
+        assert not asking.done()
+        engine.gate.set()
+        assert await asking == [2]
+
+    asyncio.run(main())
+
+
+def test_calls_rows_and_queue_are_measured(batcher: Batcher, metrics: Metrics) -> None:
+    engine = Doubling()
+
+    async def main() -> None:
+        await asyncio.gather(ask(batcher, engine, 1), ask(batcher, engine, 2, 3))
+
+    asyncio.run(main())
+
+    page = metrics.page().decode()
+    assert 'tabserve_batch_rows_sum{engine="doubling"} 3.0' in page
+    assert 'tabserve_engine_seconds_count{engine="doubling"} 1.0' in page
+    assert "tabserve_queue_seconds_count 2.0" in page
