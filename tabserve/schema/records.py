@@ -89,6 +89,8 @@ class Records:
             return self._columns(msgspec.convert(instances, self._records))
         except msgspec.ValidationError as error:
             raise InvalidRequest(self._explained(error)) from error
+        except UnicodeEncodeError as error:  # a lone surrogate in a key
+            raise InvalidRequest("expected records with UTF-8 keys") from error
         except RecursionError as error:
             raise InvalidRequest("the records are nested too deeply") from error
 

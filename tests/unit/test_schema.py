@@ -1,0 +1,159 @@
+"""schema.yaml: what is read, and where an error points."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tabserve.schema.places import MalformedError, Places
+from tabserve.schema.schema import Band, Derived, SchemaError, load, parse
+
+TEXT = """\
+task: binary
+record:
+  - {name: amount, type: number, min: 0, max: 100, unit: EUR}
+  - {name: country, type: category, values: [DE, FR, IT]}
+  - {name: opened, type: timestamp}
+  - {name: asked, type: timestamp, required: false, default: now}
+  - {name: income, type: number, required: false, default: null}
+features: [amount, country, {name: age_days, days_between: [opened, asked]}, income]
+outputs:
+  classes: [accept, fraud]
+  decision:
+    score: fraud
+    bands: [{from: 0.9, label: block}, {from: 0.4, label: review}, {from: 0, label: accept}]
+  reasons: {top: 3, texts: {amount: unusual amount}}
+"""
+REGRESSION = """\
+task: regression
+record: [{name: size, type: number}]
+features: [size]
+outputs:
+  decision: {score: predict, bands: [{from: 10, label: high}, {from: -.inf, label: low}]}
+"""
+
+
+def changed(old: str, new: str, text: str = TEXT) -> str:
+    assert old in text
+    return text.replace(old, new, 1)
+
+
+def error_of(text: str) -> str:
+    with pytest.raises(SchemaError) as caught:
+        parse(text, "schema.yaml")
+    return str(caught.value)
+
+
+def test_a_whole_schema_is_read() -> None:
+    schema = parse(TEXT, "schema.yaml")
+    assert schema.feature_names == ("amount", "country", "age_days", "income")
+    assert schema.features[2] == Derived("age_days", days_between=("opened", "asked"))
+    assert schema.fields["country"].values == ("DE", "FR", "IT")
+    assert schema.outputs.decision is not None
+    assert schema.outputs.decision.bands[0] == Band(0.9, "block")
+
+
+def test_a_regression_has_bands_down_to_minus_infinity() -> None:
+    assert parse(REGRESSION, "schema.yaml").task == "regression"
+
+
+def test_a_file_is_read_as_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "schema.yaml"
+    path.write_text(changed("unusual amount", "höher als üblich"), encoding="utf-8")
+    reasons = load(path).outputs.reasons
+    assert reasons is not None
+    assert reasons.texts == {"amount": "höher als üblich"}
+    path.write_bytes(b"task: \xff")
+    with pytest.raises(SchemaError, match="expected UTF-8"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("amount, type:", "amount, typ:", "3:20: `record[0].typ`: unknown key (did you mean `type`?)"),
+        ("type: number", "type: numbr", "3:26: `record[0].type`: expected one of number, integer, boolean"),
+        ("DE, FR", "DE, NO", "4:50: `record[1].values[1]`: expected str, got bool (false): put it in quotes"),
+        ("DE, FR", "DE, DE", "4:50: `record[1].values[1]`: `DE` stands 2 times"),
+        ("[DE, FR, IT]", "[]", "4:5: `record[1]`: a category needs `values`"),
+        ("FR, IT]", "FR, IT], unknown: other", '`unknown: other` needs "other" in `values`'),
+        ("min: 0", "min: 101", "3:39: `record[0].min`: expected `min` at most `max`, got 101 and 100"),
+        ("min: 0", "min: .nan", "3:39: `record[0].min`: expected a finite number, got nan"),
+        ("min: 0", "values: [a]", "3:42: `record[0].values`: `values` is for a category, got a number"),
+        ("opened, type: timestamp", "opened, type: timestamp, min: 0", "`min` is for a number or integer"),
+        ("name: amount", 'name: "a\\"b"', "3:12: `record[0].name`: expected str matching regex"),
+        ("name: asked", "name: opened", "`record[3]`: `opened` stands 2 times; names are unique"),
+        (", income]", ", incom]", "`features[3]`: expected a record field, got `incom` (did you mean `income`?)"),
+        (", income]", ", amount]", "`features[3]`: `amount` stands 2 times; names are unique"),
+        ("[amount, country", "[opened, country", "`features[0]`: the timestamp `opened` is no feature by itself"),
+        ("[opened, asked]", "[opened, country]", "`features[2].days_between`: expected a timestamp field"),
+        ("name: age_days", "name: amount", "stands 2 times"),
+        ("name: age_days", "name: opened", "`opened` is a record field already"),
+        ("days_between: [opened, asked]", "hour_of: asked, weekday_of: asked", "expected exactly one of days_between"),
+        (", days_between: [opened, asked]", "", "expected exactly one of days_between, hour_of and weekday_of, got 0"),
+        ("default: now", "default: nw", '6:62: `record[3].default`: expected "now", an ISO 8601 time, or seconds'),
+        (
+            "default: now",
+            "default: 2024-01-01",
+            "6:62: `record[3].default`: expected bool | float | str | null, got date",
+        ),
+        ("required: false, default: now", "default: now", "a required field has no default: set `required: false`"),
+        ("default: null", "default: lots", "7:60: `record[4].default`: expected a finite number, got 'lots'"),
+        ("default: null", "min: 0, default: -1", "expected a number from 0 to inf, got -1.0"),
+        ("[accept, fraud]", "[accept]", "10:12: `outputs.classes`: expected two classes for a binary task, got 1"),
+        ("[accept, fraud]", "[accept, accept]", "`outputs.classes[1]`: `accept` stands 2 times"),
+        ("[accept, fraud]", "[0, 1]", "`outputs.classes[0]`: expected str, got int (0): put it in quotes"),
+        ("score: fraud", "score: frau", "12:12: `outputs.decision.score`: expected a score, got `frau` (did you mean"),
+        ("from: 0.4", "from: 0.95", "13:47: `outputs.decision.bands[1].from`: expected less than 0.9"),
+        ("from: 0,", "from: 0.1,", "`outputs.decision.bands[2].from`: the lowest band must be from 0, got 0.1"),
+        ("from: 0.9", "from: 1.5", "`outputs.decision.bands[0].from`: expected a probability, 0 to 1, got 1.5"),
+        ("from: 0.9", "from: .nan", "`outputs.decision.bands[0].from`: expected a number, got nan"),
+        ("{from: 0.4,", "{", "`outputs.decision.bands[1]`: missing key from"),
+        ("top: 3", "top: 0", "14:18: `outputs.reasons.top`: expected int >= 1"),
+        ("{amount: unusual", "{amout: unusual", "`outputs.reasons.texts.amout`: expected a feature, got `amout`"),
+        ("classes:", "default: [predit]\n  classes:", "`outputs.default[0]`: expected one of predict, predict_proba"),
+        ("record:", "record:\nrecord:", "3:1: key `record` stands twice"),
+        ("task: binary\n", "", "1:1: missing key task"),
+        ("task: binary", "task: regression", "`outputs.classes`: a regression has no classes"),
+        ("task: binary", "task: [", "expected"),
+    ],
+)
+def test_an_error_names_line_column_and_expectation(old: str, new: str, expected: str) -> None:
+    message = error_of(changed(old, new))
+    assert message.startswith("schema.yaml:")
+    assert expected in message
+
+
+def test_a_decision_over_a_class_needs_class_names() -> None:
+    assert "needs `outputs.classes`" in error_of(changed("  classes: [accept, fraud]\n", ""))
+
+
+def test_a_regression_scores_its_prediction() -> None:
+    assert "expected a score, got `size`; there is predict" in error_of(changed("predict,", "size,", REGRESSION))
+    assert "must be from -.inf, got 0" in error_of(changed("-.inf", "0", REGRESSION))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "3", "[]", "a: &a [*a]", "[" * 5000, "task: \x00", "? [a]\n: 3", "a: 1\n---\nb: 2"]
+)
+def test_what_is_no_schema_is_a_schema_error(text: str) -> None:
+    assert error_of(text).startswith("schema.yaml:1:") or error_of(text).startswith("schema.yaml:2:")
+
+
+@given(st.text())
+def test_any_text_is_read_or_malformed(text: str) -> None:
+    with suppress(MalformedError):
+        Places(text)
+
+
+@given(st.data())
+def test_any_damage_to_a_schema_is_found_or_harmless(data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(TEXT)))
+    end = data.draw(st.integers(start, min(len(TEXT), start + 8)))
+    text = TEXT[:start] + data.draw(st.text("abc:{}[],-&*!'\"\n 01.", max_size=4)) + TEXT[end:]
+    with suppress(SchemaError):
+        assert parse(text, "schema.yaml").feature_names
