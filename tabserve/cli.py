@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import click
+import msgspec
 
 from tabserve import __version__
 from tabserve.client import Client, ServiceError
@@ -74,13 +75,11 @@ def show(directory: Path) -> None:
 
 @main.command()
 @click.argument("directory", type=_DIRECTORY)
-@click.option("--http-port", type=int, help="REST port of the transformer; default: a free one.")
-@click.option("--grpc-port", type=int, help="gRPC port of the transformer; default: a free one.")
-@click.option("--predictor-http-port", type=int, help="REST port of the predictor; default: a free one.")
-@click.option("--predictor-grpc-port", type=int, help="gRPC port of the predictor; default: a free one.")
+@click.option("--http-port", type=click.IntRange(1, 65535), help="REST port of the transformer.  [8080, or a free one]")
+@click.option("--grpc-port", type=click.IntRange(1, 65535), help="gRPC port of the transformer.  [8081, or a free one]")
 @click.option("--check", is_flag=True, help="Compare the first reference record's decision and stop.")
 @_ALLOW_JOBLIB
-def up(directory: Path, check: bool, allow_joblib: bool, **ports: int | None) -> None:
+def up(directory: Path, http_port: int | None, grpc_port: int | None, check: bool, allow_joblib: bool) -> None:
     """Run both services of a bundle here until Ctrl-C, and print a decision and a curl."""
     from tabserve import bundle as bundles
     from tabserve import expected
@@ -90,8 +89,8 @@ def up(directory: Path, check: bool, allow_joblib: bool, **ports: int | None) ->
         found = bundles.load(directory, allow_joblib=allow_joblib)
     except bundles.BundleError as error:
         raise click.ClickException(str(error)) from None
-    names = ("http_port", "grpc_port", "predictor_http_port", "predictor_grpc_port")
-    chosen = local.Ports(*(ports[name] or free for name, free in zip(names, local.free_ports(4), strict=True)))
+    free = local.choose_ports()
+    chosen = msgspec.structs.replace(free, http=http_port or free.http, grpc=grpc_port or free.grpc)
     options = ["--allow_joblib=true"] if allow_joblib else []
     record = expected.record(found, 0)
     try:

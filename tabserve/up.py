@@ -65,11 +65,19 @@ class Services:
         raise UpError(f"the {name} ended with status {self._processes[name].wait()}")
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in sockets]
+def choose_ports() -> Ports:
+    """Ports from 8080 on, a free one in the place of each that is taken."""
+    with ExitStack() as stack:  # all are held until all are chosen, so that none is chosen twice
+        return Ports(*(_listen(stack, port) for port in (8080, 8081, 8082, 8083)))
+
+
+def _listen(stack: ExitStack, port: int) -> int:
+    try:
+        listener = stack.enter_context(socket.create_server((HOST, port)))
+    except OSError:
+        listener = stack.enter_context(socket.create_server((HOST, 0)))
+    chosen: int = listener.getsockname()[1]
+    return chosen
 
 
 @contextmanager
