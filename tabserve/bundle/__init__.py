@@ -10,11 +10,12 @@ from tabserve.bundle.manifest import Manifest
 
 if TYPE_CHECKING:
     from tabserve.bundle.checking import Finding, check
+    from tabserve.bundle.sampling import features
     from tabserve.bundle.saving import save
 
-__all__ = ["Bundle", "BundleError", "Finding", "Manifest", "check", "load", "save"]
+__all__ = ["Bundle", "BundleError", "Finding", "Manifest", "check", "features", "load", "save"]
 
-_LATER = {"save": "saving", "check": "checking", "Finding": "checking"}
+_LATER = {"save": "saving", "check": "checking", "Finding": "checking", "features": "sampling"}
 
 
 def __getattr__(name: str) -> Any:

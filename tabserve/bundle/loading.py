@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ from tabserve.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, REFERENCE, SC
 from tabserve.schema import schema as schemas
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FOLDER = "Give the folder tabserve.bundle.save wrote."
 _AGAIN = "Copy the bundle again, or save it again."
 
 
@@ -42,7 +44,7 @@ def load(
     *,
     digest: str | None = None,
     allow_joblib: bool = False,
-    trusted: tuple[str, ...] = (),
+    trusted: Sequence[str] = (),
 ) -> Bundle:
     """Verify a bundle and read its manifest, schema and reference rows; imports no ML library.
 
@@ -51,20 +53,24 @@ def load(
     Raises BundleError.
     """
     folder = Path(path)
+    contents, found = read_manifest(folder, digest)
+    verify_files(folder, contents)
+    verify_formats(folder, contents, allow_joblib=allow_joblib)
+    schema = read_schema(folder, contents)
+    return Bundle(folder, contents, schema, found, reference.read(folder / REFERENCE), tuple(trusted))
+
+
+def read_manifest(folder: Path, digest: str | None) -> tuple[Manifest, str]:
+    """The manifest and its digest, which must be the given one. Raises BundleError."""
     data = _manifest_bytes(folder)
     found = manifest.digest(data)
     if digest not in (None, found):
-        raise BundleError(MANIFEST, f"expected digest {digest}, got {found}", "This is another bundle than the one asked for.")
-    contents = manifest.decode(data)
-    verify_files(folder, contents)
-    _verify_formats(folder, contents, allow_joblib)
-    schema = _schema(folder / SCHEMA)
-    fit.verify(contents, schema)
-    return Bundle(folder, contents, schema, found, reference.read(folder / REFERENCE), trusted)
+        raise BundleError(MANIFEST, f"expected digest {digest}, got {found}", "Give the bundle of that digest.")
+    return manifest.decode(data), found
 
 
 def verify_files(folder: Path, contents: Manifest) -> None:
-    """Compare the folder with the manifest: the same files, regular, of the same size and digest. Raises BundleError."""
+    """Refuse a folder whose files are not the manifest's, in name, kind, size and digest. Raises BundleError."""
     for name in contents.files:
         if not _PLAIN_NAME.fullmatch(name) or name == MANIFEST:
             raise BundleError(MANIFEST, f"file name {name!r} leads outside the bundle", "Save the bundle again.")
@@ -76,6 +82,26 @@ def verify_files(folder: Path, contents: Manifest) -> None:
         raise BundleError(name, "not in the manifest", "Remove it: a bundle holds nothing but what was released.")
     for name, entry in contents.files.items():
         _verify_file(folder / name, entry)
+
+
+def verify_formats(folder: Path, contents: Manifest, *, allow_joblib: bool) -> None:
+    """Refuse a model or preprocessor that is not what the manifest says, or a pickle. Raises BundleError."""
+    model, preprocessor = contents.model, contents.preprocessor
+    formats.require(folder / model.file, model.format, allow_joblib=allow_joblib)
+    if model.onnx is not None:
+        formats.require(folder / model.onnx, "onnx", allow_joblib=allow_joblib)
+    if preprocessor is not None:
+        formats.require(folder / preprocessor.file, preprocessor.format, allow_joblib=allow_joblib)
+
+
+def read_schema(folder: Path, contents: Manifest) -> schemas.Schema:
+    """The schema, which must fit the model. Raises BundleError."""
+    try:
+        schema = schemas.load(folder / SCHEMA)
+    except ValueError as error:
+        raise BundleError(SCHEMA, str(error), "Correct the schema and save the bundle again.") from error
+    fit.verify(contents, schema)
+    return schema
 
 
 def _named(contents: Manifest) -> list[str]:
@@ -107,25 +133,9 @@ def _manifest_bytes(folder: Path) -> bytes:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             data = file.read(MAX_MANIFEST_BYTES + 1)
     except FileNotFoundError as error:
-        raise BundleError(str(path), "missing, so this is no bundle", "Give the folder tabserve.bundle.save wrote.") from error
+        raise BundleError(str(path), "missing, so this is no bundle", _FOLDER) from error
     except OSError as error:
-        raise BundleError(str(path), f"cannot be read: {error.strerror}", "Give the folder tabserve.bundle.save wrote.") from error
+        raise BundleError(str(path), f"cannot be read: {error.strerror}", _FOLDER) from error
     if len(data) > MAX_MANIFEST_BYTES:
         raise BundleError(MANIFEST, f"over {MAX_MANIFEST_BYTES} bytes", "Save the bundle again.")
     return data
-
-
-def _verify_formats(folder: Path, contents: Manifest, allow_joblib: bool) -> None:
-    model, preprocessor = contents.model, contents.preprocessor
-    formats.require(folder / model.file, model.format, allow_joblib=allow_joblib)
-    if model.onnx is not None:
-        formats.require(folder / model.onnx, "onnx", allow_joblib=allow_joblib)
-    if preprocessor is not None:
-        formats.require(folder / preprocessor.file, preprocessor.format, allow_joblib=allow_joblib)
-
-
-def _schema(path: Path) -> schemas.Schema:
-    try:
-        return schemas.load(path)
-    except ValueError as error:
-        raise BundleError(path.name, str(error), "Correct the schema and save the bundle again.") from error

@@ -26,14 +26,14 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
-class FileEntry(_Strict):
+class FileEntry(_Strict, frozen=True):
     """Digest (hex) and size in bytes of one file."""
 
     sha256: str
     size: int
 
 
-class FeatureSpec(_Strict):
+class FeatureSpec(_Strict, frozen=True):
     """One feature as the model, or the preprocessor, takes it.
 
     values: the categories in the order of their codes. They are the model's training order, which may differ from the
@@ -46,14 +46,14 @@ class FeatureSpec(_Strict):
     source: str = ""
 
 
-class EngineRange(_Strict):
+class EngineRange(_Strict, frozen=True):
     """Requests of `from_rows` rows or more, up to the next range, go to `engine`."""
 
     from_rows: int
     engine: EngineName
 
 
-class Timing(_Strict):
+class Timing(_Strict, frozen=True):
     """Median of one engine call for the default outputs, one thread, different rows each call."""
 
     engine: EngineName
@@ -61,7 +61,7 @@ class Timing(_Strict):
     microseconds: float
 
 
-class Agreement(_Strict):
+class Agreement(_Strict, frozen=True):
     """How far an engine's answers were from the model's own when the bundle was saved, over `rows` rows."""
 
     engine: EngineName
@@ -69,7 +69,7 @@ class Agreement(_Strict):
     max_difference: float
 
 
-class ModelInfo(_Strict):
+class ModelInfo(_Strict, frozen=True):
     """The model: its file, what it takes, what it gives, and which engine serves a request of how many rows.
 
     input: one `matrix` [rows, features] of `datatype` (a category as its code, NaN where missing), or `columns`
@@ -79,7 +79,7 @@ class ModelInfo(_Strict):
     outputs: what the native engine computes, of `predict`, `predict_proba`, `margin`, `contributions`. (`label` is not
     among them: a service makes it from `predict` and the schema's class names.)
     classes: the model's own class values, in the order of `predict_proba`; empty for a regression.
-    onnx: the converted form's file, None where there is none; onnx_outputs: what it computes.
+    onnx: the converted form's file, None where there is none. datatype is also that of every output of floats.
     row_independent: engines whose structure lets a row's answer be the same bytes whatever rows stand beside it.
     engines: the plan, `from_rows` ascending from 0.
     tolerance: how far an engine's probabilities and values may be from the reference outputs, relative to the larger
@@ -100,14 +100,13 @@ class ModelInfo(_Strict):
     classes: tuple[ClassValue, ...] = ()
     frame: Literal["", "object", "category"] = ""
     onnx: str | None = None
-    onnx_outputs: tuple[str, ...] = ()
     row_independent: tuple[EngineName, ...] = ()
     timings: tuple[Timing, ...] = ()
     agreement: tuple[Agreement, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-class PreprocessorInfo(_Strict):
+class PreprocessorInfo(_Strict, frozen=True):
     """The fitted preprocessor, which makes the model's matrix from feature columns; `frame` as in ModelInfo."""
 
     file: str
@@ -118,7 +117,7 @@ class PreprocessorInfo(_Strict):
     notes: tuple[str, ...] = ()
 
 
-class Manifest(_Strict):
+class Manifest(_Strict, frozen=True):
     """A whole `bundle.json`. created: RFC 3339, UTC. libraries: the versions that saved the bundle."""
 
     format: Literal[1]

@@ -1,6 +1,18 @@
 """Engines: what evaluates a model on arrays. One module per engine; its library is imported only when it is used."""
 
 from tabserve.engines.engine import Array, Engine, Features, concatenate, rows, take
-from tabserve.engines.selection import EngineSet, load
+from tabserve.engines.preprocessor import load_preprocessor
+from tabserve.engines.selection import EngineSet, load, load_native
 
-__all__ = ["Array", "Engine", "EngineSet", "Features", "concatenate", "load", "rows", "take"]
+__all__ = [
+    "Array",
+    "Engine",
+    "EngineSet",
+    "Features",
+    "concatenate",
+    "load",
+    "load_native",
+    "load_preprocessor",
+    "rows",
+    "take",
+]

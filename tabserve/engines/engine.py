@@ -17,23 +17,23 @@ Features: TypeAlias = Array | dict[str, Array]
 class Engine(Protocol):
     """Evaluates one model.
 
-    name: `xgboost`, `sklearn` or `onnxruntime`.
-    outputs: the names it can compute, of `predict` [rows], `predict_proba` [rows, classes],
-    `margin` [rows] or [rows, classes], `contributions` [rows, features + 1] or [rows, classes, features + 1]: what each
-    feature adds, the bias last; they sum to the margin, or where there is none to the last column of `predict_proba`
-    (binary), to `predict_proba` (multiclass) or to `predict`.
-    row_independent: whether a row's answer is the same bytes whatever rows stand beside it, for every output; only then
-    may requests be batched together.
+    Its outputs are some of `predict` [rows], `predict_proba` [rows, classes], `margin` [rows] or [rows, classes], and
+    `contributions` [rows, features + 1] or [rows, classes, features + 1]: what each feature adds, the bias last. They
+    sum to the margin, or where there is none to the last column of `predict_proba` (binary), to `predict_proba`
+    (multiclass) or to `predict`. Requests may be batched together only where rows are independent.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """`xgboost`, `sklearn` or `onnxruntime`."""
 
     @property
-    def outputs(self) -> frozenset[str]: ...
+    def outputs(self) -> frozenset[str]:
+        """What it can compute."""
 
     @property
-    def row_independent(self) -> bool: ...
+    def row_independent(self) -> bool:
+        """Whether a row's answer is the same bytes whatever rows stand beside it, for every output."""
 
     def run(self, features: Features, outputs: Sequence[str]) -> dict[str, Array]:
         """The named outputs for every row. Raises whatever the library raises."""

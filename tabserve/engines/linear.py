@@ -9,6 +9,7 @@ import numpy as np
 
 from tabserve.bundle.manifest import FeatureSpec
 from tabserve.engines.engine import Array, Features, rows, take
+from tabserve.engines.preprocessor import dense
 
 _PROBES = 64
 
@@ -33,13 +34,14 @@ class LinearContributions:
         final = steps[-1][1] if steps else model
         if not hasattr(final, "coef_") or not hasattr(final, "intercept_"):
             raise ValueError("not a linear model")
-        self._coefficients = _dense(final.coef_).reshape(-1, _dense(final.coef_).shape[-1])
+        self._coefficients = dense(final.coef_).reshape(-1, dense(final.coef_).shape[-1])
         self._intercept = np.asarray(final.intercept_, np.float64).reshape(-1)
         background = self._transformed(reference)
         if background.shape[1] != self._coefficients.shape[1]:
             raise ValueError("the coefficients are not of the transformed features")
         self._mean = background.mean(axis=0)
-        self._owned = self._owners(reference, specs).T.astype(np.float64)
+        some = take(reference, slice(0, _PROBES))
+        self._owned = owners(self._transformed, some, specs).T.astype(np.float64)
         if (self._owned.sum(axis=1) > 1).any():
             raise ValueError("a step before the linear model mixes features")
         self._unowned = 1.0 - self._owned.sum(axis=1)
@@ -53,18 +55,18 @@ class LinearContributions:
 
     def _transformed(self, features: Features) -> Array:
         table = self._present(features)
-        return _dense(table if self._before is None else self._before.transform(table))
+        return dense(table if self._before is None else self._before.transform(table))
 
-    def _owners(self, reference: Features, specs: Sequence[FeatureSpec]) -> Array:
-        """Which transformed features change with which source feature: [features, transformed], found by changing it."""
-        some = take(reference, slice(0, _PROBES))
-        plain = self._transformed(some)
-        owners = np.zeros((len(specs), plain.shape[1]), bool)
-        for index, spec in enumerate(specs):
-            for values in _changes(some, spec, index):
-                changed = self._transformed(_replaced(some, spec, index, values))
-                owners[index] |= ((changed != plain) & ~(np.isnan(changed) & np.isnan(plain))).any(axis=0)
-        return owners
+
+def owners(transformed: Callable[[Features], Array], some: Features, specs: Sequence[FeatureSpec]) -> Array:
+    """Which transformed features change with which feature: [features, transformed], found by changing each."""
+    plain = transformed(some)
+    changes = np.zeros((len(specs), plain.shape[1]), bool)
+    for index, spec in enumerate(specs):
+        for values in _changes(some, spec, index):
+            changed = transformed(_replaced(some, spec, index, values))
+            changes[index] |= ((changed != plain) & ~(np.isnan(changed) & np.isnan(plain))).any(axis=0)
+    return changes
 
 
 def contributor(
@@ -94,8 +96,3 @@ def _replaced(some: Features, spec: FeatureSpec, index: int, values: Array) -> F
     changed = some.copy()
     changed[:, index] = values
     return changed
-
-
-def _dense(array: Any) -> Array:
-    """scikit-learn transforms to sparse matrices and DataFrames too."""
-    return np.asarray(array.toarray() if hasattr(array, "toarray") else array, np.float64)

@@ -34,18 +34,24 @@ class Session:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except _load_errors() as error:
+        except errors() as error:
             reason = str(error).splitlines()[0]
-            raise BundleError(path.name, f"not a graph ONNX Runtime can read: {reason}", "Save the bundle again.") from error
+            raise BundleError(
+                path.name, f"not a graph ONNX Runtime can read: {reason}", "Save the bundle again."
+            ) from error
         self._inputs = [(one.name, _DTYPES[one.type]) for one in self._session.get_inputs()]
         self.outputs = tuple(one.name for one in self._session.get_outputs())
 
     def run(self, features: Features, outputs: Sequence[str]) -> list[Array]:
         """The named outputs. A missing category is the empty text, which ONNX has for it."""
-        if isinstance(features, np.ndarray):
+        if not isinstance(features, np.ndarray):
+            fed = {name: _column(features[name], dtype) for name, dtype in self._inputs}
+        elif len(self._inputs) == 1:
             ((name, dtype),) = self._inputs
-            return list(self._session.run(outputs, {name: features.astype(dtype, copy=False)}))
-        return list(self._session.run(outputs, {name: _column(features[name], dtype) for name, dtype in self._inputs}))
+            fed = {name: features.astype(dtype, copy=False)}
+        else:
+            fed = {name: _column(features[:, at], dtype) for at, (name, dtype) in enumerate(self._inputs)}
+        return list(self._session.run(outputs, fed))
 
 
 class OnnxEngine:
@@ -84,10 +90,10 @@ def _column(column: Array, dtype: Any) -> Array:
     return column.astype(dtype, copy=False)[:, None]
 
 
-def _load_errors() -> tuple[type[Exception], ...]:
-    """What InferenceSession raises: its errors have no root of their own, only their module in common."""
+def errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises: its errors have no root of their own, only their module in common."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     named = [getattr(state, name) for name in dir(state)]
-    errors = (one for one in named if isinstance(one, type) and issubclass(one, Exception))
-    return (*errors, RuntimeError, ValueError)
+    found = (one for one in named if isinstance(one, type) and issubclass(one, Exception))
+    return (*found, RuntimeError, ValueError)

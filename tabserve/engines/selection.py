@@ -69,9 +69,9 @@ class Deferred:
 def load(bundle: Bundle, *, threads: int = 1) -> EngineSet:
     """Load the engines a bundle's plan needs and hold them against its reference rows.
 
-    A converted form that can't be loaded, or disagrees, is dropped: the native engine takes its place. The native engine
-    is loaded now when the plan, a default output or the schema's reasons need it, and otherwise by the first request for
-    an output only it computes. Raises BundleError where the native engine can't be loaded or disagrees.
+    A converted form that can't be loaded, or disagrees, is dropped: the native engine takes its place. The native
+    engine is loaded now when the plan, a default output or the schema's reasons need it, and otherwise by the first
+    request for an output only it computes. Raises BundleError where it can't be loaded or disagrees.
     """
     info = bundle.manifest.model
     converted, dropped = _converted(bundle, threads)

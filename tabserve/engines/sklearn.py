@@ -28,7 +28,7 @@ class SklearnEngine:
 
     def __init__(self, model: Any, info: ModelInfo, *, threads: int, reference: Features) -> None:
         """`reference`: rows to prove independence with, and to centre contributions on. Raises BundleError."""
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
         threadpool_limits(threads)
         one_job(model)
@@ -36,7 +36,9 @@ class SklearnEngine:
         self._present = presenter(info.features, info.frame)
         self._classifies = bool(info.classes)
         self.outputs = frozenset(info.outputs)
-        self._contributions = contributor(model, self._present, reference, info.features) if "contributions" in self.outputs else None
+        self._contributions = (
+            contributor(model, self._present, reference, info.features) if "contributions" in self.outputs else None
+        )
         self.row_independent = self.name in info.row_independent and parity.rows_are_independent(self, reference)
 
     def run(self, features: Features, outputs: Sequence[str]) -> dict[str, Array]:

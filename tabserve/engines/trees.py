@@ -13,7 +13,7 @@ TYPES = (
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",
 )
-"""What skops does not trust because a crafted file could make `predict` read outside its arrays; `verify` rules it out."""
+"""What skops does not trust because a crafted file could make `predict` read beyond its arrays; `verify` refuses it."""
 
 
 def verify(model: Any) -> None:

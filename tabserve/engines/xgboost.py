@@ -34,7 +34,7 @@ class XGBoostEngine:
         self._classes = np.array(info.classes) if info.classes else None
         self._names, self._types = self._booster.feature_names, self._booster.feature_types
         self._threads = threads
-        self._linear = _kind(self._booster) == "gblinear"
+        self._linear = kind(self._booster) == "gblinear"
         self._trees = iterations(self._booster)
         self.outputs = frozenset(info.outputs)
         if self._booster.num_features() != len(info.features):
@@ -127,7 +127,8 @@ def iterations(booster: Any) -> tuple[int, int]:
     return (0, 0) if best is None else (0, int(best) + 1)
 
 
-def _kind(booster: Any) -> str:
+def kind(booster: Any) -> str:
+    """The name of what the model is made of: gbtree, dart or gblinear."""
     return str(_config(booster)["gradient_booster"]["name"])
 
 

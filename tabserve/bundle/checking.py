@@ -1,0 +1,103 @@
+"""Check a bundle: every step of loading it, one finding each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from tabserve.bundle import libraries, loading, reference
+from tabserve.bundle.errors import BundleError
+from tabserve.bundle.manifest import REFERENCE, Manifest
+
+_SECONDS = 600.0
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was checked. detail: what was found, and where it failed what to do."""
+
+    check: str
+    ok: bool
+    detail: str
+
+
+def check(
+    path: str | os.PathLike[str],
+    *,
+    digest: str | None = None,
+    allow_joblib: bool = False,
+    trusted: Sequence[str] = (),
+) -> list[Finding]:
+    """Everything a service would find out about a bundle when it starts; ends with the first failure.
+
+    The arguments are those of `load`. The model is loaded in a process of its own, because a malformed file can crash
+    XGBoost (dmlc/xgboost#7903): that is a failed check like any other.
+    """
+    steps = _Steps(Path(path), digest, allow_joblib, tuple(trusted))
+    findings: list[Finding] = []
+    for name in ("manifest", "files", "formats", "schema", "reference", "libraries"):
+        try:
+            findings.append(Finding(name, True, getattr(steps, name)()))
+        except BundleError as error:
+            return [*findings, Finding(name, False, str(error))]
+    return findings + steps.trial()
+
+
+class _Steps:
+    """The steps before the model is loaded, each of which says what it found or raises BundleError."""
+
+    _contents: Manifest
+
+    def __init__(self, folder: Path, digest: str | None, allow_joblib: bool, trusted: tuple[str, ...]) -> None:
+        self._folder, self._digest = folder, digest
+        self._allow_joblib, self._trusted = allow_joblib, trusted
+
+    def manifest(self) -> str:
+        self._contents, self._digest = loading.read_manifest(self._folder, self._digest)
+        contents = self._contents
+        return f"{contents.name} {contents.version}, {contents.task}, saved {contents.created}, {self._digest}"
+
+    def files(self) -> str:
+        loading.verify_files(self._folder, self._contents)
+        size = sum(entry.size for entry in self._contents.files.values())
+        return f"{len(self._contents.files)} files of {size / 1e6:.1f} MB, digests equal"
+
+    def formats(self) -> str:
+        loading.verify_formats(self._folder, self._contents, allow_joblib=self._allow_joblib)
+        return f"{self._contents.model.file} is {self._contents.model.format}"
+
+    def schema(self) -> str:
+        schema = loading.read_schema(self._folder, self._contents)
+        return f"{len(schema.record)} fields, {len(schema.features)} features, fits the model"
+
+    def reference(self) -> str:
+        found = reference.read(self._folder / REFERENCE)
+        return f"{len(next(iter(found.records.values())))} rows, outputs {', '.join(found.outputs)}"
+
+    def libraries(self) -> str:
+        saved_with = self._contents.libraries
+        libraries.require(saved_with, saved_with)
+        return ", ".join(f"{name} {libraries.installed(name)}" for name in saved_with)
+
+    def trial(self) -> list[Finding]:
+        """What loading the model in another process finds."""
+        command = [sys.executable, "-m", "tabserve.bundle.trial", str(self._folder), str(self._digest)]
+        command += ["--allow-joblib"] if self._allow_joblib else []
+        command += [f"--trusted={name}" for name in self._trusted]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            return [Finding("model", False, f"still loading after {_SECONDS:.0f} s. Save the bundle again.")]
+        if done.returncode == 0:
+            return msgspec.json.decode(done.stdout.splitlines()[-1], type=list[Finding])
+        file = self._contents.model.file
+        return [Finding("model", False, f"{file}: loading it {_end(done.returncode)}. Save the bundle again.")]
+
+
+def _end(code: int) -> str:
+    return f"crashed the process ({signal.Signals(-code).name})" if code < 0 else f"ended the process with code {code}"

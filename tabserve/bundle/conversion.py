@@ -1,0 +1,144 @@
+"""Convert a model or preprocessor to ONNX; that one can't be converted is normal, and recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tabserve.bundle import estimators
+from tabserve.bundle.errors import BundleError
+from tabserve.bundle.manifest import FeatureSpec, ModelInfo
+from tabserve.engines import xgboost as xgb
+
+OPSET = {"": 15, "ai.onnx.ml": 3}
+_FORESTS = estimators.TREES - estimators.DOUBLE_TREES
+
+# Operators that compute every row by itself; ONNX Runtime's matrix products are not among them.
+_ELEMENTWISE = frozenset({
+    "Add", "ArgMax", "ArrayFeatureExtractor", "Cast", "Concat", "Div", "Exp", "Identity", "Imputer", "LabelEncoder",
+    "Mul", "Normalizer", "OneHotEncoder", "Reshape", "Scaler", "Sigmoid", "Softmax", "Sub", "TreeEnsembleClassifier",
+    "TreeEnsembleRegressor",
+})  # fmt: skip
+
+
+class NotConvertedError(Exception):
+    """The model has no faithful ONNX form; the message is the reason, for the manifest's notes."""
+
+
+def convert_model(model: Any, native_file: Path, info: ModelInfo, target: Path) -> bool:
+    """Write the ONNX form of a model, with our names for its outputs.
+
+    Returns whether its operators leave rows independent of each other. Raises NotConvertedError.
+    """
+    if info.native == "xgboost":
+        graph = _booster(native_file, info)
+    else:
+        graph = _estimator(model, info.features, info.frame, zipmap=bool(info.classes))
+    names = ("predict", "predict_proba") if info.classes else ("predict",)
+    _rename_outputs(graph, names)
+    target.write_bytes(graph.SerializeToString())
+    return {node.op_type for node in graph.graph.node} <= _ELEMENTWISE
+
+
+def convert_preprocessor(preprocessor: Any, specs: Sequence[FeatureSpec], frame: str, target: Path) -> None:
+    """Write the ONNX form of a fitted transformer; its output is `matrix`. Raises NotConvertedError."""
+    graph = _estimator(preprocessor, specs, frame, zipmap=False)
+    _rename_outputs(graph, ("matrix",))
+    target.write_bytes(graph.SerializeToString())
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What says that there is no usable ONNX form: not converted, not loadable, or not running."""
+    from tabserve.engines.onnxruntime import errors
+
+    return (NotConvertedError, BundleError, *errors())
+
+
+def _booster(file: Path, info: ModelInfo) -> Any:
+    """From the saved file, so that what was saved is what is converted."""
+    booster = xgb.read(file)
+    if "c" in (booster.feature_types or ()):
+        raise NotConvertedError("ONNX trees have no categorical splits")
+    if xgb.kind(booster) != "gbtree":
+        raise NotConvertedError(f"{xgb.kind(booster)} has no faithful ONNX form")
+    best = xgb.iterations(booster)[1]
+    booster = booster[:best] if best else booster
+    # The converter knows features by number only.
+    booster.feature_names = None
+    booster.feature_types = None
+    with _converting("onnxmltools"):
+        from onnxmltools import convert_xgboost
+        from onnxmltools.convert.common.data_types import FloatTensorType
+
+        inputs = [("features", FloatTensorType([None, len(info.features)]))]
+        return convert_xgboost(booster, initial_types=inputs, target_opset=OPSET[""])
+
+
+def _estimator(model: Any, specs: Sequence[FeatureSpec], frame: str, *, zipmap: bool) -> Any:
+    names = estimators.steps(model)
+    if names & estimators.DOUBLE_TREES:
+        raise NotConvertedError("its trees compare in double precision, those of ONNX do not")
+    with _converting("skl2onnx"):
+        from skl2onnx import to_onnx
+
+        model = _with_float_trees(model) if names & _FORESTS and hasattr(model, "steps") else model
+        options = {id(model): {"zipmap": False}} if zipmap else None
+        return to_onnx(model, initial_types=_inputs(model, specs, frame), options=options, target_opset=OPSET)
+
+
+def _with_float_trees(pipeline: Any) -> Any:
+    """The pipeline with what scikit-learn's trees do first written out: they look at single precision."""
+    import numpy as np
+    from skl2onnx.sklapi import CastTransformer
+    from sklearn.pipeline import Pipeline
+
+    return Pipeline([*pipeline.steps[:-1], ("cast", CastTransformer(dtype=np.float32)), pipeline.steps[-1]])
+
+
+def _inputs(model: Any, specs: Sequence[FeatureSpec], frame: str) -> list[tuple[str, Any]]:
+    """One matrix, or one input per feature where columns are selected by name. Numbers are double."""
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
+
+    number = FloatTensorType if type(model).__name__ in _FORESTS else DoubleTensorType
+    if frame and "ColumnTransformer" in estimators.steps(model):
+        kinds = {"number": number, "category": StringTensorType}
+        return [(spec.name, kinds[spec.type]([None, 1])) for spec in specs]
+    return [("features", number([None, len(specs)]))]
+
+
+def _rename_outputs(graph: Any, names: Sequence[str]) -> None:
+    """Lead our names to the converter's outputs, which come in the same order."""
+    import onnx
+
+    old = list(graph.graph.output)
+    del graph.graph.output[:]
+    for name, output in zip(names, old, strict=False):
+        graph.graph.node.append(onnx.helper.make_node("Identity", [output.name], [name]))
+        renamed = onnx.ValueInfoProto()
+        renamed.CopyFrom(output)
+        renamed.name = name
+        graph.graph.output.append(renamed)
+
+
+@contextlib.contextmanager
+def _converting(converter: str) -> Iterator[None]:
+    """Whatever a converter raises, warns and prints, it means that there is no ONNX form."""
+    logger = logging.getLogger(converter)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    except ImportError as error:
+        raise BundleError("model", f"{error.name} is not installed", "Install tabserve[train] to save.") from error
+    except Exception as error:  # converters raise anything, from RuntimeError to KeyError
+        reason = (str(error).splitlines() or [""])[0]
+        raise NotConvertedError(f"{converter}: {type(error).__name__}: {reason}"[:300]) from error
+    finally:
+        logger.setLevel(level)

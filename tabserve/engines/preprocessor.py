@@ -1,0 +1,72 @@
+"""The fitted preprocessor of a bundle: feature columns become the model's matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from tabserve.bundle import libraries
+from tabserve.bundle.errors import BundleError
+from tabserve.engines import parity
+from tabserve.engines.engine import Array, Features
+from tabserve.schema import features as schema_features
+
+if TYPE_CHECKING:
+    from tabserve.bundle.loading import Bundle
+    from tabserve.bundle.manifest import FeatureSpec, PreprocessorInfo
+
+Columns: TypeAlias = dict[str, Array]
+Preprocess: TypeAlias = Callable[[Columns], Array]
+
+
+def load_preprocessor(bundle: Bundle, threads: int = 1) -> Preprocess:
+    """What makes the model's matrix [rows, model features] from the schema's feature columns.
+
+    An ONNX preprocessor loads no scikit-learn. Raises BundleError: there is none, or it does not repeat the reference.
+    """
+    info = bundle.manifest.preprocessor
+    if info is None:
+        raise BundleError("preprocessor", "this bundle has none", "Build the matrix from the features.")
+    preprocess = open_preprocessor(bundle.file(info.file), info, bundle.manifest.libraries, threads, bundle.trusted)
+    dtype = np.float32 if bundle.manifest.model.datatype == "FP32" else np.float64
+    reference = bundle.reference
+    made = preprocess(schema_features.derive(bundle.schema, reference.records)).astype(dtype)
+    gap = parity.differences({"": made}, {"": np.asarray(reference.features)})[""]
+    if not gap <= info.tolerance:
+        problem = f"differs from the reference rows by {gap:.3g}, allowed {info.tolerance:.3g}"
+        raise BundleError(info.file, problem, "Save the bundle again with the installed libraries.")
+    return lambda columns: preprocess(columns).astype(dtype, copy=False)
+
+
+def open_preprocessor(
+    path: Path, info: PreprocessorInfo, saved_with: dict[str, str], threads: int, trusted: Sequence[str] = ()
+) -> Preprocess:
+    """A preprocessor from its file, not yet held against the reference rows. Raises BundleError."""
+    if info.format == "onnx":
+        from tabserve.engines.onnxruntime import Session
+
+        libraries.require(libraries.OF_ENGINE["onnxruntime"], saved_with)
+        session = Session(path, threads=threads)
+        return lambda columns: session.run(given(info.features, info.frame, columns), ["matrix"])[0]
+    from tabserve.engines.sklearn import one_job, presenter, read
+
+    libraries.require(libraries.OF_ENGINE["sklearn"], saved_with)
+    transformer = read(path, info.format, trusted)
+    one_job(transformer)
+    table = presenter(info.features, info.frame)
+    return lambda columns: dense(transformer.transform(table(given(info.features, info.frame, columns))))
+
+
+def given(specs: Sequence[FeatureSpec], frame: str, columns: Columns) -> Features:
+    """Columns where the preprocessor selects them by name and some are text, else a matrix of FP64."""
+    if frame and any(spec.type == "category" for spec in specs):
+        return {spec.name: columns[spec.name] for spec in specs}
+    return schema_features.matrix(columns, specs, np.float64)
+
+
+def dense(table: Any) -> Array:
+    """A transformer's output, sparse matrices and DataFrames included, as a matrix of FP64."""
+    return np.asarray(table.toarray() if hasattr(table, "toarray") else table, np.float64)
