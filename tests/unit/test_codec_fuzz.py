@@ -83,7 +83,8 @@ def valid_inputs(draw: st.DrawFn) -> dict[str, Any]:
 INPUTS = st.lists(damaged(valid_inputs(), 5), min_size=1, max_size=3)
 REQUESTS = damaged(
     st.fixed_dictionaries(
-        {"inputs": INPUTS}, optional={"id": st.text(max_size=4), "outputs": OUTPUTS, "parameters": PARAMETERS}
+        {"inputs": INPUTS},
+        optional={"id": st.text(max_size=4), "outputs": st.lists(OUTPUT, max_size=2), "parameters": PARAMETERS},
     ),
     10,
 )
@@ -101,12 +102,17 @@ def decoded(body: bytes, json_size: bytes | None = None) -> InferRequest | None:
     """The request, which is well formed; None where it was refused with a 4xx."""
     try:
         request = rest_codec.decode_request(body, json_size)
-    except InferenceError as error:
-        assert 400 <= error.http_status < 500, error
-        assert error.message
-        return None
+    except InferenceError as refusal:
+        return refused(refusal)
     assert_well_formed(request)
     return request
+
+
+def refused(refusal: InferenceError) -> None:
+    """The refusal is the client's fault, and says so in words."""
+    assert 400 <= refusal.http_status < 500, refusal
+    assert refusal.grpc_status == "INVALID_ARGUMENT"
+    assert refusal.message
 
 
 @FUZZ
@@ -177,9 +183,8 @@ def grpc_decoded(message: pb.ModelInferRequest) -> InferRequest | None:
     """The request of a message, which is well formed; None where it was refused with a 4xx."""
     try:
         request = grpc_codec.decode_request(message)
-    except InferenceError as error:
-        assert error.grpc_status == "INVALID_ARGUMENT", error
-        return None
+    except InferenceError as refusal:
+        return refused(refusal)
     assert_well_formed(request)
     return request
 
