@@ -62,6 +62,7 @@ class Decisions:
     def decide(self, outputs: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
         """The named tensors of all rows, of `decision` and `label` [rows], `score` [rows] FP64, `reasons` [rows, top].
 
+        A name that this schema does not give (a regression's label) is left out.
         `reasons` are texts, the strongest first, padded with "". Scores are compared with bands in the precision the
         model answered in, so that a score written as a band's edge is in that band.
         Raises PredictionFailed where a score is NaN.
@@ -75,7 +76,7 @@ class Decisions:
             made["score"] = score.astype(np.float64)
         if likeliest is not None and "label" in names:
             made["label"] = self._classes[likeliest]
-        if "decision" in names:
+        if "decision" in names and "decision" in self.names:
             made["decision"] = self._decision(score, likeliest)
         if self._reasons and "reasons" in names:
             made["reasons"] = self._reasons.tell(_towards(outputs["contributions"], chosen))

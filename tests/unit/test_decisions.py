@@ -1,0 +1,180 @@
+"""Predictor outputs to decisions, scores, labels and reasons."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tabserve.bundle.manifest import FeatureSpec
+from tabserve.inference.errors import PredictionFailed
+from tabserve.inference.tensors import Array
+from tabserve.schema.decisions import Decisions
+from tabserve.schema.schema import Band, Decision, Field, Outputs, Reasons, Schema
+
+RECORD = (Field("amount", "number"), Field("country", "category", values=("DE", "FR")), Field("age", "number"))
+FEATURES = tuple(FeatureSpec(field.name, "number", source=field.name) for field in RECORD)
+BANDS = (Band(0.9, "block"), Band(0.4, "review"), Band(0.0, "accept"))
+EVERYTHING = ("decision", "score", "label", "reasons")
+
+
+def decisions(
+    task: Any = "binary",
+    classes: tuple[str, ...] = ("accept", "fraud"),
+    decision: Decision | None = None,
+    reasons: Reasons | None = None,
+    features: tuple[FeatureSpec, ...] = FEATURES,
+) -> Decisions:
+    outputs = Outputs(classes=classes, decision=decision, reasons=reasons)
+    return Decisions(Schema(task, RECORD, ("amount", "country", "age"), outputs), features, classes)
+
+
+def probabilities(*fraud: float, dtype: type[np.floating] = np.float32) -> dict[str, Array]:
+    second = np.array(fraud, dtype)
+    return {"predict_proba": np.stack([1 - second, second], axis=1)}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_score_on_a_bands_edge_is_in_the_band(dtype: type[np.floating]) -> None:
+    made = decisions(decision=Decision("fraud", BANDS)).decide(
+        probabilities(0.0, 0.3999, 0.4, 0.8999, 0.9, 1.0, dtype=dtype), EVERYTHING
+    )
+    assert made["decision"].tolist() == ["accept", "accept", "review", "review", "block", "block"]
+    assert made["score"].dtype == np.float64
+
+
+def test_the_score_may_be_of_the_first_class() -> None:
+    made = decisions(decision=Decision("accept", BANDS)).decide(probabilities(0.25, 0.75), EVERYTHING)
+    assert made["score"].tolist() == [0.75, 0.25]
+    assert made["decision"].tolist() == ["review", "accept"]
+    assert made["label"].tolist() == ["accept", "fraud"]
+
+
+def test_without_bands_the_decision_is_the_likeliest_class() -> None:
+    made = decisions(decision=Decision("fraud")).decide(probabilities(0.25, 0.5, 0.75), EVERYTHING)
+    assert made["decision"].tolist() == ["accept", "accept", "fraud"]
+    assert made["score"].tolist() == [0.25, 0.5, 0.75]
+
+
+def test_without_a_decision_the_score_is_the_likeliest_classs_probability() -> None:
+    made = decisions("multiclass", ("a", "b", "c")).decide(
+        {"predict_proba": np.array([[0.5, 0.25, 0.25], [0.125, 0.125, 0.75]])}, EVERYTHING
+    )
+    assert made["decision"].tolist() == made["label"].tolist() == ["a", "c"]
+    assert made["score"].tolist() == [0.5, 0.75]
+
+
+def test_a_regressions_score_is_its_value() -> None:
+    bands = (Band(100.0, "high"), Band(-math.inf, "low"))
+    made = decisions("regression", (), Decision("predict", bands)).decide(
+        {"predict": np.array([99.5, 100.0, -1e30])}, EVERYTHING
+    )
+    assert made["score"].tolist() == [99.5, 100.0, -1e30]
+    assert made["decision"].tolist() == ["low", "high", "low"]
+    assert "label" not in made
+
+
+def test_a_regression_without_bands_has_a_score_and_no_decision() -> None:
+    made = decisions("regression", ())
+    assert made.names == ("score",)
+    assert set(made.decide({"predict": np.array([1.0])}, EVERYTHING)) == {"score"}
+
+
+@pytest.mark.parametrize(
+    ("made", "outputs"),
+    [
+        (decisions("regression", ()), {"predict": np.array([1.0, np.nan])}),
+        (decisions(), {"predict_proba": np.array([[np.nan, np.nan]])}),
+    ],
+)
+def test_a_score_that_is_no_number_is_a_failed_prediction(made: Decisions, outputs: dict[str, Array]) -> None:
+    with pytest.raises(PredictionFailed):
+        made.decide(outputs, ("score",))
+
+
+def test_what_the_predictor_is_asked_for_depends_on_what_is_wanted() -> None:
+    made = decisions(decision=Decision("fraud", BANDS), reasons=Reasons())
+    assert made.names == ("decision", "score", "reasons")
+    assert made.needs(("decision", "score")) == ("predict_proba",)
+    assert made.needs(made.names) == ("predict_proba", "contributions")
+    assert made.needs(()) == ()
+    assert decisions("regression", ()).needs(("score",)) == ("predict",)
+
+
+def test_reasons_are_the_strongest_pushes_up_in_words() -> None:
+    made = decisions(decision=Decision("fraud"), reasons=Reasons(2, {"amount": "unusual amount"})).decide(
+        probabilities(0.9, 0.9, 0.9)
+        | {"contributions": np.array([[0.1, 0.5, 0.2, 9.0], [0.3, -0.5, 0.0, 9.0], [-1.0, -2.0, -3.0, 9.0]])},
+        EVERYTHING,
+    )
+    assert made["reasons"].tolist() == [["country", "age"], ["unusual amount", ""], ["", ""]]
+
+
+def test_reasons_for_the_first_class_of_two_are_the_pushes_down() -> None:
+    made = decisions(decision=Decision("accept"), reasons=Reasons(2))
+    contributions = np.array([[0.1, -0.5, -0.2, 9.0]])
+    reasons = made.decide(probabilities(0.1) | {"contributions": contributions}, EVERYTHING)["reasons"]
+    assert reasons.tolist() == [["country", "age"]]
+
+
+def test_reasons_without_a_decision_are_for_each_rows_likeliest_class() -> None:
+    contributions = np.array([[0.1, -0.5, 0.0, 9.0], [0.1, -0.5, 0.0, 9.0]])
+    made = decisions(reasons=Reasons(1)).decide(probabilities(0.1, 0.9) | {"contributions": contributions}, EVERYTHING)
+    assert made["reasons"].tolist() == [["country"], ["amount"]]
+
+
+@pytest.mark.parametrize(
+    ("decision", "expected"), [(None, [["age"], ["amount"]]), (Decision("c"), [["country"], ["amount"]])]
+)
+def test_reasons_of_many_classes_are_those_of_the_scored_class(
+    decision: Decision | None, expected: list[list[str]]
+) -> None:
+    contributions = np.zeros((2, 3, 4))
+    contributions[0, 0, 2] = contributions[0, 2, 1] = contributions[1, 2, 0] = 1.0
+    outputs = {"predict_proba": np.array([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]), "contributions": contributions}
+    made = decisions("multiclass", ("a", "b", "c"), decision, Reasons(1)).decide(outputs, EVERYTHING)
+    assert made["reasons"].tolist() == expected
+
+
+def test_contributions_are_summed_over_the_features_of_one_source() -> None:
+    features = (
+        FeatureSpec("country_DE", "number", source="country"),
+        FeatureSpec("amount", "number", source="amount"),
+        FeatureSpec("country_FR", "number", source="country"),
+        FeatureSpec("mixed", "number", source=""),
+    )
+    made = decisions(decision=Decision("fraud"), reasons=Reasons(5, {"country": "where"}), features=features)
+    contributions = np.array([[0.3, 0.5, 0.3, 0.1, 9.0], [0.3, 0.5, -0.4, -0.1, 9.0]])
+    reasons = made.decide(probabilities(0.9, 0.9) | {"contributions": contributions}, EVERYTHING)["reasons"]
+    assert reasons.tolist() == [["where", "amount", "mixed"], ["amount", "", ""]]
+    assert [spec.shape for spec in made.specs if spec.name == "reasons"] == [(-1, 3)]
+
+
+def test_no_rows_are_no_decisions() -> None:
+    made = decisions(decision=Decision("fraud", BANDS), reasons=Reasons()).decide(
+        {"predict_proba": np.empty((0, 2)), "contributions": np.empty((0, 4))}, EVERYTHING
+    )
+    assert {name: array.shape for name, array in made.items()} == {
+        "score": (0,),
+        "label": (0,),
+        "decision": (0,),
+        "reasons": (0, 3),
+    }
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.lists(st.floats(-5, 5), min_size=4, max_size=4)), min_size=1, max_size=20)
+)
+def test_a_row_is_decided_the_same_alone_and_among_others(rows: list[tuple[float, list[float]]]) -> None:
+    made = decisions(decision=Decision("fraud", BANDS), reasons=Reasons(2))
+    outputs = probabilities(*(fraud for fraud, _ in rows)) | {"contributions": np.array([row for _, row in rows])}
+    together = made.decide(outputs, EVERYTHING)
+    for index in range(len(rows)):
+        alone = made.decide({name: array[index : index + 1] for name, array in outputs.items()}, EVERYTHING)
+        assert {name: array.tolist() for name, array in alone.items()} == {
+            name: array[index : index + 1].tolist() for name, array in together.items()
+        }
