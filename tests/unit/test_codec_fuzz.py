@@ -47,9 +47,7 @@ PARAMETERS = st.dictionaries(
     st.integers(-1, 40) | st.booleans() | ANY_JSON,
     max_size=2,
 )
-OUTPUTS = st.lists(
-    st.fixed_dictionaries({"name": st.text(max_size=4)}, optional={"parameters": PARAMETERS}), max_size=2
-)
+OUTPUT = st.fixed_dictionaries({"name": st.text(max_size=4)}, optional={"parameters": PARAMETERS})
 
 
 @st.composite
@@ -103,12 +101,13 @@ def decoded(body: bytes, json_size: bytes | None = None) -> InferRequest | None:
     try:
         request = rest_codec.decode_request(body, json_size)
     except InferenceError as refusal:
-        return refused(refusal)
+        assert_clients_fault(refusal)
+        return None
     assert_well_formed(request)
     return request
 
 
-def refused(refusal: InferenceError) -> None:
+def assert_clients_fault(refusal: InferenceError) -> None:
     """The refusal is the client's fault, and says so in words."""
     assert 400 <= refusal.http_status < 500, refusal
     assert refusal.grpc_status == "INVALID_ARGUMENT"
@@ -184,7 +183,8 @@ def grpc_decoded(message: pb.ModelInferRequest) -> InferRequest | None:
     try:
         request = grpc_codec.decode_request(message)
     except InferenceError as refusal:
-        return refused(refusal)
+        assert_clients_fault(refusal)
+        return None
     assert_well_formed(request)
     return request
 
