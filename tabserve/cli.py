@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def check(directory: Path, digest: str | None, allow_joblib: bool) -> None:
     from tabserve import bundle as bundles
 
     findings = bundles.check(directory, digest=digest, allow_joblib=allow_joblib)
-    rows = [{"check": f.name, "result": "ok" if f.ok else "FAILED", "detail": f.detail} for f in findings]
+    rows = [{"check": f.check, "result": "ok" if f.ok else "FAILED", "detail": f.detail} for f in findings]
     click.echo(table(rows))
     sys.exit(0 if all(finding.ok for finding in findings) else 1)
 
@@ -93,6 +94,8 @@ def up(directory: Path, http_port: int | None, grpc_port: int | None, check: boo
     chosen = msgspec.structs.replace(free, http=http_port or free.http, grpc=grpc_port or free.grpc)
     options = ["--allow_joblib=true"] if allow_joblib else []
     record = expected.record(found, 0)
+    for number in (signal.SIGINT, signal.SIGTERM):  # both stop the services, also where a shell has us ignore SIGINT
+        signal.signal(number, signal.default_int_handler)
     try:
         with local.services(str(directory), chosen, options) as running:
             running.wait_until_ready()

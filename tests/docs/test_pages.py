@@ -1,0 +1,98 @@
+"""README and docs do what they say: their files are written, their commands run, their output compared."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from predictor.settings import Settings as PredictorSettings
+from tests.docs.blocks import Command, consoles, files
+from tests.serving import ROOT, free_port
+from transformer.settings import Settings as TransformerSettings
+
+HTTP, GRPC = "127.0.0.1:8080", "127.0.0.1:8081"
+COMMAND_SECONDS = 300
+
+
+def environment() -> dict[str, str]:
+    """Ours first on the path, and no settings of whoever runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TABSERVE_")}
+    return kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def run(commands: list[Command], folder: Path, addresses: dict[str, str]) -> None:
+    """Run a block's commands in one shell each with the variables of those before, and compare what they print."""
+    assigned = ""
+    for command in commands:
+        line = command.line
+        for shown, used in addresses.items():
+            line = line.replace(shown, used)
+        done = subprocess.run(
+            ["bash", "-c", assigned + line], cwd=folder, env=environment(), capture_output=True, timeout=COMMAND_SECONDS
+        )
+        output = done.stdout.decode().rstrip("\n")
+        assert done.returncode == 0, f"$ {command.line}\n{output}\n{done.stderr.decode()}"
+        assert command.prints(output), f"$ {command.line}\nexpected: {command.expected}\ngot: {output}"
+        assigned += line + "\n" if line.split("=")[0].isidentifier() else ""
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, str]]:
+    """The demo's bundle served by `tabserve up`; where the addresses that the README shows really are."""
+    folder = tmp_path_factory.mktemp("demo")
+    bundle = folder / "breast_cancer"
+    subprocess.run([sys.executable, "examples/breast_cancer/train.py", str(bundle)], cwd=ROOT, check=True)
+    http, grpc = free_port(), free_port()
+    command = ["tabserve", "up", str(bundle), f"--http-port={http}", f"--grpc-port={grpc}"]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        serving = any("Serving until Ctrl-C" in line for line in process.stdout)
+        assert serving, f"tabserve up ended with {process.wait()}"
+        yield {HTTP: f"127.0.0.1:{http}", GRPC: f"127.0.0.1:{grpc}"}
+    finally:
+        process.terminate()
+        process.stdout.close()
+        assert process.wait(60) == 0
+
+
+def test_the_readmes_commands(demo: dict[str, str], tmp_path: Path) -> None:
+    page = (ROOT / "README.md").read_text()
+    for name, content in files(page).items():
+        (tmp_path / name).write_text(content.replace(GRPC, demo[GRPC]))
+    blocks = consoles(page)
+
+    assert len(blocks) >= 6
+    for block in blocks:
+        run(block, tmp_path, demo)
+
+
+def test_from_your_own_model_to_a_decision(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "your-model.md").read_text()
+    for name, content in files(page).items():
+        (tmp_path / name).write_text(content)
+    blocks = consoles(page)
+
+    assert len(blocks) == 2
+    for block in blocks:
+        run(block, tmp_path, {})
+
+
+def test_every_setting_is_documented() -> None:
+    page = (ROOT / "docs" / "serving.md").read_text()
+    names = {*PredictorSettings.__struct_fields__, *TransformerSettings.__struct_fields__}
+
+    assert [name for name in sorted(names) if f"`{name}`" not in page] == []
+
+
+def test_pages_link_to_files_that_are_there() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())]
+
+    assert [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()] == []
