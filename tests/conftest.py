@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
-from tests.serving import Service, running
+from tests.serving import ROOT, Service, running
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,4 +44,27 @@ def echo(logs: Path) -> Generator[Service]:
 def typed_echo(logs: Path) -> Generator[Service]:
     """The same without FP16, which has no typed contents over gRPC."""
     with running("tests.echo", "--without=FP16", log=logs / "typed_echo.log") as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of examples/breast_cancer, trained here."""
+    folder = tmp_path_factory.mktemp("bundles") / "breast_cancer"
+    subprocess.run([sys.executable, ROOT / "examples/breast_cancer/train.py", folder], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def predictor(bundle: Path, logs: Path) -> Generator[Service]:
+    """The predictor of that bundle."""
+    with running("predictor", f"--model_dir={bundle}", log=logs / "predictor.log") as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def transformer(bundle: Path, predictor: Service, logs: Path) -> Generator[Service]:
+    """The transformer of that bundle, in front of that predictor."""
+    options = (f"--model_dir={bundle}", f"--predictor_host=127.0.0.1:{predictor.http_port}")
+    with running("transformer", *options, log=logs / "transformer.log") as service:
         yield service

@@ -12,7 +12,7 @@ from tests.contract.payload import TYPED, Payload
 from tests.contract.target import Target
 from tests.serving import Service
 
-OWN = ("echo", "typed_echo")
+OWN = ("echo", "typed_echo", "predictor", "transformer")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
