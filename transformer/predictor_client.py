@@ -7,7 +7,7 @@ import logging
 import socket
 import time
 from contextlib import suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -63,6 +63,22 @@ class Target(msgspec.Struct, frozen=True):
     refresh: float = 2.0
 
 
+class _Limit(NamedTuple):
+    """Until when, in time.monotonic(), an answer is waited for.
+
+    ours: whether that is the transformer's own timeout. A tighter deadline of the client's says nothing about the
+    predictor, and must not open the breaker for others.
+    """
+
+    deadline: float
+    ours: bool
+
+    @classmethod
+    def of(cls, context: Context, timeout: float) -> _Limit:
+        left = context.remaining()
+        return cls(time.monotonic() + min(left, timeout), timeout <= left)
+
+
 class PredictorClient:
     """Calls the predictor over V2 REST.
 
@@ -107,18 +123,18 @@ class PredictorClient:
         Raises what the predictor answered (4xx, 503, 504), NotReady where there are only predictors of other releases,
         PredictorUnavailable where none can be reached, DeadlineExceeded, and PredictionFailed for the rest.
         """
-        deadline = time.monotonic() + min(context.remaining(), self._target.timeout)
+        limit = _Limit.of(context, self._target.timeout)
         parts = self._codec.encode(request, context.trace)
         self._budget.earn()
         address = self._choose()
         try:
-            return decode(await self._attempt(address, parts, deadline))
+            return decode(await self._attempt(address, parts, limit))
         except Unreached as error:
             self._wake.set()
             if not self._budget.spend():
                 raise PredictorUnavailable("the predictor cannot be reached") from error
         try:
-            return decode(await self._attempt(self._choose(but=address), parts, deadline))
+            return decode(await self._attempt(self._choose(but=address), parts, limit))
         except Unreached as error:
             raise PredictorUnavailable("the predictor cannot be reached") from error
 
@@ -190,18 +206,19 @@ class PredictorClient:
             return NotReady("the predictor is of another release")
         return PredictorUnavailable("the predictor has not answered yet")
 
-    async def _attempt(self, address: Address, parts: list[bytes], deadline: float) -> Response:
+    async def _attempt(self, address: Address, parts: list[bytes], limit: _Limit) -> Response:
         now = time.monotonic()
         breaker = address.breaker
         breaker.enter(now)
         try:
-            async with asyncio.timeout(deadline - now):
-                response = await address.exchange(self._codec.with_timeout(parts, deadline - now))
+            async with asyncio.timeout(limit.deadline - now):
+                response = await address.exchange(self._codec.with_timeout(parts, limit.deadline - now))
         except Unreached:
             breaker.failed(now)
             raise
         except TimeoutError as error:
-            breaker.failed(now)
+            if limit.ours:
+                breaker.failed(now)
             raise DeadlineExceeded("the predictor did not answer in time") from error
         except ConnectionLost as error:
             breaker.failed(now)
