@@ -18,7 +18,14 @@ def serve(settings: Settings) -> None:
     metrics = Metrics()
     try:
         found = bundle.load(settings.model_dir, digest=settings.digest or None, allow_joblib=settings.allow_joblib)
-        server.run(load(found, settings, metrics), settings, metrics)
+        model = load(found, settings, metrics)
+        if settings.server == "kserve" or settings.model_class:
+            from tabserve import kserve_adapter
+            from transformer.kserve_model import TransformerModel
+
+            kserve_adapter.run(model, settings, metrics, TransformerModel)
+        else:
+            server.run(model, settings, metrics)
     except (bundle.BundleError, OSError, ValueError) as error:
         sys.exit(f"transformer: {error}")
 

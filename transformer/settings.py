@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from tabserve.inference.settings import Positive, ServerSettings
+
+_HOST = re.compile(
+    r"(?:http://)?(?:\[(?P<ipv6>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?/?"
+)
 
 
 class Settings(ServerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,9 +33,8 @@ def host_and_port(predictor_host: str) -> tuple[str, int]:
 
     Raises ValueError.
     """
-    name, colon, port = predictor_host.removeprefix("http://").rstrip("/").rpartition(":")
-    if not colon or port.endswith("]"):
-        name, port = f"{name}{colon}{port}", "80"
-    if not name or not port.isdigit() or not 0 < int(port) < 65536:
+    found = _HOST.fullmatch(predictor_host)
+    port = int(found["port"] or 80) if found else 0
+    if found is None or not 0 < port < 65536:
         raise ValueError(f"predictor_host: expected HOST or HOST:PORT, got {predictor_host!r}")
-    return name.strip("[]"), int(port)
+    return found["ipv6"] or found["name"], port

@@ -1,0 +1,326 @@
+"""The transformer's own logic, with a stand-in for the predictor."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import orjson
+import pytest
+
+from tabserve.bundle.loading import Bundle
+from tabserve.bundle.manifest import EngineRange, FeatureSpec, Manifest, ModelInfo, PreprocessorInfo
+from tabserve.bundle.reference import Reference
+from tabserve.inference.errors import InvalidRequest, Overloaded, RequestTooLarge
+from tabserve.inference.metrics import Metrics
+from tabserve.inference.model import Context
+from tabserve.inference.tensors import Array, InferRequest, InferResponse, RequestedOutput, Tensor
+from tabserve.schema.schema import parse
+from transformer.model import TransformerModel
+from transformer.settings import Settings
+
+BINARY = """\
+task: binary
+record:
+  - {name: amount, type: number, min: 0}
+  - {name: country, type: category, values: [DE, FR], required: false}
+  - {name: opened, type: timestamp}
+features: [amount, country, {name: hour, hour_of: opened}]
+outputs:
+  classes: [accept, fraud]
+  decision: {score: fraud, bands: [{from: 0.5, label: review}, {from: 0, label: accept}]}
+  reasons: {top: 2, texts: {amount: unusual amount}}
+"""
+REGRESSION = """\
+task: regression
+record: [{name: size, type: number}]
+features: [size]
+"""
+SPECS = (
+    FeatureSpec("amount", "number", (), "amount"),
+    FeatureSpec("country", "category", ("FR", "DE"), "country"),
+    FeatureSpec("hour", "number", (), "hour"),
+)
+RECORDS = [
+    {"amount": 5, "country": "DE", "opened": "2024-01-01T07:30:00Z"},
+    {"amount": 7.5, "opened": "2024-01-01T08:30:00Z"},
+]
+OUTPUTS = {
+    "predict": np.array([1, 0]),
+    "predict_proba": np.array([[0.25, 0.75], [0.75, 0.25]], np.float32),
+    "margin": np.array([1.0, -1.0], np.float32),
+    "contributions": np.array([[0.5, -0.25, 0.75, 0], [0.25, 0, -1, 0]], np.float32),
+    "label": np.array(["fraud", "accept"], object),
+}
+
+
+class StandIn:
+    """A predictor of fixed answers that remembers what it was asked."""
+
+    ready = True
+
+    def __init__(self, outputs: dict[str, Array]) -> None:
+        self._outputs = outputs
+        self.requests: list[InferRequest] = []
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    async def infer(self, request: InferRequest, context: Context) -> InferResponse:
+        self.requests.append(request)
+        datatypes = {"predict": "INT64", "label": "BYTES"}
+        return InferResponse(
+            tuple(Tensor(o.name, datatypes.get(o.name, "FP32"), self._outputs[o.name]) for o in request.outputs)
+        )
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """The inputs of the only request."""
+        (request,) = self.requests
+        return {tensor.name: tensor for tensor in request.inputs}
+
+    @property
+    def asked(self) -> list[str]:
+        """The outputs of the only request."""
+        (request,) = self.requests
+        return [output.name for output in request.outputs]
+
+
+class Refusing(StandIn):
+    async def infer(self, request: InferRequest, context: Context) -> InferResponse:
+        raise Overloaded("all 2 places for requests are taken")
+
+
+def bundle_of(text: str, model: ModelInfo, preprocessor: PreprocessorInfo | None = None) -> Bundle:
+    schema = parse(text, "schema.yaml")
+    manifest = Manifest(1, "fraud", "3", "2026-01-01T00:00:00Z", schema.task, {}, {}, model, preprocessor)
+    return Bundle(Path("bundle"), manifest, schema, "sha256:7", Reference({}, {}, {}, {}))
+
+
+MODEL = ModelInfo(
+    file="model.ubj",
+    format="ubj",
+    native="xgboost",
+    input="matrix",
+    datatype="FP32",
+    features=SPECS,
+    outputs=("predict", "predict_proba", "margin", "contributions"),
+    default_outputs=("predict_proba",),
+    engines=(EngineRange(0, "xgboost"),),
+    tolerance=1e-6,
+    classes=(0, 1),
+)
+REGRESSOR = msgspec.structs.replace(
+    MODEL, features=(FeatureSpec("size", "number", (), "size"),), outputs=("predict",), default_outputs=("predict",),
+    classes=(),
+)  # fmt: skip
+
+
+def served(
+    bundle: Bundle, predictor: StandIn, preprocess: Any = None, metrics: Metrics | None = None, **settings: Any
+) -> TransformerModel:
+    return TransformerModel(
+        bundle, predictor, Settings(predictor_host="localhost", **settings), metrics or Metrics(), preprocess
+    )
+
+
+def predictions(model: TransformerModel, *records: Any, context: Context | None = None) -> Any:
+    body = orjson.dumps({"instances": records})
+    return orjson.loads(asyncio.run(model.predict(body, context or Context())))["predictions"]
+
+
+def infer(model: TransformerModel, inputs: list[Tensor], *outputs: str) -> dict[str, Tensor]:
+    request = InferRequest(tuple(inputs), outputs=tuple(RequestedOutput(name) for name in outputs))
+    response = asyncio.run(model.infer(request, Context()))
+    assert len({tensor.name for tensor in response.outputs}) == len(response.outputs)
+    return {tensor.name: tensor for tensor in response.outputs}
+
+
+def texts(*values: str) -> Array:
+    return np.array([value.encode() for value in values], object)
+
+
+def columns() -> list[Tensor]:
+    return [
+        Tensor("amount", "FP64", np.array([5, 7.5])),
+        Tensor("country", "BYTES", texts("DE", "")),
+        Tensor("opened", "BYTES", texts("2024-01-01T07:30:00Z", "2024-01-01T08:30:00Z")),
+    ]
+
+
+MATRIX = np.array([[5, 1, 7], [7.5, np.nan, 8]], np.float32)
+
+
+def test_records_become_the_models_matrix_and_its_answers_decisions() -> None:
+    predictor = StandIn(OUTPUTS)
+    context = Context()
+    made = predictions(served(bundle_of(BINARY, MODEL), predictor), *RECORDS, context=context)
+    assert made == [
+        {"decision": "review", "score": 0.75, "label": "fraud", "reasons": ["hour", "unusual amount"]},
+        {"decision": "accept", "score": 0.25, "label": "accept", "reasons": ["unusual amount"]},
+    ]
+    matrix = predictor.inputs["input-0"]
+    assert matrix.datatype == "FP32"
+    np.testing.assert_array_equal(matrix.array, MATRIX)
+    assert predictor.asked == ["predict_proba", "contributions"]
+    assert context.response_headers == {"tabserve-predictor-release": "sha256:7"}
+
+
+def test_columns_of_records_become_the_same_matrix() -> None:
+    predictor = StandIn(OUTPUTS)
+    made = infer(served(bundle_of(BINARY, MODEL), predictor), columns())
+    np.testing.assert_array_equal(predictor.inputs["input-0"].array, MATRIX)
+    assert {name: (tensor.datatype, tensor.array.shape) for name, tensor in made.items()} == {
+        "predict_proba": ("FP32", (2, 2)),
+        "decision": ("BYTES", (2,)),
+        "score": ("FP64", (2,)),
+        "reasons": ("BYTES", (2, 2)),
+    }
+    assert made["reasons"].array.tolist() == [["hour", "unusual amount"], ["unusual amount", ""]]
+
+
+def test_what_metadata_declares_is_what_is_answered() -> None:
+    model = served(bundle_of(BINARY, MODEL), StandIn(OUTPUTS), model_name="mine")
+    metadata = model.metadata
+    assert (metadata.name, metadata.versions, metadata.platform) == ("mine", ("3",), "xgboost_ubj")
+    assert [spec.name for spec in metadata.inputs] == ["amount", "country", "opened"]
+    made = infer(model, columns())
+    assert {spec.name: spec.datatype for spec in metadata.outputs} == {
+        name: tensor.datatype for name, tensor in made.items()
+    }
+    optional = orjson.loads(metadata.properties["optional_outputs"])
+    assert [spec["name"] for spec in optional] == ["predict", "margin", "contributions", "label"]
+    assert {spec["name"]: spec["datatype"] for spec in optional} == {
+        name: tensor.datatype for name, tensor in infer(model, columns(), *(spec["name"] for spec in optional)).items()
+    }
+
+
+def test_plain_tensors_go_through_untouched_and_are_decided() -> None:
+    predictor = StandIn(OUTPUTS)
+    plain = Tensor("input-0", "FP64", np.arange(6.0).reshape(2, 3))
+    made = infer(served(bundle_of(BINARY, MODEL), predictor), [plain])
+    assert predictor.inputs == {"input-0": plain}
+    assert made["decision"].array.tolist() == ["review", "accept"]
+
+
+def test_the_models_feature_columns_go_through_untouched() -> None:
+    predictor = StandIn(OUTPUTS)
+    plain = [
+        Tensor("amount", "FP64", np.array([-5.0])),
+        Tensor("country", "BYTES", texts("DE")),
+        Tensor("hour", "FP64", np.array([7.0])),
+    ]
+    infer(served(bundle_of(BINARY, MODEL), predictor), plain, "predict_proba")
+    assert list(predictor.inputs.values()) == plain
+
+
+@pytest.mark.parametrize(
+    ("wanted", "asked"),
+    [
+        (["decision"], ["predict_proba"]),
+        (["score", "label"], ["label", "predict_proba"]),
+        (["reasons"], ["predict_proba", "contributions"]),
+        (["predict", "margin"], ["predict", "margin"]),
+        (["decision", "predict_proba", "decision"], ["predict_proba"]),
+    ],
+)
+def test_the_predictor_is_asked_for_what_is_needed_and_the_answer_is_what_was_wanted(
+    wanted: list[str], asked: list[str]
+) -> None:
+    predictor = StandIn(OUTPUTS)
+    made = infer(served(bundle_of(BINARY, MODEL), predictor), columns(), *wanted)
+    assert list(made) == list(dict.fromkeys(wanted))
+    assert predictor.asked == asked
+
+
+def test_an_unknown_output_names_the_nearest() -> None:
+    with pytest.raises(InvalidRequest, match=r'got "decison" \(did you mean `decision`\?\)'):
+        infer(served(bundle_of(BINARY, MODEL), StandIn(OUTPUTS)), columns(), "decison")
+
+
+def test_wrong_columns_are_named_as_record_fields() -> None:
+    model = served(bundle_of(BINARY, MODEL), StandIn(OUTPUTS))
+    with pytest.raises(InvalidRequest, match=r"unknown input `amout` \(did you mean `amount`\?\)"):
+        infer(model, [Tensor("amout", "FP64", np.array([5.0]))])
+
+
+@pytest.mark.parametrize("by", ["records", "columns"])
+def test_too_many_records_are_refused_before_the_predictor(by: str) -> None:
+    predictor = StandIn(OUTPUTS)
+    model = served(bundle_of(BINARY, MODEL), predictor, max_rows=1)
+    with pytest.raises(RequestTooLarge, match="expected at most 1 records, got 2"):
+        predictions(model, *RECORDS) if by == "records" else infer(model, columns())
+    assert predictor.requests == []
+
+
+def test_a_model_of_columns_gets_a_tensor_for_each_feature() -> None:
+    predictor = StandIn(OUTPUTS)
+    predictions(served(bundle_of(BINARY, msgspec.structs.replace(MODEL, input="columns")), predictor), *RECORDS)
+    assert {name: tensor.datatype for name, tensor in predictor.inputs.items()} == {
+        "amount": "FP64",
+        "country": "BYTES",
+        "hour": "FP64",
+    }
+    assert predictor.inputs["country"].array.tolist() == ["DE", ""]
+
+
+def test_a_preprocessor_makes_the_matrix() -> None:
+    seen: list[dict[str, Array]] = []
+
+    def preprocess(features: dict[str, Array]) -> Array:
+        seen.append(features)
+        return np.ones((len(features["amount"]), 5))
+
+    made = tuple(FeatureSpec(f"made_{i}", "number", (), "amount") for i in range(5))
+    info = PreprocessorInfo("preprocessor.onnx", "onnx", SPECS)
+    bundle = bundle_of(BINARY, msgspec.structs.replace(MODEL, features=made), info)
+    predictor = StandIn(OUTPUTS | {"contributions": np.zeros((2, 6), np.float32)})
+    predictions(served(bundle, predictor, preprocess), *RECORDS)
+    assert list(seen[0]) == ["amount", "country", "hour"]
+    assert predictor.inputs["input-0"].array.dtype == np.float32
+    assert predictor.inputs["input-0"].array.shape == (2, 5)
+
+
+@pytest.mark.parametrize("preprocess", [None, lambda features: np.ones((len(features["amount"]), 3))])
+def test_no_records_are_no_predictions(preprocess: Any) -> None:
+    predictor = StandIn({name: array[:0] for name, array in OUTPUTS.items()})
+    assert predictions(served(bundle_of(BINARY, MODEL), predictor, preprocess)) == []
+    assert predictor.inputs["input-0"].array.shape == (0, 3)
+
+
+def test_a_regression_answers_a_score() -> None:
+    predictor = StandIn({"predict": np.array([2.5], np.float32)})
+    model = served(bundle_of(REGRESSION, REGRESSOR), predictor)
+    assert predictions(model, {"size": 1}) == [{"score": 2.5}]
+    assert [spec.name for spec in model.metadata.outputs] == ["predict", "score"]
+
+
+def test_the_release_is_the_setting_or_the_bundles_digest() -> None:
+    bundle = bundle_of(BINARY, MODEL)
+    assert served(bundle, StandIn(OUTPUTS)).headers == {"tabserve-transformer-release": "sha256:7"}
+    assert served(bundle, StandIn(OUTPUTS), release="r1").headers == {"tabserve-transformer-release": "r1"}
+
+
+def test_metrics_count_decisions_and_the_predictors_answers() -> None:
+    metrics = Metrics()
+    predictions(served(bundle_of(BINARY, MODEL), StandIn(OUTPUTS), metrics=metrics), *RECORDS)
+    page = metrics.page().decode()
+    assert 'tabserve_decisions_total{decision="review"} 1.0' in page
+    assert 'tabserve_predictor_seconds_count{status="200"} 1.0' in page
+    assert "tabserve_score_count 2.0" in page
+
+
+def test_the_predictors_errors_are_the_transformers() -> None:
+    metrics = Metrics()
+    model = served(bundle_of(BINARY, MODEL), Refusing(OUTPUTS), metrics=metrics)
+    context = Context()
+    with pytest.raises(Overloaded, match="all 2 places"):
+        predictions(model, *RECORDS, context=context)
+    assert context.response_headers == {}
+    assert 'tabserve_predictor_seconds_count{status="503"} 1.0' in metrics.page().decode()
