@@ -128,7 +128,16 @@ def _classes(model: Any, schema: Schema) -> tuple[int, ...]:
 
 def _class_count(trained: Any, objective: str) -> int:
     """0 for a regression. Raises BundleError where a regression has several values."""
-    groups = int(trained.inplace_predict(np.zeros((1, trained.num_features()), np.float32), strict_shape=True).shape[1])
+    import xgboost
+
+    # Not inplace_predict, which gblinear lacks.
+    matrix = xgboost.DMatrix(
+        np.zeros((1, trained.num_features()), np.float32),
+        feature_names=trained.feature_names,
+        feature_types=trained.feature_types,
+        enable_categorical=True,
+    )
+    groups = int(trained.predict(matrix, output_margin=True, strict_shape=True).shape[1])
     if objective.startswith("multi:"):
         return groups
     if groups > 1:

@@ -20,9 +20,9 @@ _FORESTS = estimators.TREES - estimators.DOUBLE_TREES
 
 # Operators that compute every row by itself; ONNX Runtime's matrix products are not among them.
 _ELEMENTWISE = frozenset({
-    "Add", "ArgMax", "ArrayFeatureExtractor", "Cast", "Concat", "Div", "Exp", "Identity", "Imputer", "LabelEncoder",
-    "Mul", "Normalizer", "OneHotEncoder", "Reshape", "Scaler", "Sigmoid", "Softmax", "Sub", "TreeEnsembleClassifier",
-    "TreeEnsembleRegressor",
+    "Add", "ArgMax", "ArrayFeatureExtractor", "Cast", "Concat", "Div", "Exp", "Identity", "Imputer", "IsNaN",
+    "LabelEncoder", "Mul", "Normalizer", "OneHotEncoder", "Reshape", "Scaler", "Sigmoid", "Softmax", "Sub",
+    "TreeEnsembleClassifier", "TreeEnsembleRegressor", "Where",
 })  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def convert_model(model: Any, native_file: Path, info: ModelInfo, target: Path) 
         graph = _booster(native_file, info)
     else:
         graph = _estimator(model, info.features, info.frame, zipmap=bool(info.classes))
-    names = ("predict", "predict_proba") if info.classes else ("predict",)
+    names = ("predict", *(["predict_proba"] if "predict_proba" in info.outputs else []))
     _rename_outputs(graph, names)
     target.write_bytes(graph.SerializeToString())
     return {node.op_type for node in graph.graph.node} <= _ELEMENTWISE
@@ -84,20 +84,43 @@ def _estimator(model: Any, specs: Sequence[FeatureSpec], frame: str, *, zipmap: 
     if names & estimators.DOUBLE_TREES:
         raise NotConvertedError("its trees compare in double precision, those of ONNX do not")
     with _converting("skl2onnx"):
-        from skl2onnx import to_onnx
+        from skl2onnx import convert_sklearn
+        from sklearn.impute import SimpleImputer
 
-        model = _with_float_trees(model) if names & _FORESTS and hasattr(model, "steps") else model
-        options = {id(model): {"zipmap": False}} if zipmap else None
-        return to_onnx(model, initial_types=_inputs(model, specs, frame), options=options, target_opset=OPSET)
+        model = _with_cast(model) if len(getattr(model, "steps", ())) > 1 and hasattr(model, "predict") else model
+        return convert_sklearn(
+            model,
+            initial_types=_inputs(model, specs, frame),
+            options={id(model): {"zipmap": False}} if zipmap else None,
+            target_opset=OPSET,
+            custom_conversion_functions={SimpleImputer: _impute},
+        )
 
 
-def _with_float_trees(pipeline: Any) -> Any:
-    """The pipeline with what scikit-learn's trees do first written out: they look at single precision."""
+def _with_cast(pipeline: Any) -> Any:
+    """The pipeline with the precision its last step computes in written out.
+
+    scikit-learn's trees look at single precision; the rest is double, which ONNX's one-hot encoding is not.
+    """
     import numpy as np
     from skl2onnx.sklapi import CastTransformer
     from sklearn.pipeline import Pipeline
 
-    return Pipeline([*pipeline.steps[:-1], ("cast", CastTransformer(dtype=np.float32)), pipeline.steps[-1]])
+    *before, last = pipeline.steps
+    dtype = np.float32 if type(last[1]).__name__ in _FORESTS else np.float64
+    return Pipeline([*before, ("cast", CastTransformer(dtype=dtype)), last])
+
+
+def _impute(scope: Any, operator: Any, container: Any) -> None:
+    """SimpleImputer for missing numbers in double precision, which ONNX Runtime's own Imputer lacks."""
+    from skl2onnx.algebra.onnx_ops import OnnxIdentity, OnnxIsNaN, OnnxWhere
+
+    imputer, (source, *others) = operator.raw_operator, operator.inputs
+    statistics = imputer.statistics_
+    if others or imputer.add_indicator or statistics.dtype.kind != "f" or (statistics != statistics).any():
+        raise NotImplementedError("SimpleImputer of several inputs, text, or with an indicator")
+    filled = OnnxWhere(OnnxIsNaN(source, op_version=13), statistics[None, :], source, op_version=13)
+    OnnxIdentity(filled, op_version=13, output_names=operator.outputs[:1]).add_to(scope, container)
 
 
 def _inputs(model: Any, specs: Sequence[FeatureSpec], frame: str) -> list[tuple[str, Any]]:

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from tabserve.bundle.manifest import FeatureSpec, ModelInfo
 
 # What skops does not know to be safe, and this module makes safe by looking at it before it is used.
-SAFE_TYPES = trees.TYPES
+# A dtype is read from an empty array, without unpickling; an optimizer holds arrays, and is not used to predict.
+SAFE_TYPES = (
+    "numpy.dtype",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    *trees.TYPES,
+)
 _AGAIN = "Save the bundle again."
 
 
