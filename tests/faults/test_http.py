@@ -1,0 +1,207 @@
+"""HTTP that is malformed or meant for something else (fault catalogue 16 to 21): a 4xx, and the server lives on."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults import wire
+from tests.faults.conftest import Subject
+
+JSON = "Content-Type: application/json"
+
+
+@pytest.fixture
+def infer(subject: Subject) -> str:
+    """The path of inference."""
+    return f"{subject.target.path}/infer"
+
+
+def body(subject: Subject) -> bytes:
+    """A valid JSON request."""
+    import json
+
+    return json.dumps(subject.payload.rows(1).json()).encode()
+
+
+def chunked(*chunks: bytes) -> bytes:
+    """A body in chunks, with the last one."""
+    return b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
+
+
+def test_a_chunked_body_is_read(subject: Subject, infer: str) -> None:
+    content = body(subject)
+    request = wire.post(infer, JSON, "Transfer-Encoding: chunked", body=chunked(content[:9], content[9:]))
+    assert wire.ask(subject.service.http_port, request) == [200]
+
+
+SMUGGLED = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+FRAMING = {
+    "length and chunks": (["Content-Length: 4", "Transfer-Encoding: chunked"], chunked(b"{}") + SMUGGLED),
+    "chunks and length": (["Transfer-Encoding: chunked", "Content-Length: 4"], chunked(b"{}") + SMUGGLED),
+    "two lengths": (["Content-Length: 2", "Content-Length: 3"], b"{}" + SMUGGLED),
+    "a length of words": (["Content-Length: two"], b"{}" + SMUGGLED),
+    "a negative length": (["Content-Length: -2"], b"{}" + SMUGGLED),
+    "a length with a sign": (["Content-Length: +2"], b"{}" + SMUGGLED),
+    "a length over 64 bits": (["Content-Length: 99999999999999999999999"], b"{}"),
+    "a chunk of a wrong size": (["Transfer-Encoding: chunked"], b"2\r\n{}xx\r\n0\r\n\r\n" + SMUGGLED),
+    "a chunk size of words": (["Transfer-Encoding: chunked"], b"zz\r\n{}\r\n0\r\n\r\n" + SMUGGLED),
+    "a chunk size over 64 bits": (["Transfer-Encoding: chunked"], b"fffffffffffffffff\r\n{}\r\n0\r\n\r\n"),
+    "an unknown transfer": (["Transfer-Encoding: xchunked"], b"{}" + SMUGGLED),
+    "a header folded": (["X-A: 1", " folded: 2", "Content-Length: 2"], b"{}"),
+    "a space before the colon": (["Content-Length : 2"], b"{}" + SMUGGLED),
+    "a header without a name": ([": x", "Content-Length: 2"], b"{}"),
+    "a header with a null": (["X-A: \x00", "Content-Length: 2"], b"{}"),
+}
+
+
+@pytest.mark.parametrize("case", FRAMING)
+def test_doubtful_framing_is_refused_and_closed(subject: Subject, infer: str, case: str) -> None:
+    headers, content = FRAMING[case]
+    received = wire.exchange(subject.service.http_port, wire.post(infer, JSON, *headers, body=content))
+    assert wire.statuses(received) in ([400], [413])
+    assert b'{"error":' in received
+    subject.assert_serves()
+
+
+NO_HTTP = {
+    "words": b"hello\r\n\r\n",
+    "bytes": bytes(range(256)) * 4,
+    "tls": bytes.fromhex("16030100c8010000c40303") + b"\x00" * 189,
+    "http/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "an unknown version": b"GET / HTTP/9.9\r\nHost: a\r\n\r\n",
+    "no target": b"GET  HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a target with a null": b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "an unknown method": b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("case", NO_HTTP)
+def test_what_is_no_http_is_refused(subject: Subject, case: str) -> None:
+    assert wire.ask(subject.service.http_port, NO_HTTP[case])[0] in (400, 404, 405)
+    subject.assert_serves()
+
+
+HOSTS = ["", "/", "a b", "localhost/v2", "x@y", "[", "\xff", "a" * 5000, "localhost:99999"]
+
+
+@pytest.mark.parametrize("host", HOSTS, ids=ascii)
+def test_no_host_header_reaches_another_path(subject: Subject, host: str) -> None:
+    port = subject.service.http_port
+    repository = f"POST /v2/repository/index HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\n\r\n{{}}"
+    assert wire.ask(port, repository.encode("latin-1"))[0] in (400, 404)
+    live = f"GET /v2/health/live HTTP/1.1\r\nHost: {host}\r\n\r\n"
+    assert wire.ask(port, live.encode("latin-1"))[0] in (200, 400)
+
+
+def test_two_requests_in_one_packet_have_two_answers(subject: Subject, infer: str) -> None:
+    content = body(subject)
+    request = wire.post(infer, JSON, f"Content-Length: {len(content)}", body=content)
+    assert wire.ask(subject.service.http_port, request + SMUGGLED + request, 3) == [200, 200, 200]
+
+
+def test_headers_over_the_limit_are_431(subject: Subject, infer: str) -> None:
+    request = wire.post(infer, f"X-A: {'a' * 2**16}", "Content-Length: 2", body=b"{}")
+    received = wire.exchange(subject.service.http_port, request)
+    assert wire.statuses(received) == [431]
+    assert b'{"error":' in received
+
+
+ENDLESS = {
+    "a header": b"GET / HTTP/1.1\r\nX-A: " + b"a" * 2**18,
+    "headers": b"GET / HTTP/1.1\r\n" + b"X-A: b\r\n" * 2**15,
+    "a target": b"GET /" + b"a" * 2**18,
+    "a name": b"GET / HTTP/1.1\r\n" + b"a" * 2**18,
+}
+
+
+@pytest.mark.parametrize("case", ENDLESS)
+def test_headers_that_never_end_are_431(subject: Subject, case: str) -> None:
+    assert wire.statuses(wire.exchange(subject.service.http_port, ENDLESS[case])) == [431]
+    subject.assert_serves()
+
+
+def test_a_thousand_headers_are_read(subject: Subject, infer: str) -> None:
+    content = body(subject)
+    headers = [f"X-{index}: 1" for index in range(1000)]
+    request = wire.post(infer, JSON, *headers, f"Content-Length: {len(content)}", body=content)
+    assert wire.ask(subject.service.http_port, request) == [200]
+
+
+NAMES = ["../x", "..%2f..%2fetc%2fpasswd", "%2e%2e", "%00", "%20", "", "a%2fb", "%ff", "x" * 3000, "%F0%9F%A6%8A"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_odd_model_names_are_unknown(subject: Subject, name: str, method: str) -> None:
+    for path in (f"/v2/models/{name}", f"/v2/models/{name}/infer", f"/v1/models/{name}:predict"):
+        subject.target.http(method, path, b"{}").assert_error(400, 405)
+    version = f"{subject.target.path}/versions/{name}"
+    for path in (version, f"{version}/infer", f"{version}/ready"):
+        subject.target.http(method, path, b"{}").assert_error(400, 405)
+
+
+REPOSITORY = ["index", "models/m/load", "models/m/unload", f"models/{'..%2f' * 8}etc/load"]
+
+
+@pytest.mark.parametrize("path", REPOSITORY)
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
+def test_there_is_no_repository(subject: Subject, path: str, method: str) -> None:
+    subject.target.http(method, f"/v2/repository/{path}", b"{}").assert_error(404, 404)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+def test_other_methods_of_inference_are_405(subject: Subject, infer: str, method: str) -> None:
+    for path in (infer, f"/v1/models/{subject.target.model}:predict"):
+        answer = subject.target.http(method, path)
+        answer.assert_error(405, 405)
+        assert answer.headers["Allow"] == "POST"
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/health/live", "/v2/health/ready", "/metrics"])
+def test_pages_have_head_and_no_post(subject: Subject, path: str) -> None:
+    answer = subject.target.http("HEAD", path)
+    assert (answer.status, answer.body) == (200, b"")
+    refused = subject.target.http("POST", path, b"{}")
+    refused.assert_error(405, 405)
+    assert refused.headers["Allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/v2/nothing", "/V2", "/v2//health/live", "/docs", "/openapi.json", "/%2e%2e/v2"]
+)
+def test_unknown_paths_are_404(subject: Subject, path: str) -> None:
+    subject.target.http("GET", path).assert_error(404, 404)
+
+
+READ_AS_JSON = [
+    None,
+    "application/json",
+    "application/json; charset=utf-8",
+    "Application/JSON",
+    "application/cloudevents+json",
+    "application/x-www-form-urlencoded",
+    "application/octet-stream",
+]
+
+
+@pytest.mark.parametrize("content_type", READ_AS_JSON)
+def test_what_can_only_be_json_is_read_as_json(subject: Subject, infer: str, content_type: str | None) -> None:
+    headers = {"Content-Type": content_type} if content_type else {}
+    assert subject.target.http("POST", infer, body(subject), headers).status == 200
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "multipart/form-data; boundary=x", "", "x"])
+def test_other_content_types_are_415(subject: Subject, infer: str, content_type: str) -> None:
+    subject.target.http("POST", infer, body(subject), {"Content-Type": content_type}).assert_error(415, 415)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "identity, gzip", "x"])
+def test_encoded_bodies_are_415(subject: Subject, infer: str, encoding: str) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+    subject.target.http("POST", infer, body(subject), headers).assert_error(415, 415)
+
+
+@pytest.mark.parametrize("encoding", ["identity", "Identity"])
+def test_identity_is_no_encoding(subject: Subject, infer: str, encoding: str) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+    assert subject.target.http("POST", infer, body(subject), headers).status == 200
