@@ -2,7 +2,7 @@
 
 from tabserve.engines.engine import Array, Engine, Features, concatenate, rows, take
 from tabserve.engines.preprocessor import load_preprocessor
-from tabserve.engines.selection import EngineSet, load, load_native
+from tabserve.engines.selection import EngineSet, load, load_native, open_engine
 
 __all__ = [
     "Array",
