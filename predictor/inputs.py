@@ -14,6 +14,8 @@ from tabserve.schema.features import matrix
 
 MATRIX = "input-0"
 """The name of the matrix input, as in KServe's own examples."""
+WHOLE_LIMIT = 2**53
+"""Whole numbers up to here are exact in FP64."""
 
 
 class Inputs:
@@ -74,6 +76,9 @@ class Inputs:
         return columns
 
     def _check_names(self, names: Sequence[str]) -> None:
+        if MATRIX in names:
+            other = next((name for name in names if name != MATRIX), MATRIX)
+            raise InvalidRequest(f"inputs: expected `{MATRIX}` alone, got {quoted(other)} as well")
         unknown = [name for name in names if name not in self._specs]
         missing = [name for name in self._specs if name not in names]
         if unknown or missing or len(names) > len(self._specs):
@@ -91,7 +96,12 @@ class Inputs:
 
 
 def _numbers(name: str, array: Array, dtype: np.dtype[np.float64]) -> Array:
-    """The array as the model's floating point type; NaN is a missing value, infinities are refused."""
+    """The array as the model's floating point type; NaN is a missing value.
+
+    Infinities and whole numbers that no FP64 holds are refused.
+    """
+    if array.dtype.kind in "iu" and ((array > WHOLE_LIMIT) | (array < -WHOLE_LIMIT)).any():
+        raise InvalidRequest(f"input `{name}`: expected whole numbers up to 2^53, got a larger one")
     if array.dtype != dtype:
         with np.errstate(over="ignore"):  # an overflow becomes an infinity, which is refused below
             array = array.astype(dtype)

@@ -12,12 +12,11 @@ from tabserve.inference.http import error_body
 SWEEP_SECONDS = 1.0
 
 
-class _HeadersTooLarge(ValueError):
-    pass
+_END_OF_HEADERS = b"\r\n\r\n"
 
 
 class Connection(HttpToolsProtocol):
-    """Ends a connection whose request is malformed (400), too long in its headers (431), or too slow in coming."""
+    """Ends a connection whose request is malformed (400), has too long headers (431) or is too slow (408)."""
 
     max_header_bytes = 64 * 2**10
 
@@ -25,9 +24,10 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.reading_since: float | None = self.loop.time()
         self.task: asyncio.Task[None] | None = None
+        self._in_headers = True  # what comes next is of the headers
+        self._begun = False  # and some of them has come
         self._header_bytes = 0
-        self._unfinished = 0
-        self._in_headers = True
+        self._tail = b""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone away: what answers it is cancelled."""
@@ -35,55 +35,44 @@ class Connection(HttpToolsProtocol):
         if self.task is not None:
             self.task.cancel()
 
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, unless the headers in it are too long; the parser would keep them all."""
+        if self._in_headers and self._too_long(data):
+            self._refuse(431, f"expected at most {self.max_header_bytes} bytes of headers")
+            return
+        super().data_received(data)
+        if self._in_headers and self._begun:
+            last = data.rfind(_END_OF_HEADERS)
+            self._header_bytes += len(data) if last < 0 else len(data) - last - len(_END_OF_HEADERS)
+            self._tail = data[-3:]
+
+    def _too_long(self, data: bytes) -> bool:
+        end = (self._tail + data).find(_END_OF_HEADERS)
+        return self._header_bytes + (len(data) if end < 0 else end) > self.max_header_bytes
+
     def on_message_begin(self) -> None:
         """A request begins; the application finds this connection in its scope and sets `task` while it works."""
         super().on_message_begin()
+        self._begun = True
         self.reading_since = self.loop.time()
-        self._header_bytes = 0
-        self._in_headers = True
         self.scope["tabserve.connection"] = self  # type: ignore[typeddict-unknown-key]
-
-    def data_received(self, data: bytes) -> None:
-        """Parse what came; a header that never ends is counted here, before the parser hands it out."""
-        super().data_received(data)
-        if self._in_headers and not self.transport.is_closing():
-            self._unfinished += len(data)
-            if self._unfinished > self.max_header_bytes:
-                self._header_bytes = self._unfinished
-                self.send_400_response("")
-
-    def on_url(self, url: bytes) -> None:
-        """A part of the request's target."""
-        self._count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
-        self._count(len(name) + len(value))
-        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The headers are read; the application starts."""
-        self._in_headers = False
-        self._unfinished = 0
+        self._in_headers = self._begun = False
+        self._header_bytes = 0
+        self._tail = b""
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """The request is read."""
+        """The request is read; what comes next is another one's headers."""
         self.reading_since = None
+        self._in_headers = True
         super().on_message_complete()
 
-    def _count(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > self.max_header_bytes:
-            raise _HeadersTooLarge
-
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP request of ours, and close."""
-        if self._header_bytes > self.max_header_bytes:
-            self._refuse(431, f"expected at most {self.max_header_bytes} bytes of headers")
-        else:
-            self._refuse(400, "expected an HTTP/1.1 request")
+        """Answer what is no HTTP request, and close."""
+        self._refuse(400, "this is no HTTP request that can be read")
 
     def time_out(self, before: float) -> None:
         """Answer 408 and close if the request under way began before that loop time."""

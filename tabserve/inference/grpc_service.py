@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tabserve import __version__
@@ -145,12 +146,23 @@ def _handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
     return grpc.method_handlers_generic_handler(
         SERVICE,
         {
-            name: grpc.unary_unary_rpc_method_handler(
-                method, request_deserializer=request.FromString, response_serializer=_serialize
-            )
+            name: grpc.unary_unary_rpc_method_handler(_parsing(method, request), response_serializer=_serialize)
             for name, (method, request) in methods.items()
         },
     )
+
+
+def _parsing(method: Method, request: Any) -> Method:
+    """The method on message bytes; grpc's own deserialising answers malformed ones with UNKNOWN."""
+
+    async def parse(data: bytes, context: grpc.aio.ServicerContext) -> Any:
+        try:
+            message = request.FromString(data)
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the message is no {request.DESCRIPTOR.name}")
+        return await method(message, context)
+
+    return parse
 
 
 def _serialize(message: Any) -> bytes:

@@ -193,7 +193,7 @@ def _context(headers: Headers) -> Context:
 
 async def _read(receive: Receive, headers: Headers, limit: int) -> bytes:
     """The whole body; raises before it reads more than `limit` bytes, and where the media type is none of ours."""
-    if headers.get(b"content-encoding", b"identity") != b"identity":
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise UnsupportedMediaType("content-encoding: expected none (identity)")
     media_type = headers.get(b"content-type")
     if media_type is not None and media_type != b"application/json" and not _READABLE.fullmatch(media_type):

@@ -69,7 +69,7 @@ def test_requests_of_one_turn_share_one_call_and_get_their_own_rows(batcher: Bat
     async def main() -> None:
         engine = Doubling()
         answers = await asyncio.gather(ask(batcher, engine, 1), ask(batcher, engine, 2, 3), ask(batcher, engine, 4))
-        assert answers == [[2], [4, 6], [8]]
+        assert list(answers) == [[2], [4, 6], [8]]
         assert engine.calls == [4]
 
     asyncio.run(main())
@@ -112,7 +112,7 @@ def test_requests_for_different_engines_are_kept_apart_and_in_order(batcher: Bat
     async def main() -> None:
         one, other = Doubling(), Doubling()
         answers = await asyncio.gather(ask(batcher, one, 1), ask(batcher, other, 2), ask(batcher, one, 3))
-        assert answers == [[2], [4], [6]]
+        assert list(answers) == [[2], [4], [6]]
         assert (one.calls, other.calls) == ([2], [1])
 
     asyncio.run(main())

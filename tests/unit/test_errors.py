@@ -63,7 +63,7 @@ def test_status_and_message_over_grpc(failing: Service, error: type[InferenceErr
     raised = call(failing, error.__name__)
 
     assert (raised.code().name, raised.details()) == (error.grpc_status, f"told as {error.__name__}")
-    trailing = {key: value for key, value in raised.trailing_metadata() or ()}
+    trailing = dict(raised.trailing_metadata() or ())
     assert trailing.get("retry-after") == (None if error.retry_after is None else str(error.retry_after))
 
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tabserve.schema.places import MalformedError, Places
-from tabserve.schema.schema import Band, Derived, SchemaError, load, parse
+from tabserve.schema.schema import (
+    Band,
+    Decision,
+    Derived,
+    Field,
+    Outputs,
+    Reasons,
+    Schema,
+    SchemaError,
+    load,
+    parse,
+)
+from tests.serving import ROOT
 
 TEXT = """\
 task: binary
@@ -142,6 +156,21 @@ def test_a_regression_scores_its_prediction() -> None:
 )
 def test_what_is_no_schema_is_a_schema_error(text: str) -> None:
     assert error_of(text).startswith("schema.yaml:1:") or error_of(text).startswith("schema.yaml:2:")
+
+
+STRUCTS = (Schema, Field, Derived, Outputs, Decision, Band, Reasons)
+
+
+@pytest.mark.parametrize("struct", STRUCTS, ids=lambda struct: struct.__name__)
+def test_every_key_is_documented(struct: type[msgspec.Struct]) -> None:
+    page = (ROOT / "docs" / "schema.md").read_text()
+    rows = "\n".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
+    assert [key for key in struct.__struct_encode_fields__ if f"`{key}`" not in rows] == []
+
+
+def test_the_documented_schema_is_read() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "schema.md").read_text(), re.DOTALL)
+    assert parse(text, "schema.md").feature_names == ("amount", "country", "account_age_days", "income")
 
 
 @given(st.text())

@@ -1,0 +1,64 @@
+"""The limit on headers, however the bytes are cut."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from tests.serving import Service
+
+LIMIT = 64 * 2**10
+
+
+def head(padding: int, body: int = 0) -> bytes:
+    return b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\nX-A: %b\r\nContent-Length: %d\r\n\r\n" % (b"a" * padding, body)
+
+
+def statuses(service: Service, *parts: bytes) -> list[bytes]:
+    """Status of each answer; every part is sent once the one before has been acknowledged by the kernel."""
+    with socket.create_connection(("127.0.0.1", service.http_port), timeout=30) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in parts:
+            connection.sendall(part)
+        connection.shutdown(socket.SHUT_WR)
+        received = b"".join(iter(lambda: connection.recv(2**16), b""))
+    return [part[:3] for part in received.split(b"HTTP/1.1 ")[1:]]
+
+
+def asked(service: Service, count: int, *parts: bytes) -> list[bytes]:
+    """The same for a client that waits for `count` answers before it ends."""
+    received = b""
+    with socket.create_connection(("127.0.0.1", service.http_port), timeout=30) as connection:
+        for part in parts:
+            connection.sendall(part)
+        while received.count(b'{"live":true}') < count and (data := connection.recv(2**16)):
+            received += data
+    return [part[:3] for part in received.split(b"HTTP/1.1 ")[1:]]
+
+
+def test_headers_at_the_limit_are_read(echo: Service) -> None:
+    assert asked(echo, 1, head(LIMIT - 200)) == [b"200"]
+
+
+def test_headers_over_the_limit_are_refused(echo: Service) -> None:
+    assert statuses(echo, head(LIMIT)) == [b"431"]
+
+
+def test_a_large_body_is_not_taken_for_headers_of_the_next_request(echo: Service) -> None:
+    request = head(10, 2 * LIMIT) + b"b" * 2 * LIMIT
+
+    assert asked(echo, 3, request, request, request) == [b"200"] * 3
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4, 5])
+def test_the_end_of_headers_is_found_across_pieces(echo: Service, cut: int) -> None:
+    request = head(LIMIT // 2, 2 * LIMIT)
+
+    assert asked(echo, 1, request[:-cut], request[-cut:] + b"b" * 2 * LIMIT) == [b"200"]
+
+
+def test_pipelined_requests_are_each_held_to_the_limit(echo: Service) -> None:
+    many = head(LIMIT // 4) * 8
+
+    assert asked(echo, 8, many[:-7], many[-7:]) == [b"200"] * 8
