@@ -27,4 +27,10 @@ class Instruments:
             for decision, count in Tally(made["decision"].tolist()).items():
                 self._decisions.add(decision, count=count)
         if "score" in made:
-            self._score.observe_all(made["score"])
+            self._scored(made["score"])
+
+    def _scored(self, scores: Array) -> None:
+        if len(scores) == 1:
+            self._score.observe(scores.item())
+        else:
+            self._score.observe_all(scores)

@@ -101,8 +101,9 @@ class PredictorClient:
 
     @property
     def ready(self) -> bool:
-        """Whether a predictor of the own release answered lately."""
-        return time.monotonic() - self._heard_own < READY_SECONDS
+        """Whether a predictor of the own release answered lately, and none has said otherwise since."""
+        lately = time.monotonic() - self._heard_own < READY_SECONDS
+        return lately and any(address.own for address in self._addresses.values())
 
     async def start(self) -> None:
         """Begin the rounds."""
