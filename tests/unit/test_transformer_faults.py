@@ -1,0 +1,239 @@
+"""The predictor's client against predictors that are gone, slow, broken off or closed."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+
+import pytest
+
+from tabserve.inference.errors import (
+    DeadlineExceeded,
+    PredictorUnavailable,
+)
+from tabserve.inference.model import Context
+from tests.serving import free_port
+from tests.unit.fake_predictor import (
+    OWN,
+    REQUEST,
+    Call,
+    FakePredictor,
+    client_of,
+    closing,
+    fails,
+    predicted,
+    predictors,
+    run,
+    silent,
+    two_addresses,
+    well,
+)
+from transformer import breaker
+from transformer.predictor_client import PredictorClient, Target
+
+
+def test_an_address_that_went_away_costs_no_request() -> None:
+    async def test() -> None:
+        first = FakePredictor()
+        second = FakePredictor("127.0.0.2", first.port)
+        async with predictors(first, second), client_of(first.port) as client:
+            await two_addresses(client, first.port)
+            await first.stop()
+            for _ in range(20):
+                await client.infer(REQUEST, Context())
+        assert len(second.calls) == 20
+
+    run(test())
+
+
+def test_an_address_with_a_request_under_way_is_passed_over() -> None:
+    async def test() -> None:
+        begun = asyncio.Event()
+
+        async def never(call: Call) -> None:
+            begun.set()
+            await call.reader.read()
+
+        first = FakePredictor(reply=never)
+        second = FakePredictor("127.0.0.2", first.port, reply=never)
+        async with predictors(first, second), client_of(first.port) as client:
+            await two_addresses(client, first.port)
+            waiting = asyncio.create_task(client.infer(REQUEST, Context()))
+            await begun.wait()
+            (free,) = (server for server in (first, second) if not server.calls)
+            free.reply = well
+            for _ in range(10):
+                await client.infer(REQUEST, Context())
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        assert sorted([len(first.calls), len(second.calls)]) == [1, 10]
+
+    run(test())
+
+
+def test_nobody_there_is_unavailable_at_once() -> None:
+    async def test() -> None:
+        async with client_of(free_port()) as client:
+            assert not client.ready
+            caught = await fails(client, PredictorUnavailable)
+            assert (caught.http_status, caught.retry_after) == (503, 1)
+
+    run(test())
+
+
+def test_a_name_that_is_not_found_is_unavailable() -> None:
+    async def test() -> None:
+        async with client_of(80, host="predictor.invalid") as client:
+            await fails(client, PredictorUnavailable)
+
+    run(test())
+
+
+def test_a_predictor_that_stops_is_unavailable_and_recovers() -> None:
+    async def test() -> None:
+        server = FakePredictor()
+        async with predictors(server), client_of(server.port) as client:
+            await client.infer(REQUEST, Context())
+            await server.stop()
+            await fails(client, PredictorUnavailable)
+            await server.start()
+            await client.infer(REQUEST, Context())
+
+    run(test())
+
+
+def test_the_rounds_find_a_predictor_that_comes_later() -> None:
+    async def test() -> None:
+        server = FakePredictor()
+        client = PredictorClient(Target("127.0.0.1", server.port, "fraud", OWN, refresh=0.01))
+        await client.start()
+        async with predictors(server):
+            while not client.ready:
+                await asyncio.sleep(0.01)
+            await client.infer(REQUEST, Context())
+            await client.stop()
+
+    run(test())
+
+
+def test_a_kept_connection_that_was_closed_is_replaced() -> None:
+    async def once(call: Call) -> bytes | None:
+        return predicted() if call.number < 2 else None
+
+    async def test() -> None:
+        server = FakePredictor(reply=once)
+        async with predictors(server), client_of(server.port) as client:
+            for _ in range(6):
+                await client.infer(REQUEST, Context())
+        # Each connection answers twice (the first a probe and a request), and the next request on it is sent again.
+        assert server.connections == 4
+
+    run(test())
+
+
+def test_a_request_that_may_have_been_started_is_not_sent_again() -> None:
+    async def partly(call: Call) -> None:
+        call.writer.write(predicted()[:40])
+        await call.writer.drain()
+
+    async def test() -> None:
+        server = FakePredictor()
+        async with predictors(server), client_of(server.port) as client:
+            server.reply = partly
+            caught = await fails(client, PredictorUnavailable)
+            assert caught.message == "the connection to the predictor was lost"
+            assert len(server.calls) == 1
+            server.reply = closing
+            server.calls.clear()
+            await fails(client, PredictorUnavailable)
+        assert len(server.calls) == 1  # on a fresh connection, so that it was not idle when it was closed
+
+    run(test())
+
+
+def test_retries_end_with_the_budget() -> None:
+    budget = breaker.RetryBudget()
+    reserve = sum(budget.spend() for _ in range(100))
+    assert reserve == breaker.RETRY_RESERVE
+    granted = 0
+    for _ in range(1000):
+        budget.earn()
+        granted += budget.spend()
+    assert granted == pytest.approx(1000 * breaker.RETRY_SHARE, abs=1)
+
+
+def test_a_predictor_that_stalls_is_a_deadline_and_opens_the_breaker() -> None:
+    async def test() -> None:
+        server = FakePredictor(reply=silent)
+        async with predictors(server), client_of(server.port, timeout=0.05) as client:
+            for _ in range(breaker.FAILURES_TO_OPEN):
+                caught = await fails(client, DeadlineExceeded)
+                assert caught.message == "the predictor did not answer in time"
+            await fails(client, PredictorUnavailable)
+            assert len(server.calls) == breaker.FAILURES_TO_OPEN
+            await client.look()
+            await fails(client, PredictorUnavailable)  # that it says it is ready does not close the breaker
+
+    run(test())
+
+
+def test_an_open_breaker_lets_one_request_try_and_closes_on_success() -> None:
+    state = breaker.Breaker()
+    for _ in range(breaker.FAILURES_TO_OPEN):
+        assert state.allows(now=0.0)
+        state.enter(now=0.0)
+        state.failed(now=0.0)
+    assert not state.allows(now=breaker.OPEN_SECONDS / 2)
+    later = breaker.OPEN_SECONDS
+    assert state.allows(later)
+    state.enter(later)
+    assert not state.allows(later)
+    state.succeeded()
+    assert state.allows(later)
+
+
+def test_a_deadline_of_the_client_does_not_count_against_the_predictor() -> None:
+    async def test() -> None:
+        server = FakePredictor(reply=silent)
+        async with predictors(server), client_of(server.port) as client:
+            for _ in range(2 * breaker.FAILURES_TO_OPEN):
+                await fails(client, DeadlineExceeded, Context(deadline=time.monotonic() + 0.02))
+        assert len(server.calls) == 2 * breaker.FAILURES_TO_OPEN
+
+    run(test())
+
+
+def test_a_deadline_that_passed_sends_nothing() -> None:
+    async def test() -> None:
+        server = FakePredictor()
+        async with predictors(server), client_of(server.port) as client:
+            await fails(client, DeadlineExceeded, Context(deadline=-math.inf))
+        assert server.calls == []
+
+    run(test())
+
+
+def test_cancelling_a_request_closes_its_connection() -> None:
+    async def test() -> None:
+        begun, closed = asyncio.Event(), asyncio.Event()
+
+        async def until_closed(call: Call) -> None:
+            begun.set()
+            assert await call.reader.read() == b""
+            closed.set()
+
+        server = FakePredictor(reply=until_closed)
+        async with predictors(server), client_of(server.port) as client:
+            task = asyncio.create_task(client.infer(REQUEST, Context()))
+            await begun.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await closed.wait()
+            server.reply = well
+            await client.infer(REQUEST, Context())
+            assert server.connections == 2
+
+    run(test())
