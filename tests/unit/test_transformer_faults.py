@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import time
+from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tabserve.inference.errors import (
     DeadlineExceeded,
+    InferenceError,
     PredictorUnavailable,
 )
 from tabserve.inference.model import Context
@@ -30,7 +35,9 @@ from tests.unit.fake_predictor import (
     well,
 )
 from transformer import breaker
+from transformer.connection import Response
 from transformer.predictor_client import PredictorClient, Target
+from transformer.predictor_codec import decode
 
 
 def test_an_address_that_went_away_costs_no_request() -> None:
@@ -237,3 +244,23 @@ def test_cancelling_a_request_closes_its_connection() -> None:
             assert server.connections == 2
 
     run(test())
+
+
+@given(st.binary(max_size=200), st.none() | st.integers(-5, 300), st.sampled_from([200, 200, 200, 400, 503, 599, 204]))
+def test_whatever_the_predictor_answers_is_an_answer_or_an_error(body: bytes, size: int | None, status: int) -> None:
+    headers = {} if size is None else {b"inference-header-content-length": b"%d" % size, b"retry-after": body[:3]}
+    with suppress(InferenceError):
+        decode(Response(status, headers, body))
+
+
+SHAPES = st.lists(st.integers(-2, 2) | st.integers(), max_size=4)
+
+
+@given(SHAPES, st.sampled_from(["FP32", "BYTES", "BOOL", "X"]), st.integers(-5, 20) | st.integers(), st.binary())
+def test_whatever_shape_the_predictor_claims_is_an_answer_or_an_error(
+    shape: list[int], datatype: str, size: int, raw: bytes
+) -> None:
+    output = {"name": "p", "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
+    head = json.dumps({"outputs": [output]}).encode()
+    with suppress(InferenceError):
+        decode(Response(200, {b"inference-header-content-length": b"%d" % len(head)}, head + raw))
