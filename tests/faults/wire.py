@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import select
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from email import message_from_bytes
 from tests.contract.target import Answer
 
 TIMEOUT_SECONDS = 30.0
+STUCK_SECONDS = 2.0
 
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 _LENGTH = re.compile(rb"^content-length: *(\d+)", re.IGNORECASE | re.MULTILINE)
@@ -74,6 +76,15 @@ def send(opened: socket.socket, data: bytes) -> None:
         opened.sendall(data)
     except (BrokenPipeError, ConnectionResetError):
         return
+
+
+def push(opened: socket.socket, data: bytes) -> int:
+    """Send until the other side takes no more for a while; the number of bytes it took."""
+    opened.setblocking(False)
+    sent = 0
+    while sent < len(data) and select.select([], [opened], [], STUCK_SECONDS)[1]:
+        sent += opened.send(data[sent : sent + 2**20])
+    return sent
 
 
 def post(path: str, *headers: str, body: bytes = b"") -> bytes:
