@@ -10,6 +10,8 @@ from transformer.breaker import Breaker
 from transformer.connection import Connection, ConnectionLost, Response
 
 CONNECT_SECONDS = 1.0
+STALE_SECONDS = 1.0
+"""How long a connection must have been idle for its end to be put down to that."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -20,7 +22,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class Unreached(OSError):
-    """No request was started: nobody listens, or a kept connection turned out to be closed."""
+    """No request was started: nobody listens, or an idle connection turned out to be closed."""
 
 
 class Address:
@@ -46,16 +48,17 @@ class Address:
         Raises Unreached where no predictor can have started it, ConnectionLost where one may have, ResponseTooLarge.
         """
         connection = self._take_kept()
-        kept = connection is not None
+        idle = connection.idle_seconds if connection else 0.0
         self.outstanding += 1
         try:
             connection = connection or await self._connect()
             response = await connection.exchange(request)
         except ConnectionLost as error:
-            # A server that ends an idle connection crosses the request on the wire (RFC 9112, section 9.3.1).
+            # A server that ends a connection for being idle crosses the request on the wire (RFC 9112, section 9.5);
+            # one that ends a busy connection may have died of this very request, which must not meet another.
             self._drop_kept()
-            if kept and not error.begun:
-                raise Unreached("a kept connection was closed") from error
+            if idle >= STALE_SECONDS and not error.begun:
+                raise Unreached("an idle connection was closed") from error
             raise
         finally:
             self.outstanding -= 1

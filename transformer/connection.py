@@ -45,20 +45,22 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[Response] | None = None
         self._idle_since = time.monotonic()
-        self._reset()
-
-    def _reset(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
         self._chunks: list[bytes] = []
         self._size = 0
 
     @property
+    def idle_seconds(self) -> float:
+        """How long ago it was last used."""
+        return time.monotonic() - self._idle_since
+
+    @property
     def usable(self) -> bool:
         """Whether a request may be sent."""
         transport = self._transport
-        fresh = time.monotonic() - self._idle_since < IDLE_SECONDS
-        return transport is not None and not transport.is_closing() and self._waiter is None and fresh
+        open_ = transport is not None and not transport.is_closing()
+        return open_ and self._waiter is None and self.idle_seconds < IDLE_SECONDS
 
     async def exchange(self, request: bytes) -> Response:
         """The answer to a whole HTTP request. Raises ConnectionLost or ResponseTooLarge."""
@@ -101,6 +103,11 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The other side, or `close`, ended the connection."""
         self._fail(ConnectionLost(begun=self._size > 0))
+
+    def on_message_begin(self) -> None:
+        """An answer begins (httptools); one that nobody asked for must not be taken for the next request's."""
+        if self._waiter is None or self._waiter.done():
+            self.close()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header (httptools)."""

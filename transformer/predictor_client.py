@@ -17,7 +17,7 @@ from tabserve.inference.tensors import InferRequest, InferResponse
 from transformer.address import Address, Endpoint, Unreached
 from transformer.breaker import RetryBudget
 from transformer.connection import ConnectionLost, Response, ResponseTooLarge
-from transformer.predictor_codec import Codec, decode
+from transformer.predictor_codec import Codec, Parts, decode
 
 RELEASE_HEADER = b"tabserve-predictor-release"
 READY_SECONDS = 10.0
@@ -145,7 +145,7 @@ class PredictorClient:
         try:
             async with asyncio.timeout(LOOKUP_SECONDS):
                 found = await asyncio.get_running_loop().getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-        except OSError as error:  # TimeoutError, too; what was known stays in use
+        except (OSError, UnicodeError) as error:  # TimeoutError is an OSError; what was known stays in use
             logger.warning("looking up the predictor's name: %s", error)
         else:
             self._replace({Endpoint(*where[:2]) for *_, where in found})
@@ -167,11 +167,13 @@ class PredictorClient:
             self._addresses[endpoint] = Address(endpoint, self._target.max_bytes)
 
     async def _probe(self, address: Address) -> None:
-        address.ready = False
-        with suppress(OSError, ResponseTooLarge):
+        try:
             async with asyncio.timeout(PROBE_SECONDS):
                 response = await address.exchange(self._codec.ready)
-            address.ready = self._is_usable(address, response) and response.status == 200
+        except (OSError, ResponseTooLarge):  # TimeoutError is an OSError
+            address.ready = False
+            return
+        address.ready = self._is_usable(address, response) and response.status == 200
         if address.ready:
             self._heard_own = time.monotonic()
 
@@ -207,7 +209,7 @@ class PredictorClient:
             return NotReady("the predictor is of another release")
         return PredictorUnavailable("the predictor has not answered yet")
 
-    async def _attempt(self, address: Address, parts: list[bytes], limit: _Limit) -> Response:
+    async def _attempt(self, address: Address, parts: Parts, limit: _Limit) -> Response:
         now = time.monotonic()
         breaker = address.breaker
         breaker.enter(now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import msgspec
@@ -29,6 +29,9 @@ from tabserve.inference.tensors import (
     elements_binary,
 )
 from transformer.connection import Response
+
+Parts: TypeAlias = tuple[bytes, bytes]
+"""A request before and after the place of its deadline."""
 
 _PASSED_THROUGH: dict[int, type[InferenceError]] = {
     400: InvalidRequest,
@@ -70,8 +73,8 @@ class Codec:
         )
         self.ready = f"GET {path}/ready HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()
 
-    def encode(self, request: InferRequest, trace: Mapping[str, str]) -> list[bytes]:
-        """The request in two parts, between which the deadline goes: all tensors, in and out, are binary."""
+    def encode(self, request: InferRequest, trace: Mapping[str, str]) -> Parts:
+        """The request, all its tensors binary, in and out."""
         contents = [elements_binary(tensor.array) for tensor in request.inputs]
         head: dict[str, Any] = {
             "inputs": [_described(tensor, len(data)) for tensor, data in zip(request.inputs, contents, strict=True)],
@@ -84,11 +87,11 @@ class Codec:
             len(json),
             len(json) + sum(map(len, contents)),
         )
-        return [self._infer + sizes + _trace_headers(trace), b"".join((b"\r\n", json, *contents))]
+        return self._infer + sizes + _trace_headers(trace), b"".join((b"\r\n", json, *contents))
 
     @staticmethod
-    def with_timeout(parts: list[bytes], seconds: float) -> bytes:
-        """The whole request, saying how long its answer will be waited for."""
+    def with_timeout(parts: Parts, seconds: float) -> bytes:
+        """The whole request, telling how long its answer will be waited for."""
         return b"%bx-request-timeout-ms: %d\r\n%b" % (parts[0], max(1, int(seconds * 1000)), parts[1])
 
 

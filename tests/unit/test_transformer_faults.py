@@ -24,6 +24,7 @@ from tests.unit.fake_predictor import (
     REQUEST,
     Call,
     FakePredictor,
+    answered,
     client_of,
     closing,
     fails,
@@ -34,13 +35,15 @@ from tests.unit.fake_predictor import (
     two_addresses,
     well,
 )
-from transformer import breaker
+from transformer import address, breaker
 from transformer.connection import Response
 from transformer.predictor_client import PredictorClient, Target
 from transformer.predictor_codec import decode
 
 
-def test_an_address_that_went_away_costs_no_request() -> None:
+def test_an_address_that_went_away_costs_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address, "STALE_SECONDS", 0.0)
+
     async def test() -> None:
         first = FakePredictor()
         second = FakePredictor("127.0.0.2", first.port)
@@ -125,7 +128,9 @@ def test_the_rounds_find_a_predictor_that_comes_later() -> None:
     run(test())
 
 
-def test_a_kept_connection_that_was_closed_is_replaced() -> None:
+def test_an_idle_connection_that_was_closed_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address, "STALE_SECONDS", 0.0)
+
     async def once(call: Call) -> bytes | None:
         return predicted() if call.number < 2 else None
 
@@ -148,14 +153,27 @@ def test_a_request_that_may_have_been_started_is_not_sent_again() -> None:
     async def test() -> None:
         server = FakePredictor()
         async with predictors(server), client_of(server.port) as client:
-            server.reply = partly
-            caught = await fails(client, PredictorUnavailable)
-            assert caught.message == "the connection to the predictor was lost"
-            assert len(server.calls) == 1
-            server.reply = closing
-            server.calls.clear()
-            await fails(client, PredictorUnavailable)
-        assert len(server.calls) == 1  # on a fresh connection, so that it was not idle when it was closed
+            for reply in (partly, closing):
+                server.reply, server.calls = well, []
+                await client.infer(REQUEST, Context())
+                server.reply = reply
+                caught = await fails(client, PredictorUnavailable)
+                assert caught.message == "the connection to the predictor was lost"
+                assert len(server.calls) == 2
+
+    run(test())
+
+
+def test_an_answer_nobody_asked_for_is_not_given_to_the_next_request() -> None:
+    async def twice(_: Call) -> bytes:
+        return predicted() + answered("400 Bad Request", b'{"error": "of another request"}')
+
+    async def test() -> None:
+        server = FakePredictor(reply=twice)
+        async with predictors(server), client_of(server.port) as client:
+            for _ in range(3):
+                await client.infer(REQUEST, Context())
+        assert server.connections == 3
 
     run(test())
 
