@@ -1,18 +1,19 @@
 """A model that answers its inputs, one for each datatype, behind the real server: `python -m tests.echo`.
 
-It shows the protocol apart from any model, and it can hold a request until another one releases it.
+It shows the protocol apart from any model, and it can hold requests until it is told to let go.
 """
 
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import msgspec
 
 from tabserve.inference.errors import InvalidRequest
-from tabserve.inference.metrics import Metrics
+from tabserve.inference.metrics import Gauge, Metrics
 from tabserve.inference.model import Context
 from tabserve.inference.server import configure_logging, run
 from tabserve.inference.settings import ServerSettings, command
@@ -24,52 +25,54 @@ COLUMNS = 2
 class Echo:
     """Answers every input as an output of the same name.
 
-    Request parameters: `hold: "x"` waits until a request with `release: "x"` has come. What is held and what was
-    given up is told by the parameters of every answer, `held` and `abandoned`.
+    A request with the parameter `hold` is held until the process gets SIGUSR1. Metrics tell how many requests have
+    reached the model (`echo_started`), are held (`echo_held`) and were given up while they were (`echo_abandoned`).
     """
 
     ready = True
     headers: Mapping[str, str] = {"tests-echo": "1"}
 
-    def __init__(self, datatypes: Sequence[str]) -> None:
+    def __init__(self, datatypes: Sequence[str], metrics: Metrics) -> None:
         specs = tuple(TensorSpec(datatype.lower(), datatype, (-1, COLUMNS)) for datatype in datatypes)
         self.metadata = ModelMetadata("echo", ("1", "2"), "tests_echo", inputs=specs, outputs=specs)
-        self._gates: dict[str, asyncio.Event] = {}
-        self._held = 0
-        self._abandoned = 0
+        self._gate = asyncio.Event()
+        self._started = Gauge("echo_started", "Requests that reached the model")
+        self._held = Gauge("echo_held", "Requests held")
+        self._abandoned = Gauge("echo_abandoned", "Requests given up while they were held")
+        metrics.add(self._started, self._held, self._abandoned)
 
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
         """The inputs; raises InvalidRequest where they are not the declared ones."""
+        self._started.value += 1
         _check(request.inputs, self.metadata.inputs)
-        parameters = request.parameters
-        if "release" in parameters:
-            self._gate(parameters["release"]).set()
-        if "hold" in parameters:
-            await self._hold(self._gate(parameters["hold"]))
-        return InferResponse(_chosen(request), {"held": self._held, "abandoned": self._abandoned})
+        if "hold" in request.parameters:
+            await self._hold()
+        return InferResponse(_chosen(request))
 
     async def predict(self, body: bytes, context: Context) -> bytes:
         """The body."""
         return body
 
     async def start(self) -> None:
-        """Nothing runs in the background."""
+        """From now on SIGUSR1 lets go of what is held."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._let_go)
 
     async def stop(self) -> None:
         """Nothing to end."""
 
-    def _gate(self, name: object) -> asyncio.Event:
-        return self._gates.setdefault(str(name), asyncio.Event())
+    def _let_go(self) -> None:
+        self._gate.set()
+        self._gate = asyncio.Event()
 
-    async def _hold(self, gate: asyncio.Event) -> None:
-        self._held += 1
+    async def _hold(self) -> None:
+        self._held.value += 1
         try:
-            await gate.wait()
+            await self._gate.wait()
         except asyncio.CancelledError:
-            self._abandoned += 1
+            self._abandoned.value += 1
             raise
         finally:
-            self._held -= 1
+            self._held.value -= 1
 
 
 def _check(inputs: Sequence[Tensor], declared: Sequence[TensorSpec]) -> None:
@@ -98,7 +101,8 @@ class EchoSettings(ServerSettings, frozen=True, kw_only=True):
 def main(settings: EchoSettings) -> None:
     """Serve until SIGTERM."""
     configure_logging(settings.log_level)
-    run(Echo([datatype for datatype in DATATYPES if datatype != settings.without]), settings, Metrics())
+    metrics = Metrics()
+    run(Echo([datatype for datatype in DATATYPES if datatype != settings.without], metrics), settings, metrics)
 
 
 if __name__ == "__main__":

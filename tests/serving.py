@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -57,16 +57,25 @@ class Service:
         """All it has logged so far."""
         return self.log.read_text(errors="replace")
 
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Status and body of a GET; 0 where nobody answers."""
+        with closing(HTTPConnection("127.0.0.1", self.http_port, timeout=10)) as connection:
+            try:
+                connection.request("GET", path)
+                response = connection.getresponse()
+                return response.status, response.read()
+            except (OSError, HTTPException):
+                return 0, b""
+
     def status(self, path: str) -> int:
         """The status of a GET; 0 where nobody answers."""
-        connection = HTTPConnection("127.0.0.1", self.http_port, timeout=10)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().status
-        except (OSError, HTTPException):
-            return 0
-        finally:
-            connection.close()
+        return self.get(path)[0]
+
+    def metric(self, name: str) -> float:
+        """The value of a metric without labels."""
+        lines = self.get("/metrics")[1].decode().splitlines()
+        (value,) = [line.split()[1] for line in lines if line.startswith(f"{name} ")]
+        return float(value)
 
     def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
         """Poll until the condition holds; fails when the time is over or the process has ended."""
@@ -88,6 +97,14 @@ class Service:
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(within)
         return self.process.poll() is not None
+
+    def wait_metric(self, name: str, value: float) -> None:
+        """Until a metric without labels has that value."""
+        self.wait_for(lambda: self.metric(name) == value, f"{name} {value:g}")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.process.pid, number)
 
     def terminate(self) -> int:
         """SIGTERM; the exit status once it has drained."""

@@ -1,0 +1,155 @@
+"""More requests than places, deadlines that pass and clients that go away (fault catalogue 23, 24, 26 and 27)."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from tabserve.inference import open_inference_pb2 as pb
+from tests.contract.target import Answer
+from tests.faults import wire
+from tests.faults.conftest import Subject
+from tests.serving import Service, running
+
+PLACES = 2
+HELD = pb.InferParameter(bool_param=True)
+
+
+@pytest.fixture(scope="module")
+def small(logs: Path) -> Generator[Subject]:
+    """An echo with two places for requests."""
+    with running("tests.echo", f"--max_concurrency={PLACES}", log=logs / "small.log") as service:
+        yield Subject(service)
+
+
+def asking(subject: Subject, **parameters: bool) -> dict[str, Any]:
+    """A JSON request for an echo, with parameters."""
+    return subject.payload.rows(1).json(parameters=parameters)
+
+
+def let_go(subject: Subject) -> None:
+    """Let an echo answer what it holds."""
+    subject.service.signal(signal.SIGUSR1)
+
+
+def assert_unavailable(subject: Subject, message: pb.ModelInferRequest) -> None:
+    """gRPC says UNAVAILABLE, and when to try again."""
+    with pytest.raises(grpc.RpcError) as failure:
+        subject.target.call("ModelInfer", message)
+    assert failure.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert int(dict(failure.value.trailing_metadata())["retry-after"]) >= 1
+
+
+def test_past_the_places_requests_are_503_at_once_and_health_is_answered(small: Subject) -> None:
+    with ThreadPoolExecutor(PLACES) as pool:
+        held: list[Future[Answer]] = [pool.submit(small.target.infer, asking(small, hold=True)) for _ in range(PLACES)]
+        small.service.wait_metric("echo_held", PLACES)
+        refused = small.target.infer(asking(small))
+        refused.assert_error(503, 503)
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert_unavailable(small, small.payload.message("echo"))
+        assert [small.service.status(f"/v2/health/{name}") for name in ("live", "ready")] == [200, 200]
+        assert small.target.call("ServerReady").ready
+        let_go(small)
+        assert [one.result(60).status for one in held] == [200] * PLACES
+    assert small.target.infer(asking(small)).status == 200
+
+
+def test_a_client_that_goes_away_over_rest_gives_its_place_back(small: Subject) -> None:
+    given_up = small.service.metric("echo_abandoned")
+    body = json.dumps(asking(small, hold=True)).encode()
+    with wire.connection(small.service.http_port) as opened:
+        wire.send(opened, wire.post("/v2/models/echo/infer", f"Content-Length: {len(body)}", body=body))
+        small.service.wait_metric("echo_held", 1)
+    small.service.wait_metric("echo_held", 0)
+    small.service.wait_metric("tabserve_requests_in_flight", 0)
+    assert small.service.metric("echo_abandoned") == given_up + 1
+    small.assert_no_stack_trace()
+
+
+def test_a_client_that_cancels_over_grpc_gives_its_place_back(small: Subject) -> None:
+    given_up = small.service.metric("echo_abandoned")
+    message = small.payload.message("echo", parameters={"hold": HELD})
+    with grpc.insecure_channel(small.service.grpc) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer").future(message.SerializeToString())
+        small.service.wait_metric("echo_held", 1)
+        call.cancel()
+    small.service.wait_metric("echo_held", 0)
+    small.service.wait_metric("tabserve_requests_in_flight", 0)
+    assert small.service.metric("echo_abandoned") == given_up + 1
+    small.assert_no_stack_trace()
+
+
+def test_many_clients_that_go_away_leave_every_place_free(small: Subject) -> None:
+    body = json.dumps(asking(small)).encode()
+    request = wire.post("/v2/models/echo/infer", f"Content-Length: {len(body)}", body=body)
+    for cut in range(1, len(request), len(request) // 200):
+        with wire.connection(small.service.http_port) as opened:
+            wire.send(opened, request[:cut])
+    small.service.wait_metric("tabserve_requests_in_flight", 0)
+    small.assert_serves()
+
+
+def test_a_deadline_that_passes_is_504_and_gives_its_place_back(small: Subject) -> None:
+    given_up = small.service.metric("echo_abandoned")
+    headers = {"Content-Type": "application/json", "x-request-timeout-ms": "300"}
+    held = json.dumps(asking(small, hold=True))
+    small.target.http("POST", "/v2/models/echo/infer", held, headers).assert_error(504, 504)
+    message = small.payload.message("echo", parameters={"hold": HELD})
+    with grpc.insecure_channel(small.service.grpc) as channel, pytest.raises(grpc.RpcError) as failure:
+        channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(message.SerializeToString(), timeout=0.3)
+    assert failure.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    small.service.wait_metric("echo_held", 0)
+    small.service.wait_metric("tabserve_requests_in_flight", 0)
+    assert small.service.metric("echo_abandoned") >= given_up + 1
+
+
+@pytest.mark.parametrize("path", ["/v2/models/{}/infer", "/v1/models/{}:predict"])
+def test_a_deadline_that_has_passed_is_504_without_work(small: Subject, path: str) -> None:
+    started = small.service.metric("echo_started")
+    body = json.dumps(asking(small))
+    answer = small.target.http("POST", path.format("echo"), body, {"x-request-timeout-ms": "0"})
+    answer.assert_error(504, 504)
+    assert small.service.metric("echo_started") == started
+
+
+@pytest.mark.parametrize("timeout", ["-1", "soon", "", "1.5", "1e3", "9" * 30])
+def test_a_deadline_that_is_none_is_refused(subject: Subject, timeout: str) -> None:
+    body = json.dumps(subject.payload.json())
+    headers = {"Content-Type": "application/json", "x-request-timeout-ms": timeout}
+    error = subject.target.http("POST", f"{subject.target.path}/infer", body, headers).assert_error(400, 400)
+    assert "x-request-timeout-ms" in error
+
+
+def test_a_deadline_far_away_is_kept(subject: Subject) -> None:
+    body = json.dumps(subject.payload.json())
+    headers = {"Content-Type": "application/json", "x-request-timeout-ms": "60000"}
+    assert subject.target.http("POST", f"{subject.target.path}/infer", body, headers).status == 200
+
+
+def test_the_predictor_s_503_comes_through_the_transformer(bundle: Path, logs: Path) -> None:
+    model = f"--model_dir={bundle}"
+    with running("predictor", model, "--max_concurrency=1", log=logs / "full_predictor.log") as predictor:
+        host = f"--predictor_host=127.0.0.1:{predictor.http_port}"
+        with running("transformer", model, host, log=logs / "full_transformer.log") as transformer:
+            crowd(predictor, Subject(transformer))
+
+
+def crowd(predictor: Service, transformer: Subject) -> None:
+    """Send more at once than the predictor has places for: some answers are 503 with Retry-After, the rest right."""
+    content = transformer.payload.rows(1_000).json()
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(transformer.target.infer, [content] * 64))
+    refused = [answer for answer in answers if answer.status != 200]
+    assert {answer.status for answer in refused} == {503}
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+    assert {answer.json()["error"] for answer in refused} == {"all 1 places for requests are taken"}
+    assert predictor.metric("tabserve_requests_in_flight") == 0
+    transformer.assert_serves()
