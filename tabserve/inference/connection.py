@@ -10,6 +10,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from tabserve.inference.http import error_body
 
 SWEEP_SECONDS = 1.0
+LINGER_SECONDS = 2.0
+"""How long a refused request may go on coming, so that its client can read the answer (RFC 9112, section 9.6)."""
 
 
 _END_OF_HEADERS = b"\r\n\r\n"
@@ -19,13 +21,15 @@ class Connection(HttpToolsProtocol):
     """Ends a connection whose request is malformed (400), has too long headers (431) or is too slow (408)."""
 
     max_header_bytes = 64 * 2**10
+    read_timeout = 30.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.reading_since: float | None = self.loop.time()
+        self._read_until: float | None = self.loop.time() + self.read_timeout
         self.task: asyncio.Task[None] | None = None
         self._in_headers = True  # what comes next is of the headers
         self._begun = False  # and some of them has come
+        self._answered = False
         self._header_bytes = 0
         self._tail = b""
 
@@ -54,7 +58,8 @@ class Connection(HttpToolsProtocol):
         """A request begins; the application finds this connection in its scope and sets `task` while it works."""
         super().on_message_begin()
         self._begun = True
-        self.reading_since = self.loop.time()
+        self._answered = False
+        self._read_until = self.loop.time() + self.read_timeout
         self.scope["tabserve.connection"] = self  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
@@ -66,7 +71,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is read; what comes next is another one's headers."""
-        self.reading_since = None
+        self._read_until = None
         self._in_headers = True
         super().on_message_complete()
 
@@ -74,23 +79,29 @@ class Connection(HttpToolsProtocol):
         """Answer what is no HTTP request, and close."""
         self._refuse(400, "this is no HTTP request that can be read")
 
-    def time_out(self, before: float) -> None:
-        """Answer 408 and close if the request under way began before that loop time."""
-        if self.reading_since is not None and self.reading_since < before and not self.transport.is_closing():
+    def linger(self) -> None:
+        """The request is answered: what is still to come of it is thrown away, and must come soon."""
+        self._answered = True
+        if self._read_until is not None:
+            self._read_until = min(self._read_until, self.loop.time() + LINGER_SECONDS)
+
+    def time_out(self, now: float) -> None:
+        """Answer 408 if nothing was answered yet, and close, if the request under way has taken too long."""
+        if self._read_until is not None and self._read_until < now and not self.transport.is_closing():
             self._refuse(408, "the request took too long to arrive")
 
     def _refuse(self, status: int, message: str) -> None:
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        if not self._answered:
             body = error_body(message)
             head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
             self.transport.write(STATUS_LINE[status] + head + body)
         self.transport.close()
 
 
-async def sweep(connections: set[Connection], read_timeout: float) -> None:
-    """Forever end the connections whose request has been coming for longer than `read_timeout` seconds."""
+async def sweep(connections: set[Connection]) -> None:
+    """Forever end the connections whose request has been coming for too long."""
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         for connection in list(connections):
-            connection.time_out(loop.time() - read_timeout)
+            connection.time_out(loop.time())

@@ -107,6 +107,7 @@ class Application:
         except asyncio.CancelledError:
             logger.debug("the client went away")
         except InferenceError as error:
+            connection.linger()
             await self._answer_error(error, protocol, started, send)
         except Exception as error:  # noqa: BLE001 - the edge: logged by type and place, answered as a 500
             await self._answer_error(failed(error), protocol, started, send)

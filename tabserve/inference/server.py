@@ -39,9 +39,14 @@ async def _serve(model: Model, settings: ServerSettings, metrics: Metrics) -> No
 
 
 def configure_logging(level: str) -> None:
-    """One line a message on standard error; uvicorn speaks only of errors."""
+    """One line a message on standard error.
+
+    uvicorn speaks only of errors, and grpc not even of those: it prints a stack trace for every client that goes away
+    while its answer is sent. What fails in a model is logged here, without the request.
+    """
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)
 
 
 class _HttpServer(uvicorn.Server):
@@ -73,6 +78,7 @@ class _Service:
 
         class LimitedConnection(Connection):
             max_header_bytes = settings.max_header_bytes
+            read_timeout = settings.read_timeout
 
         return _HttpServer(
             uvicorn.Config(
@@ -121,7 +127,7 @@ class _Service:
         self._stop.set()
 
     async def _sweep(self) -> None:
-        await sweep(self._http.server_state.connections, self._settings.read_timeout)  # type: ignore[arg-type]
+        await sweep(self._http.server_state.connections)  # type: ignore[arg-type]
 
     async def _report_health(self) -> None:
         while self._grpc:
