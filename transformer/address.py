@@ -56,7 +56,7 @@ class Address:
         except ConnectionLost as error:
             # A server that ends a connection for being idle crosses the request on the wire (RFC 9112, section 9.5);
             # one that ends a busy connection may have died of this very request, which must not meet another.
-            self._drop_kept()
+            self.drop_kept()
             if idle >= STALE_SECONDS and not error.begun:
                 raise Unreached("an idle connection was closed") from error
             raise
@@ -68,14 +68,15 @@ class Address:
             self._kept.append(connection)
         return response
 
+    def drop_kept(self) -> None:
+        """Close the idle connections, which a server that drains would wait for."""
+        while self._kept:
+            self._kept.pop().close()
+
     def close(self) -> None:
         """Close what is idle, and what is under way when it is done."""
         self._closed = True
-        self._drop_kept()
-
-    def _drop_kept(self) -> None:
-        while self._kept:
-            self._kept.pop().close()
+        self.drop_kept()
 
     def _take_kept(self) -> Connection | None:
         while self._kept:

@@ -105,6 +105,11 @@ class PredictorClient:
         lately = time.monotonic() - self._heard_own < READY_SECONDS
         return lately and any(address.own for address in self._addresses.values())
 
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """All addresses of the predictor's name, usable or not."""
+        return tuple(self._addresses.values())
+
     async def start(self) -> None:
         """Begin the rounds."""
         self._rounds = asyncio.create_task(self._keep_looking())
@@ -172,10 +177,12 @@ class PredictorClient:
                 response = await address.exchange(self._codec.ready)
         except (OSError, ResponseTooLarge):  # TimeoutError is an OSError
             address.ready = False
-            return
-        address.ready = self._is_usable(address, response) and response.status == 200
+        else:
+            address.ready = self._is_usable(address, response) and response.status == 200
         if address.ready:
             self._heard_own = time.monotonic()
+        else:
+            address.drop_kept()
 
     def _is_usable(self, address: Address, response: Response) -> bool:
         """Whether the answer is of the own release; the address is remembered by it."""

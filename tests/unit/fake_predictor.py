@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+import uvloop
 
 from tabserve.inference.errors import InferenceError
 from tabserve.inference.model import Context
@@ -163,14 +164,14 @@ async def client_of(port: int, host: str = "127.0.0.1", **settings: Any) -> Asyn
         await client.stop()
 
 
-def run(test: Coroutine[Any, Any, None]) -> None:
-    """Run a test's coroutine, which must not hang."""
+def run(test: Coroutine[Any, Any, None], seconds: float = 30.0) -> None:
+    """Run a test's coroutine on the services' own event loop; it must not hang."""
 
     async def bounded() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(seconds):
             await test
 
-    asyncio.run(bounded())
+    uvloop.run(bounded())
 
 
 async def fails(client: PredictorClient, expected: type[InferenceError], context: Context | None = None) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 
 from tabserve import bundle
 from tabserve.bundle import Bundle
-from tests.serving import Service, free_port, start
+from tabserve.inference.model import Context
+from tests.serving import START_SECONDS, Service, free_port, start
+from tests.unit.fake_predictor import OWN, REQUEST, client_of, run, two_addresses
+from transformer.predictor_client import PredictorClient
 
 SCHEMA = """\
 task: binary
@@ -189,6 +193,41 @@ def test_a_predictor_of_another_release_is_not_used(pair: Pair) -> None:
     assert (status, headers["retry-after"]) == (503, "1")
     pair.transformer.wait_for(lambda: pair.transformer.status("/v2/health/ready") == 503, "not ready")
     assert pair.transformer.status("/v2/health/live") == 200
+
+
+def test_one_of_two_predictors_ends_under_load_and_no_request_fails(saved: Bundle, tmp_path: Path) -> None:
+    port = free_port()
+    options = (f"--model_dir={saved.path}", f"--release={OWN}", "--model_name=fraud", f"--http_port={port}")
+    first = start("predictor", *options, log=tmp_path / "first.log")
+    second = start("predictor", *options, "--host=127.0.0.2", log=tmp_path / "second.log")
+
+    async def test() -> None:
+        async with client_of(port) as client:
+            await two_addresses(client, port)
+            while not all(address.ready for address in client.addresses):
+                assert not first.ended(0.1), first.text()
+                assert not second.ended(0.1), second.text()
+                await client.look()
+            await client.start()
+            load = asyncio.create_task(answered_until(client, lambda: first.process.poll() is not None))
+            first.process.terminate()
+            assert await load > 0
+
+    try:
+        run(test(), 2 * START_SECONDS)
+        assert first.process.returncode == 0
+    finally:
+        first.kill()
+        second.kill()
+
+
+async def answered_until(client: PredictorClient, over: Callable[[], bool]) -> int:
+    """How many requests were answered, eight at a time, until it was over; every one has to be."""
+    answered = 0
+    while not over():
+        responses = await asyncio.gather(*(client.infer(REQUEST, Context()) for _ in range(8)))
+        answered += len(responses)
+    return answered
 
 
 def test_without_a_predictor_it_is_live_and_not_ready(saved: Bundle, tmp_path: Path) -> None:
