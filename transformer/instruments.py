@@ -9,13 +9,18 @@ from tabserve.inference.tensors import Array
 
 
 class Instruments:
-    """The transformer's own metrics."""
+    """The transformer's own metrics.
 
-    def __init__(self, metrics: Metrics, facts: dict[str, str]) -> None:
+    probability: whether scores are probabilities, whose distribution is then shown.
+    """
+
+    def __init__(self, metrics: Metrics, facts: dict[str, str], *, probability: bool) -> None:
         self._predictor = Histogram("tabserve_predictor_seconds", "Waiting for the predictor", SECONDS, ("status",))
         self._decisions = Counter("tabserve_decisions", "Records by decision", ("decision",))
-        self._score = Histogram("tabserve_score", "Score decided on", PROBABILITY)
-        metrics.add(self._predictor, self._decisions, self._score, Info("tabserve_model", "The model served", facts))
+        self._score = Histogram("tabserve_score", "Score decided on", PROBABILITY) if probability else None
+        metrics.add(self._predictor, self._decisions, Info("tabserve_model", "The model served", facts))
+        if self._score:
+            metrics.add(self._score)
 
     def waited(self, seconds: float, status: int) -> None:
         """One call of the predictor, with the status it ended in."""
@@ -26,11 +31,12 @@ class Instruments:
         if "decision" in made:
             for decision, count in Tally(made["decision"].tolist()).items():
                 self._decisions.add(decision, count=count)
-        if "score" in made:
-            self._scored(made["score"])
+        if self._score and "score" in made:
+            _observe(self._score, made["score"])
 
-    def _scored(self, scores: Array) -> None:
-        if len(scores) == 1:
-            self._score.observe(scores.item())
-        else:
-            self._score.observe_all(scores)
+
+def _observe(histogram: Histogram, values: Array) -> None:
+    if len(values) == 1:
+        histogram.observe(values.item())
+    else:
+        histogram.observe_all(values)

@@ -55,7 +55,8 @@ class TransformerModel:
         self._own = (*model.outputs, *(["label"] if classes else []))
         self._default = (*model.default_outputs, *self._decisions.names)
         self._told = [name for name in TOLD if name in (*self._decisions.names, *(["label"] if classes else []))]
-        self._instruments = Instruments(metrics, {"name": bundle.manifest.name, "digest": bundle.digest})
+        facts = {"name": bundle.manifest.name, "version": bundle.manifest.version, "digest": bundle.digest}
+        self._instruments = Instruments(metrics, facts, probability=bool(classes))
         self.headers: Mapping[str, str] = {RELEASE_HEADER: self._release}
         self.metadata = self._metadata(bundle, settings.model_name or bundle.manifest.name)
 

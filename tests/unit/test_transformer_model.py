@@ -295,10 +295,11 @@ def test_no_records_are_no_predictions(preprocess: Any) -> None:
 
 
 def test_a_regression_answers_a_score() -> None:
-    predictor = StandIn({"predict": np.array([2.5], np.float32)})
-    model = served(bundle_of(REGRESSION, REGRESSOR), predictor)
+    predictor, metrics = StandIn({"predict": np.array([2.5], np.float32)}), Metrics()
+    model = served(bundle_of(REGRESSION, REGRESSOR), predictor, metrics=metrics)
     assert predictions(model, {"size": 1}) == [{"score": 2.5}]
     assert [spec.name for spec in model.metadata.outputs] == ["predict", "score"]
+    assert "tabserve_score" not in metrics.page().decode()  # its buckets are those of a probability
 
 
 def test_the_release_is_the_setting_or_the_bundles_digest() -> None:
