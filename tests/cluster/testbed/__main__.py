@@ -1,0 +1,110 @@
+"""`python -m tests.cluster.testbed up | down | status | images`."""
+
+import argparse
+import os
+import sys
+import time
+
+from tests.cluster.testbed import api, catalog, host, machine
+from tests.cluster.testbed.build import link_tools
+from tests.cluster.testbed.places import KNATIVE_PORT, KUBECONFIG, PROMETHEUS_PORT, S3_PORT, STANDARD_PORT
+from tests.cluster.testbed.process import CommandFailed, stop
+from tests.cluster.testbed.table import Row, image, loaded, rows
+
+# In this order: first what would restart others, last what the others talk to.
+DAEMONS = ("kubelet", "kube-proxy", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd", "containerd")
+
+
+def up() -> None:
+    """Bring up what isn't up; a progress line for each thing that had to be done."""
+    if reason := machine.unsuitable():
+        raise SystemExit(reason)
+    began = time.monotonic()
+    table = rows()
+    done = [row for row in table if begin(row)]
+    for row in (row for row in table if not row.blocks):
+        settle(row, tell=row in done)
+    tools = link_tools()
+    print(f"ready: {len(done)} things done in {time.monotonic() - began:.0f} s")
+    print(f"export KUBECONFIG={KUBECONFIG}\nexport PATH={tools}:$PATH")
+    print(f"Standard mode http://127.0.0.1:{STANDARD_PORT}   Knative mode http://127.0.0.1:{KNATIVE_PORT}")
+    print(f"S3 http://127.0.0.1:{S3_PORT}   Prometheus http://127.0.0.1:{PROMETHEUS_PORT}")
+
+
+def begin(row: Row) -> bool:
+    """Start a thing unless it is there, and tell whether it had to be; wait for it when others need it ready."""
+    began = time.monotonic()
+    there = row.there()
+    if not there:
+        try:
+            row.start()
+        except (CommandFailed, api.ApiError) as error:
+            raise SystemExit(f"{row.name} failed: {error}") from error
+    if row.blocks:
+        settle(row)
+    if not there:
+        print(f"{time.monotonic() - began:6.1f} s  {row.name}", flush=True)
+    return not there
+
+
+def settle(row: Row, tell: bool = False) -> None:
+    """Wait until a thing is ready, and mark it as such."""
+    began = time.monotonic()
+    try:
+        api.wait(row.name, row.lacking, row.seconds, row.explain)
+    except (CommandFailed, api.NotReadyInTime) as error:
+        raise SystemExit(f"{row.name} failed: {error}") from error
+    if row.marker:
+        row.marker.parent.mkdir(exist_ok=True)
+        row.marker.touch()
+    if tell:
+        print(f"{time.monotonic() - began:6.1f} s  … {row.name} is ready", flush=True)
+
+
+def down() -> None:
+    """End the cluster, and put the machine back to what it was."""
+    began = time.monotonic()
+    for name in DAEMONS:
+        stop(name)
+    host.restore()
+    print(f"down in {time.monotonic() - began:.0f} s")
+
+
+def status() -> None:
+    """A line for each thing of the testbed: there, ready, or what it lacks."""
+    if not KUBECONFIG.exists():
+        raise SystemExit("down: `make cluster-up` brings it up")
+    states = [(row.name, row_state(row)) for row in rows()]
+    for name, state in states:
+        print(f"{name:40} {state}")
+    if any(state != "ready" for _, state in states):
+        raise SystemExit(1)
+
+
+def row_state(row: Row) -> str:
+    """`ready`, or what a row lacks."""
+    return (api.asked(row.lacking) or "ready") if row.there() else "not there"
+
+
+def images() -> None:
+    """Build both service images and bring them into the cluster."""
+    for made in catalog.SERVICES:
+        begin(image(made))
+        begin(loaded(made))
+        print(made.tag)
+
+
+def main() -> None:
+    """Run a command, on the testbed or, where that makes sense, on the cluster TABSERVE_KUBECONFIG names."""
+    commands = {"up": up, "down": down, "status": status, "images": images}
+    parser = argparse.ArgumentParser(prog="testbed", description=__doc__)
+    parser.add_argument("command", choices=commands)
+    command = parser.parse_args().command
+    if given := os.environ.get("TABSERVE_KUBECONFIG"):
+        print(f"{command}: nothing to do, TABSERVE_KUBECONFIG={given} is used instead of the testbed")
+        sys.exit(0)
+    commands[command]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""What is installed into the cluster: a module for each add-on, whose `objects` says what is applied."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cluster.testbed.api import Object
+from tests.cluster.testbed.build import HELM3, KUBERNETES
+from tests.cluster.testbed.process import run
+
+
+def chart(folder: Path, release: str, namespace: str, values: Object, *flags: str) -> list[Object]:
+    """The objects a Helm chart renders to."""
+    rendered = run(
+        HELM3.folder / "helm", "template", release, folder, "--namespace", namespace, "--kube-version", KUBERNETES,
+        "--values", "-", *flags, stdin=yaml.safe_dump(values),
+    )  # fmt: skip
+    return [item for item in yaml.safe_load_all(rendered) if item]
+
+
+def namespace(name: str, **labels: str) -> Object:
+    """A Namespace."""
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def containers(workload: Object) -> list[Object]:
+    """The containers of a Deployment or a Job."""
+    found: list[Object] = workload["spec"]["template"]["spec"]["containers"]
+    return found
+
+
+def unsized(objects: Iterable[Object]) -> list[Object]:
+    """Drop CPU and memory requests and limits: two cores are to be left for what is tested, and nothing throttled."""
+    listed = list(objects)
+    for workload in (item for item in listed if item["kind"] in ("Deployment", "Job")):
+        for container in containers(workload):
+            container.pop("resources", None)
+    return listed
+
+
+def node_port(name: str, namespace: str, selector: dict[str, str], target: int | str, port: int) -> Object:
+    """A Service that opens a port on 127.0.0.1 and leads to the selected pods."""
+    ports: list[dict[str, Any]] = [{"name": "http", "port": 80, "targetPort": target, "nodePort": port}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"type": "NodePort", "selector": selector, "ports": ports},
+    }

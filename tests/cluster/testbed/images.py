@@ -1,0 +1,178 @@
+"""Container images, made with buildah and imported into the node's containerd: no registry takes part."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tests.cluster.testbed.places import cache
+from tests.cluster.testbed.process import run
+
+SCRATCH = "scratch"
+PYTHON = "dev.local/python:testbed"  # Debian's Python on a minimal Debian: the base of what needs a libc
+SUITE = "bookworm"
+USER = "65532:65532"
+FOLDER = Path(__file__).parent / "images"
+
+
+def buildah(*command: str | Path) -> str:
+    """Run buildah on a storage of its own in the cache, without the machine's configuration."""
+    storage = cache() / "buildah"
+    return run("buildah", "--root", storage, "--runroot", storage / "run", "--storage-driver", "overlay",
+               *command, env={"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(scratch_folder())})  # fmt: skip
+
+
+def scratch_folder() -> Path:
+    """Where buildah keeps what it needs for a moment."""
+    folder = cache() / "tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class Source(Protocol):
+    """What a program comes from: see `build`."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder its files are in; the name changes with the version."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of one program over a base."""
+
+    name: str  # dev.local/NAME:testbed
+    source: Source
+    file: str
+    arguments: tuple[str, ...] = ()
+    base: str = SCRATCH
+    place: str = "/program"
+
+    @property
+    def tag(self) -> str:
+        """The name pods use."""
+        return f"dev.local/{self.name}:testbed"
+
+    @property
+    def archive(self) -> Path:
+        """The OCI archive in the cache; its name changes with what goes into it."""
+        parts = (self.source.folder.name, self.file, self.arguments, self.base, self.place, USER)
+        return cache() / "images" / f"{self.name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}.tar"
+
+    def make(self) -> None:
+        """Make the archive."""
+        container = buildah("from", self.base).strip()
+        buildah("copy", container, self.source.folder / self.file, self.place)
+        entrypoint = json.dumps([self.place, *self.arguments])
+        buildah("config", "--entrypoint", entrypoint, "--cmd", "", "--user", USER, container)
+        commit(container, self.archive, self.tag)
+
+
+@dataclass(frozen=True)
+class PythonBase:
+    """The base image: a minimal Debian with Python, from debootstrap."""
+
+    name: str = "python"
+    packages: tuple[str, ...] = ("python3", "python3-venv", "ca-certificates", "libgomp1")
+    tag: str = PYTHON
+
+    @property
+    def archive(self) -> Path:
+        """The OCI archive in the cache."""
+        digest = hashlib.sha256(repr((self.packages, SUITE)).encode()).hexdigest()
+        return cache() / "images" / f"{self.name}-{digest[:12]}.tar"
+
+    def make(self) -> None:
+        """Make the archive, and leave the image in buildah's storage for images based on it."""
+        root = scratch_folder() / "debian"
+        shutil.rmtree(root, ignore_errors=True)
+        run("debootstrap", "--variant=minbase", f"--include={','.join(self.packages)}", SUITE, root)
+        for emptied in "var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale":
+            shutil.rmtree(root / emptied)
+        for command in "python", "pip":
+            (root / "usr/bin" / command).unlink(missing_ok=True)
+        (root / "usr/bin/python").symlink_to("python3")
+        container = buildah("from", SCRATCH).strip()
+        buildah("copy", container, root, "/")
+        buildah("config", "--env", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", container)
+        commit(container, self.archive, self.tag)
+        shutil.rmtree(root)
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image built from a Dockerfile over the Python base."""
+
+    name: str
+    dockerfile: Path
+    context: Path
+    target: str = ""
+    version: str = "testbed"
+
+    @property
+    def tag(self) -> str:
+        """The name pods use."""
+        return f"dev.local/{self.name}:{self.version}"
+
+    @property
+    def archive(self) -> Path:
+        """The OCI archive in the cache; its name changes with every file of the context."""
+        digest = hashlib.sha256(PYTHON_BASE.archive.name.encode())
+        for path in sorted(self.inputs()):
+            digest.update(str(path.relative_to(self.context)).encode() + path.read_bytes())
+        return cache() / "images" / f"{self.name}-{digest.hexdigest()[:12]}.tar"
+
+    def inputs(self) -> list[Path]:
+        """The files that may go into the image: of the project, those git knows or would add."""
+        listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=self.context)
+        return [path for name in listed.split("\0") if name and (path := self.context / name).is_file()]
+
+    def make(self) -> None:
+        """Make the archive."""
+        settings = package_settings()
+        given = [part for name, value in settings.items() for part in ("--env", f"{name}={value}")]
+        mounted = [part for folder in folders(settings) for part in ("--volume", f"{folder}:{folder}:ro")]
+        target = ["--target", self.target] if self.target else []
+        buildah("bud", "--layers", "--pull-never", "--build-arg", f"BASE_IMAGE={PYTHON}", *given, *mounted, *target,
+                "--tag", self.tag, "--file", self.dockerfile, self.context)  # fmt: skip
+        container = buildah("from", self.tag).strip()
+        buildah("config", *[part for name in settings for part in ("--env", f"{name}-")], container)  # forget them
+        commit(container, self.archive, self.tag)
+
+
+PYTHON_BASE = PythonBase()
+
+
+def package_settings() -> dict[str, str]:
+    """What pip and uv have to know of this machine to reach their package index during a build."""
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name.startswith(("PIP_", "UV_INDEX", "UV_DEFAULT_INDEX")) or name == "SSL_CERT_FILE"
+    }
+
+
+def folders(settings: Mapping[str, str]) -> list[str]:
+    """The folders of this machine that package settings point into: certificates and wheels."""
+    bundles = [settings[name] for name in ("PIP_CERT", "SSL_CERT_FILE") if name in settings]
+    named = [str(Path(bundle).parent) for bundle in bundles] + settings.get("PIP_FIND_LINKS", "").split()
+    return sorted({folder for folder in named if Path(folder).is_dir()})
+
+
+def commit(container: str, archive: Path, tag: str) -> None:
+    """Turn a working container into an image, in buildah's storage and as an archive, and remove the container."""
+    buildah("commit", "--rm", container, tag)
+    push(tag, archive)
+
+
+def push(tag: str, archive: Path) -> None:
+    """Write an image of buildah's storage as an OCI archive, whole or not at all."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = archive.with_suffix(".unfinished")
+    unfinished.unlink(missing_ok=True)
+    buildah("push", tag, f"oci-archive:{unfinished}:{tag}")
+    unfinished.rename(archive)

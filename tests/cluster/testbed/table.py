@@ -1,0 +1,123 @@
+"""What the testbed consists of, from the machine up to KServe: a row for each thing, in the order it is started."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+from tests.cluster.testbed import build, catalog, certificates, control_plane, machine, node
+from tests.cluster.testbed.addons import dns, envoy_gateway, knative, kserve, metrics, prometheus, storage
+from tests.cluster.testbed.api import Cluster, Object, condition
+from tests.cluster.testbed.images import Built, Image, PythonBase
+from tests.cluster.testbed.places import DATA, KUBECONFIG, LOGS, NODE
+from tests.cluster.testbed.process import CommandFailed, Daemon, running, tail
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that the testbed consists of."""
+
+    name: str
+    there: Callable[[], bool]  # whether it was started, or made
+    start: Callable[[], object]
+    lacking: Callable[[], str] = lambda: ""  # what it lacks to be ready
+    seconds: float = 60  # to become ready
+    explain: Callable[[], str] = lambda: ""
+    blocks: bool = True  # whether what comes after it needs it to be ready
+    marker: Path | None = None  # a file that is made once it is ready
+
+
+@cache
+def cluster() -> Cluster:
+    """The testbed's own API."""
+    return Cluster(KUBECONFIG)
+
+
+def program(made: build.Build | build.Wheels | build.DebianPackage) -> Row:
+    """A component's programs in the cache."""
+    return Row(f"program {made.name}", made.folder.exists, made.make)
+
+
+def image(made: Image | Built | PythonBase) -> Row:
+    """An image's archive in the cache."""
+    return Row(f"image {made.name}", lambda: made.archive.exists(), partial(catalog.make, made))
+
+
+def loaded(made: Image | Built | PythonBase) -> Row:
+    """An image in the node's containerd."""
+    return Row(f"load {made.name}", lambda: catalog.is_loaded(made), partial(catalog.load, made))
+
+
+def daemon(name: str, make: Callable[[], Daemon], lacking: Callable[[], str] = lambda: "") -> Row:
+    """A program that runs on the machine itself."""
+
+    def log() -> str:
+        return tail(LOGS / f"{name}.log")
+
+    def alive() -> str:
+        if running(name) is None:
+            raise CommandFailed(f"it ended:\n{log()}")
+        return lacking()
+
+    return Row(name, lambda: running(name) is not None, lambda: make().start(), alive, explain=log)
+
+
+def addon(name: str, objects: Callable[[], list[Object]], *namespaces: str, blocks: bool = True) -> Row:
+    """Objects in the cluster, ready when all Deployments of these namespaces are."""
+    applied = DATA / "applied" / name
+
+    def apply() -> None:
+        cluster().apply(*objects())
+
+    def lacking() -> str:
+        return "; ".join(filter(None, map(cluster().unavailable, namespaces)))
+
+    def explain() -> str:
+        return "\n".join(map(cluster().explain, namespaces))
+
+    return Row(name, applied.exists, apply, lacking, 120, explain, blocks, applied)
+
+
+def api_lacking() -> str:
+    """What the API server says about itself when it isn't ready."""
+    answer = cluster().request("GET", "/readyz")
+    return "" if answer == "ok" else answer
+
+
+def node_lacking() -> str:
+    """Why the node isn't Ready."""
+    return condition(cluster().get("v1", "Node", NODE), "Ready")
+
+
+def rows() -> list[Row]:
+    """The testbed."""
+    return [
+        Row("Debian packages", lambda: not machine.missing_packages(), machine.install),
+        *map(program, build.BUILDS),
+        *map(image, catalog.TESTBED),
+        # The node and its control plane
+        Row("bridge, cgroups, sysctls", node.is_prepared, node.prepare),
+        Row("certificates", KUBECONFIG.exists, certificates.make),
+        daemon("etcd", control_plane.etcd),
+        daemon("kube-apiserver", control_plane.api_server, api_lacking),
+        daemon("kube-controller-manager", control_plane.controller_manager),
+        daemon("kube-scheduler", control_plane.scheduler),
+        daemon("containerd", node.containerd),
+        *map(loaded, catalog.TESTBED),
+        daemon("kubelet", node.kubelet, node_lacking),
+        daemon("kube-proxy", node.kube_proxy),
+        # What runs in the cluster
+        addon("CoreDNS", dns.objects, dns.NAMESPACE),
+        addon("metrics-server", metrics.objects, metrics.NAMESPACE, blocks=False),
+        addon("Gateway API kinds", envoy_gateway.definitions),
+        addon("Envoy Gateway", envoy_gateway.objects, envoy_gateway.NAMESPACE, blocks=False),
+        addon("Knative kinds", knative.definitions),
+        addon(
+            "Knative Serving and Kourier", knative.objects, knative.NAMESPACE, knative.GATEWAY_NAMESPACE, blocks=False
+        ),
+        addon("KServe kinds", kserve.definitions),
+        addon("KServe", kserve.objects, kserve.NAMESPACE),
+        addon("KServe webhooks", kserve.judged),
+        addon("S3 server and volume", storage.objects, storage.NAMESPACE, blocks=False),
+        addon("Prometheus", prometheus.objects, prometheus.NAMESPACE, blocks=False),
+    ]
