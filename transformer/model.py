@@ -107,15 +107,13 @@ class TransformerModel:
         needed = self._decisions.needs([name for name in names if name not in self._own])
         asked = dict.fromkeys([*(name for name in names if name in self._own), *needed])
         request = InferRequest(inputs, outputs=tuple(RequestedOutput(name) for name in asked))
-        started, status = time.perf_counter(), 500
+        started = time.perf_counter()
         try:
             response = await self._predictor.infer(request, context)
-            status = 200
         except InferenceError as error:
-            status = error.http_status
+            self._instruments.waited(time.perf_counter() - started, error.http_status)
             raise
-        finally:
-            self._instruments.waited(time.perf_counter() - started, status)
+        self._instruments.waited(time.perf_counter() - started, 200)
         context.response_headers[PREDICTOR_RELEASE_HEADER] = self._release
         return {tensor.name: tensor for tensor in response.outputs}
 
