@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -49,16 +51,25 @@ def _outputs(native: Engine, info: ModelInfo, bundle: Bundle) -> ModelInfo:
     return msgspec.structs.replace(info, outputs=kept, default_outputs=default, notes=tuple(notes))
 
 
-def _agrees_with_memory(native: Engine, model: Any, info: ModelInfo, features: Features) -> None:
-    """Refuse a file that answers otherwise than the model in memory does, or a model that can't answer.
-
-    This is where categories in another order than the model was trained with would show.
-    """
+@contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """Whatever a model raises for the sample or the probes, it would raise for a record the schema accepts."""
     try:
-        own = models.own_answers(model, info, features)
+        yield
+    except BundleError:
+        raise
     except (ValueError, TypeError) as error:
         problem = f"fails on records the schema permits: {str(error).splitlines()[0]}"
         raise BundleError("model", problem, "Train it for missing values, or make the fields required.") from error
+
+
+def _agrees_with_memory(native: Engine, model: Any, info: ModelInfo, features: Features) -> None:
+    """Refuse a file that answers otherwise than the model in memory does.
+
+    This is where categories in another order than the model was trained with would show.
+    """
+    with answering():
+        own = models.own_answers(model, info, features)
     answers = native.run(features, list(own))
     for name, gap in parity.differences(answers, own).items():
         if not gap <= (0.0 if name == "predict" and info.classes else info.tolerance):

@@ -103,11 +103,13 @@ def _write(folder: Path, model: Any, schema: Schema, records: Columns, options: 
     features = schema_features.derive(schema, records)
     tried = probes.rows(features, fit.specs(schema), _PROBES, _may_miss(schema))
     histograms = {name: reference.histogram(column) for name, column in features.items()}
-    preprocessor, specs, features, tried = _preprocess(folder, schema, features, tried, options)
+    with proving.answering():
+        preprocessor, specs, features, tried = _preprocess(folder, schema, features, tried, options)
 
     native = models.native(model)
     form = models.file_format(options.format, native, allow_joblib=options.allow_joblib)
-    info = models.describe(model, native, form, schema, specs, features)
+    with proving.answering():
+        info = models.describe(model, native, form, schema, specs, features)
     models.write(model, folder / info.file, form)
 
     picked = _evenly(records)

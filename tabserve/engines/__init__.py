@@ -13,6 +13,7 @@ __all__ = [
     "load",
     "load_native",
     "load_preprocessor",
+    "open_engine",
     "rows",
     "take",
 ]

@@ -219,7 +219,7 @@ def test_pickled_objects_in_the_reference_are_refused(folder: Path, tmp_path: Pa
 
     objects = np.empty(1, object)
     objects[0] = _Payload(tmp_path / "it ran")
-    np.savez(folder / "reference.npz", **{"record/amount": objects})
+    np.savez(folder / "reference.npz", allow_pickle=True, **{"record/amount": objects})
     resealed(folder)
     refused(folder, "^reference.npz: not a reference")
     assert not (tmp_path / "it ran").exists()

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from xgboost import XGBClassifier
+
+from tabserve import engines
+from tabserve.bundle import Bundle
+from tabserve.bundle.manifest import EngineName, EngineRange, Timing
+from tabserve.bundle.planning import plan
+from tabserve.engines import Array, EngineSet, Features
+from tests.unit.bundles import saved
+
+
+class Named:
+    """An engine that answers its name."""
+
+    row_independent = True
+
+    def __init__(self, name: str, *outputs: str) -> None:
+        self.name = name
+        self.outputs = frozenset(outputs)
+
+    def run(self, features: Features, outputs: Sequence[str]) -> dict[str, Array]:
+        return {name: np.array([self.name]) for name in outputs}
+
+
+NATIVE = Named("xgboost", "predict_proba", "margin")
+CONVERTED = Named("onnxruntime", "predict_proba")
+PLAN = (EngineRange(0, "onnxruntime"), EngineRange(32, "xgboost"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "outputs", "expected"),
+    [
+        (0, ["predict_proba"], "onnxruntime"),
+        (1, ["predict_proba"], "onnxruntime"),
+        (31, ["predict_proba"], "onnxruntime"),
+        (32, ["predict_proba"], "xgboost"),
+        (10_000, ["predict_proba"], "xgboost"),
+        (1, ["margin"], "xgboost"),
+        (1, ["predict_proba", "margin"], "xgboost"),
+    ],
+)
+def test_the_rows_and_outputs_of_a_request_choose_its_engine(rows: int, outputs: list[str], expected: str) -> None:
+    assert EngineSet([NATIVE, CONVERTED], PLAN).select(rows, outputs).name == expected
+
+
+def test_the_native_engine_stands_in_for_a_dropped_one() -> None:
+    engine_set = EngineSet([NATIVE], PLAN, ["onnxruntime: not used: it disagrees"])
+    assert engine_set.select(1, ["predict_proba"]) is NATIVE
+    assert engine_set.names == ("xgboost",)
+
+
+def test_an_output_nobody_computes_is_an_error() -> None:
+    with pytest.raises(KeyError, match="contributions"):
+        EngineSet([NATIVE, CONVERTED], PLAN).select(1, ["contributions"])
+
+
+def timings(engine: EngineName, *microseconds: float) -> list[Timing]:
+    return [Timing(engine, rows, value) for rows, value in zip((1, 4, 16, 64, 256), microseconds, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("native", "converted", "expected"),
+    [
+        ((120, 137, 155, 209, 486), (10, 28, 89, 327, 1256), [(0, "onnxruntime"), (32, "xgboost")]),
+        ((120, 137, 155, 209, 486), (10, 28, 89, 200, 1256), [(0, "onnxruntime"), (32, "xgboost")]),
+        ((100, 100, 100, 100, 100), (99, 99, 99, 99, 99), [(0, "xgboost")]),
+        ((100, 100, 100, 100, 100), (9, 9, 9, 9, 9), [(0, "onnxruntime")]),
+    ],
+)
+def test_the_plan_changes_where_the_faster_engine_does(
+    native: tuple[float, ...], converted: tuple[float, ...], expected: list[tuple[int, str]]
+) -> None:
+    ranges = plan(timings("xgboost", *native), timings("onnxruntime", *converted))
+    assert [(part.from_rows, part.engine) for part in ranges] == expected
+
+
+def test_a_plan_is_saved_with_its_timings_and_agreement(tmp_path: Path) -> None:
+    info = saved(XGBClassifier(n_estimators=20), tmp_path).manifest.model
+    assert info.engines[0].from_rows == 0
+    assert [(one.engine, one.rows) for one in info.timings] == [
+        (engine, rows) for engine in ("xgboost", "onnxruntime") for rows in (1, 4, 16, 64, 256)
+    ]
+    assert [(one.engine, one.rows) for one in info.agreement] == [("onnxruntime", 4700)]
+    assert info.agreement[0].max_difference <= info.tolerance
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return saved(LogisticRegression(), tmp_path_factory.mktemp("linear"), engine="onnxruntime")
+
+
+def test_no_native_library_is_loaded_before_it_is_asked_for(linear: Bundle) -> None:
+    code = (
+        "import sys, tabserve.bundle; from tabserve import engines\n"
+        "bundle = tabserve.bundle.load(sys.argv[1]); engine_set = engines.load(bundle)\n"
+        "rows = bundle.reference.features[:3]\n"
+        "print(engine_set.select(3, ['predict_proba']).run(rows, ['predict_proba'])['predict_proba'].shape)\n"
+        "print(sorted({'sklearn', 'xgboost', 'pandas', 'scipy', 'skops'} & set(sys.modules)))\n"
+        "print(engine_set.select(3, ['contributions']).run(rows, ['contributions'])['contributions'].shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(linear.path)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["(3, 2)", "[]", "(3, 3)"]
+
+
+def test_reasons_load_the_native_engine_at_start(tmp_path: Path) -> None:
+    extra = "  decision: {score: fraud}\n  reasons: {top: 1}\n"
+    bundle = saved(LogisticRegression(), tmp_path, engine="onnxruntime", extra=extra)
+    assert type(engines.load(bundle).select(1, ["contributions"])).__name__ == "SklearnEngine"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rows_are_independent_where_an_engine_says_so(tmp_path: Path, threads: int) -> None:
+    bundle = saved(XGBClassifier(n_estimators=50), tmp_path, fields=("amount", "income", "age"))
+    features = bundle.reference.features
+    independent = [engines.open_engine(bundle, name, threads) for name in ("xgboost", "onnxruntime")]
+    assert independent[0].row_independent
+    for engine in (one for one in independent if one.row_independent):
+        for name in engine.outputs:
+            whole = engine.run(features, [name])[name]
+            for start, size in ((0, 1), (3, 1), (1, 2), (7, 31), (50, 333), (600, 100)):
+                part = engine.run(engines.take(features, slice(start, start + size)), [name])[name]
+                assert part.tobytes() == whole[start : start + size].tobytes()
+
+
+def test_matrix_products_are_never_called_independent(linear: Bundle) -> None:
+    assert not engines.open_engine(linear, "sklearn", 1).row_independent
+    assert not engines.open_engine(linear, "onnxruntime", 1).row_independent
+
+
+def test_joined_features_are_the_rows_of_all() -> None:
+    matrix = np.arange(6.0).reshape(3, 2)
+    columns = {"a": np.arange(3.0), "b": np.array(["x", "y", "z"], object)}
+    for features in (matrix, columns):
+        parts = [engines.take(features, slice(0, 1)), engines.take(features, slice(1, 3))]
+        joined = engines.concatenate(parts)
+        assert engines.rows(joined) == 3
+        np.testing.assert_equal(joined, features)
