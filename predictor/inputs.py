@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from tabserve.bundle.manifest import FeatureSpec, ModelInfo
+from tabserve.bundle.tensors import MATRIX
 from tabserve.engines import Array, Features
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted
 from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec
 from tabserve.schema.features import matrix
 
-MATRIX = "input-0"
-"""The name of the matrix input, as in KServe's own examples."""
 WHOLE_LIMIT = 2**53
 """Whole numbers up to here are exact in FP64."""
 
@@ -21,11 +20,15 @@ WHOLE_LIMIT = 2**53
 class Inputs:
     """Reads the inputs of one model's requests.
 
-    max_rows: more rows are a RequestTooLarge. Every other misfit is an InvalidRequest.
+    may_miss: the features that may have no value. max_rows: more rows are a RequestTooLarge.
+    Every other misfit is an InvalidRequest.
     """
 
-    def __init__(self, model: ModelInfo, max_rows: int) -> None:
+    def __init__(self, model: ModelInfo, may_miss: Collection[str], max_rows: int) -> None:
         self._model = model
+        self._may_miss = may_miss
+        self._required = [at for at, spec in enumerate(model.features) if spec.name not in may_miss]
+        self._codes = [(at, len(spec.values)) for at, spec in enumerate(model.features) if spec.type == "category"]
         self._max_rows = max_rows
         self._dtype = DATATYPES[model.datatype]
         self._specs = {spec.name: spec for spec in model.features}
@@ -63,12 +66,30 @@ class Inputs:
         if array.dtype.kind not in "fiu":
             raise InvalidRequest(f"input `{MATRIX}`: expected numbers ({self._model.datatype}), got {tensor.datatype}")
         self._check_rows(len(array))
-        return _numbers(MATRIX, array, self._dtype)
+        found = _numbers(MATRIX, array, self._dtype)
+        self._check_values(found)
+        return found
+
+    def _check_values(self, matrix: Array) -> None:
+        """Raise where a value is missing that must not be, or a code is that of no category."""
+        if self._required and np.isnan(matrix).any():
+            gaps = np.isnan(matrix[:, self._required])
+            for row, at in np.argwhere(gaps)[:1].tolist():
+                raise _missing(self._model.features[self._required[at]].name, row)
+        for at, count in self._codes:
+            codes = matrix[:, at]
+            for row in np.flatnonzero((codes < 0) | (codes >= count) | (codes != np.floor(codes)) & ~np.isnan(codes))[
+                :1
+            ]:
+                name = self._model.features[at].name
+                raise InvalidRequest(f"feature `{name}`: expected a code from 0 to {count - 1} at row {row}")
 
     def _columns(self, inputs: Sequence[Tensor]) -> dict[str, Array]:
         self._check_names([tensor.name for tensor in inputs])
         given = {tensor.name: tensor for tensor in inputs}
         columns = {name: _column(given[name], spec) for name, spec in self._specs.items()}
+        for name, column in columns.items():
+            self._check_present(name, column)
         lengths = {len(column) for column in columns.values()}
         if len(lengths) > 1:
             raise InvalidRequest(f"inputs: expected the same number of rows in each, got {sorted(lengths)}")
@@ -90,9 +111,19 @@ class Inputs:
             )
             raise InvalidRequest(f"inputs: expected {expected}; {problem}")
 
+    def _check_present(self, name: str, column: Array) -> None:
+        if name not in self._may_miss:
+            gaps = [value is None for value in column] if column.dtype == object else np.isnan(column)
+            for row in np.flatnonzero(gaps)[:1]:
+                raise _missing(name, row)
+
     def _check_rows(self, rows: int) -> None:
         if rows > self._max_rows:
             raise RequestTooLarge(f"expected at most {self._max_rows} rows, got {rows}")
+
+
+def _missing(name: str, row: int) -> InvalidRequest:
+    return InvalidRequest(f"feature `{name}`: expected a value, got none at row {row}")
 
 
 def _numbers(name: str, array: Array, dtype: np.dtype[np.float64]) -> Array:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 
-from predictor.inputs import MATRIX
+from tabserve.bundle.tensors import MATRIX
 from tabserve.inference.errors import InvalidRequest
 from tabserve.inference.rest_codec import decode_json
 from tabserve.inference.tensors import Array, Tensor

@@ -12,11 +12,12 @@ from predictor.batching import Batcher
 from predictor.inputs import Inputs
 from predictor.instances import decode_instances
 from predictor.instruments import Instruments
-from predictor.outputs import Outputs, described, of_engine
+from predictor.outputs import Outputs, of_engine
 from predictor.settings import Settings
 from predictor.threads import available
 from tabserve import engines
 from tabserve.bundle import Bundle
+from tabserve.bundle.tensors import class_names, described, may_miss
 from tabserve.engines import EngineSet, Features, rows, take
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context
@@ -33,11 +34,11 @@ class PredictorModel:
 
     def __init__(self, bundle: Bundle, engine_set: EngineSet, settings: Settings, metrics: Metrics) -> None:
         info = bundle.manifest.model
-        class_names = bundle.schema.outputs.classes or tuple(str(value) for value in info.classes)
-        self._inputs = Inputs(info, settings.max_rows)
-        self._outputs = Outputs(info, class_names)
+        names = class_names(bundle)
+        self._inputs = Inputs(info, may_miss(bundle), settings.max_rows)
+        self._outputs = Outputs(info, names)
         self._engines = engine_set
-        self._instruments = Instruments(metrics, self._facts(bundle), class_names)
+        self._instruments = Instruments(metrics, self._facts(bundle), names)
         self._batcher = Batcher(settings.max_batch_rows, self._instruments)
         self.headers: Mapping[str, str] = {RELEASE_HEADER: settings.release or bundle.digest}
         self.metadata = self._metadata(bundle, settings.model_name or bundle.manifest.name)

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import orjson
 
 from tabserve.bundle.manifest import ModelInfo
+from tabserve.bundle.tensors import LABEL, output_specs
 from tabserve.engines import Array
 from tabserve.inference.errors import InvalidRequest, quoted
 from tabserve.inference.tensors import DATATYPES, RequestedOutput, Tensor, TensorSpec
-
-LABEL = "label"
-"""The class's name in the schema; made of the engine's `predict`."""
 
 
 class Outputs:
@@ -24,8 +21,7 @@ class Outputs:
 
     def __init__(self, model: ModelInfo, class_names: Sequence[str]) -> None:
         self._labels = dict(zip(model.classes, class_names, strict=True)) if model.classes else {}
-        names = (*model.outputs, LABEL) if self._labels else tuple(model.outputs)
-        self._specs = {name: _spec(name, model) for name in names}
+        self._specs = output_specs(model)
         self.default = tuple(model.default_outputs)
 
     def specs(self, *, default: bool) -> tuple[TensorSpec, ...]:
@@ -60,28 +56,3 @@ class Outputs:
 def of_engine(names: Sequence[str]) -> tuple[str, ...]:
     """What an engine must compute for these outputs."""
     return tuple(dict.fromkeys("predict" if name == LABEL else name for name in names))
-
-
-def described(specs: Sequence[TensorSpec]) -> str:
-    """Tensors as JSON text, for metadata properties."""
-    return orjson.dumps([{"name": s.name, "datatype": s.datatype, "shape": s.shape} for s in specs]).decode()
-
-
-def _spec(name: str, model: ModelInfo) -> TensorSpec:
-    classes = len(model.classes)
-    several = (classes,) if classes > 2 else ()
-    if name in ("predict", LABEL):
-        return TensorSpec(name, "BYTES" if name == LABEL else _class_datatype(model), (-1,))
-    shapes: dict[str, tuple[int, ...]] = {
-        "predict_proba": (-1, classes),
-        "margin": (-1, *several),
-        "contributions": (-1, *several, len(model.features) + 1),
-    }
-    return TensorSpec(name, model.datatype, shapes[name])
-
-
-def _class_datatype(model: ModelInfo) -> str:
-    if not model.classes:
-        return model.datatype
-    datatypes = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}
-    return datatypes[type(model.classes[0])]

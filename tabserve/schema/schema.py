@@ -241,6 +241,14 @@ class Schema(_Strict, frozen=True):
         """Names of the features, in order."""
         return tuple(f if isinstance(f, str) else f.name for f in self.features)
 
+    @property
+    def may_miss(self) -> frozenset[str]:
+        """The features that a record which fits may leave without a value."""
+        optional = {field.name for field in self.record if not field.required and field.default is None}
+        derived = (feature for feature in self.features if not isinstance(feature, str))
+        from_optional = {f.name for f in derived if any(optional.intersection(of) for of in f.rules.values())}
+        return frozenset(optional | from_optional)
+
     def _check_features(self) -> None:
         fields = self.fields
         times = tuple(name for name, field in fields.items() if field.type == "timestamp")

@@ -1,0 +1,62 @@
+"""The tensors a bundle's model takes and gives, as both services declare them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import orjson
+
+from tabserve.bundle.loading import Bundle
+from tabserve.bundle.manifest import ModelInfo
+from tabserve.inference.tensors import TensorSpec
+
+MATRIX = "input-0"
+"""The name of the matrix input, as in KServe's own examples."""
+LABEL = "label"
+"""The output that is the class's name in the schema, made of `predict`."""
+
+_CLASS_DATATYPES = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}
+
+
+def class_names(bundle: Bundle) -> tuple[str, ...]:
+    """Names of the classes in the model's order; empty for a regression."""
+    return bundle.schema.outputs.classes or tuple(str(value) for value in bundle.manifest.model.classes)
+
+
+def may_miss(bundle: Bundle) -> frozenset[str]:
+    """The model features that may have no value: those the model was proven to answer without."""
+    if bundle.manifest.preprocessor is None:
+        return bundle.schema.may_miss
+    features = np.asarray(bundle.reference.features)
+    names = [spec.name for spec in bundle.manifest.model.features]
+    return frozenset(name for name, missing in zip(names, np.isnan(features).any(axis=0), strict=True) if missing)
+
+
+def output_specs(model: ModelInfo) -> dict[str, TensorSpec]:
+    """Everything that can be asked for, by name; datatypes and shapes are the model's, whichever engine computes it."""
+    names = (*model.outputs, LABEL) if model.classes else model.outputs
+    return {name: TensorSpec(name, _datatype(name, model), _shape(name, model)) for name in names}
+
+
+def described(specs: Iterable[TensorSpec]) -> str:
+    """Tensors as JSON text, for metadata properties."""
+    return orjson.dumps([{"name": s.name, "datatype": s.datatype, "shape": s.shape} for s in specs]).decode()
+
+
+def _datatype(name: str, model: ModelInfo) -> str:
+    if name == LABEL:
+        return "BYTES"
+    if name == "predict" and model.classes:
+        return _CLASS_DATATYPES[type(model.classes[0])]
+    return model.datatype
+
+
+def _shape(name: str, model: ModelInfo) -> tuple[int, ...]:
+    classes = len(model.classes)
+    several = (classes,) if classes > 2 else ()
+    if name == "predict_proba":
+        return (-1, classes)
+    if name == "contributions":
+        return (-1, *several, len(model.features) + 1)
+    return (-1, *several) if name == "margin" else (-1,)
