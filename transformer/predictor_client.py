@@ -238,6 +238,13 @@ class PredictorClient:
         breaker.succeeded()
         if not self._is_usable(address, response):
             raise NotReady("the predictor is of another release")
+        self._heed(address, response)
+        return response
+
+    def _heed(self, address: Address, response: Response) -> None:
+        """Take what an answer says beside its tensors: that a predictor lives, or that it is about to end."""
         if response.status == 200:
             self._heard_own = time.monotonic()
-        return response
+        if response.headers.get(b"connection") == b"close":
+            address.ready = False  # others first, until it says that it is ready again
+            self._wake.set()

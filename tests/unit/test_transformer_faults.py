@@ -57,6 +57,26 @@ def test_an_address_that_went_away_costs_no_request(monkeypatch: pytest.MonkeyPa
     run(test())
 
 
+def test_an_address_that_is_about_to_end_is_passed_over() -> None:
+    async def ending(_: Call) -> bytes:
+        return predicted().replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
+
+    async def test() -> None:
+        first = FakePredictor(reply=ending)
+        second = FakePredictor("127.0.0.2", first.port)
+        async with predictors(first, second), client_of(first.port) as client:
+            await two_addresses(client, first.port)
+            for _ in range(10):
+                await client.infer(REQUEST, Context())
+            assert len(first.calls) == 1
+            await second.stop()
+            await client.look()
+            await client.infer(REQUEST, Context())  # it is still there for those who have no other
+        assert len(first.calls) == 2
+
+    run(test())
+
+
 def test_an_address_with_a_request_under_way_is_passed_over() -> None:
     async def test() -> None:
         begun = asyncio.Event()
