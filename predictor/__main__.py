@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from predictor import lean
 from predictor.model import load
 from predictor.settings import Settings
 from tabserve import bundle
@@ -16,13 +17,13 @@ def serve(settings: Settings) -> None:
     """Load, warm up, serve until a signal. Ends with status 1 and the reason where the bundle can't be served."""
     server.configure_logging(settings.log_level)
     metrics = Metrics()
+    hooked = settings.server == "kserve" or bool(settings.model_class)
     try:
-        model = load(
-            bundle.load(settings.model_dir, digest=settings.digest or None, allow_joblib=settings.allow_joblib),
-            settings,
-            metrics,
-        )
-        if settings.server == "kserve" or settings.model_class:
+        found = bundle.load(settings.model_dir, digest=settings.digest or None, allow_joblib=settings.allow_joblib)
+        if found.manifest.model.native == "xgboost" and not hooked:
+            lean.import_xgboost()
+        model = load(found, settings, metrics)
+        if hooked:
             from predictor.kserve_model import PredictorModel
             from tabserve import kserve_adapter
 

@@ -1,0 +1,45 @@
+"""What importing a part of tabserve loads: start-up is a pod's cold start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"kserve", "sklearn", "xgboost", "onnxruntime", "pandas", "scipy", "skops", "onnx", "fastapi", "pydantic"}
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level modules in a new process that has run the code."""
+    listing = f"{code}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "tabserve.inference.server",
+        "tabserve.inference.rest_codec",
+        "tabserve.bundle",
+        "tabserve.schema.records",
+        "tabserve.cli",
+        "predictor.__main__",
+        "transformer.__main__",
+    ],
+)
+def test_no_ml_library_and_no_sdk_is_loaded_by_importing(module: str) -> None:
+    assert loaded_by(f"import {module}") & HEAVY == set()
+
+
+def test_xgboost_is_imported_without_scikit_learn_and_pandas() -> None:
+    loaded = loaded_by("from predictor import lean; lean.import_xgboost(); lean.import_xgboost()")
+
+    assert loaded & {"xgboost", "sklearn", "pandas"} == {"xgboost"}
+
+
+def test_scikit_learn_and_pandas_can_still_be_imported_afterwards() -> None:
+    loaded = loaded_by("from predictor import lean; lean.import_xgboost(); import sklearn, pandas")
+
+    assert {"sklearn", "pandas"} <= loaded
