@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,24 +48,57 @@ def typed_echo(logs: Path) -> Generator[Service]:
         yield service
 
 
+def trained(example: str, folder: Path) -> Path:
+    """The bundle that an example's train.py writes."""
+    train = ROOT / "examples" / example / "train.py"
+    done = subprocess.run([sys.executable, train, folder / example], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / example
+
+
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of examples/breast_cancer, trained here."""
-    folder = tmp_path_factory.mktemp("bundles") / "breast_cancer"
-    subprocess.run([sys.executable, ROOT / "examples/breast_cancer/train.py", folder], check=True, capture_output=True)
-    return folder
+    """The bundle of examples/breast_cancer: a scikit-learn pipeline on numbers, which takes no missing values."""
+    return trained("breast_cancer", tmp_path_factory.mktemp("bundles"))
+
+
+@pytest.fixture(scope="session")
+def payments_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of examples/payments: XGBoost on numbers, categories, timestamps and missing values."""
+    return trained("payments", tmp_path_factory.mktemp("bundles"))
+
+
+@contextmanager
+def transforming(bundle: Path, predictor: Service, log: Path) -> Generator[Service]:
+    """The transformer of a bundle in front of a predictor."""
+    host = f"--predictor_host=127.0.0.1:{predictor.http_port}"
+    with running("transformer", f"--model_dir={bundle}", host, log=log) as service:
+        yield service
 
 
 @pytest.fixture(scope="session")
 def predictor(bundle: Path, logs: Path) -> Generator[Service]:
-    """The predictor of that bundle."""
+    """The predictor of examples/breast_cancer."""
     with running("predictor", f"--model_dir={bundle}", log=logs / "predictor.log") as service:
         yield service
 
 
 @pytest.fixture(scope="session")
 def transformer(bundle: Path, predictor: Service, logs: Path) -> Generator[Service]:
-    """The transformer of that bundle, in front of that predictor."""
-    options = (f"--model_dir={bundle}", f"--predictor_host=127.0.0.1:{predictor.http_port}")
-    with running("transformer", *options, log=logs / "transformer.log") as service:
+    """The transformer of examples/breast_cancer, in front of that predictor."""
+    with transforming(bundle, predictor, logs / "transformer.log") as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def payments_predictor(payments_bundle: Path, logs: Path) -> Generator[Service]:
+    """The predictor of examples/payments."""
+    with running("predictor", f"--model_dir={payments_bundle}", log=logs / "payments_predictor.log") as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def payments_transformer(payments_bundle: Path, payments_predictor: Service, logs: Path) -> Generator[Service]:
+    """The transformer of examples/payments, in front of that predictor."""
+    with transforming(payments_bundle, payments_predictor, logs / "payments_transformer.log") as service:
         yield service

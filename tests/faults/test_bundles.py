@@ -1,0 +1,236 @@
+"""Bundles that must not be served (fault catalogue 46 to 51): the process ends with one line that says why."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import xgboost
+from skops import io as skops
+
+from tests.serving import STOP_SECONDS, start
+
+Tamper = Callable[[Path], None]
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change bundle.json."""
+    path = folder / "bundle.json"
+    manifest = json.loads(path.read_bytes())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def replace(folder: Path, name: str, content: bytes) -> None:
+    """Put another content into a file and its digest into bundle.json, as an attacker with the whole folder would."""
+    (folder / name).write_bytes(content)
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    rewrite(folder, lambda manifest: manifest["files"].update({name: entry}))
+
+
+def renamed(folder: Path, old: str, new: str, content: bytes, file_format: str) -> None:
+    """Put a model of another format in the place of the model."""
+    (folder / old).unlink()
+    rewrite(folder, lambda manifest: manifest["files"].pop(old))
+    rewrite(folder, lambda manifest: manifest["model"].update(file=new, format=file_format))
+    replace(folder, new, content)
+
+
+def flipped(folder: Path) -> None:
+    """One bit of the model is another."""
+    path = folder / "model.skops"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(folder: Path) -> None:
+    """The model's end is missing."""
+    path = folder / "model.skops"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def linked(folder: Path) -> None:
+    """The model is a link to a file elsewhere."""
+    path = folder / "model.skops"
+    shutil.move(path, folder.parent / "elsewhere.skops")
+    path.symlink_to(folder.parent / "elsewhere.skops")
+
+
+def outside(folder: Path) -> None:
+    """bundle.json names a file outside of the folder."""
+    shutil.copy(folder / "model.skops", folder.parent / "outside.skops")
+    rewrite(folder, lambda manifest: manifest["files"].update({"../outside.skops": manifest["files"]["model.skops"]}))
+
+
+def sparse(folder: Path) -> None:
+    """The model has become ten thousand million bytes of nothing."""
+    os.truncate(folder / "model.skops", 10 * 10**9)
+
+
+class Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("EXPLODED"),)
+
+
+def untrusted(folder: Path) -> None:
+    """The skops file holds a type that nobody trusts."""
+    replace(folder, "model.skops", skops.dumps(Bomb.__new__(Bomb)))
+
+
+def schema_of_others(folder: Path) -> None:
+    """The schema's features are not the model's."""
+    text = (folder / "schema.yaml").read_text().replace("radius", "girth")
+    replace(folder, "schema.yaml", text.encode())
+
+
+def newer_library(folder: Path) -> None:
+    """The bundle was saved by a library newer than the one here."""
+    rewrite(folder, lambda manifest: manifest["libraries"].update({"scikit-learn": "99.0"}))
+
+
+def set_key(key: str, value: Any) -> Tamper:
+    """bundle.json has another value there."""
+    return lambda folder: rewrite(folder, lambda manifest: manifest.update({key: value}))
+
+
+# What is done to the bundle of examples/breast_cancer, and words of the refusal.
+REFUSED: dict[str, tuple[Tamper, list[str]]] = {
+    "no folder": (shutil.rmtree, ["bundle.json"]),
+    "an empty folder": (lambda folder: [path.unlink() for path in folder.iterdir()] and None, ["bundle.json"]),
+    "no bundle.json": (lambda folder: (folder / "bundle.json").unlink(), ["bundle.json"]),
+    "no model": (lambda folder: (folder / "model.skops").unlink(), ["model.skops"]),
+    "two models": (lambda folder: shutil.copy(folder / "model.skops", folder / "model2.skops") and None, ["model2"]),
+    "a model cut off": (cut, ["model.skops"]),
+    "a bit flipped": (flipped, ["model.skops", "sha256"]),
+    "a link": (linked, ["model.skops"]),
+    "a file outside": (outside, ["../outside.skops"]),
+    "a huge sparse file": (sparse, ["model.skops", "10000000000"]),
+    "a pickle as skops": (lambda f: replace(f, "model.skops", pickle.dumps(Bomb())), ["model.skops"]),
+    "an untrusted type": (untrusted, ["model.skops", "Bomb"]),
+    "skops cut off, with its digest": (
+        lambda f: replace(f, "model.skops", b"PK\x03\x04" + b"\0" * 99),
+        ["model.skops"],
+    ),
+    "a pickle said to be joblib": (
+        lambda folder: renamed(folder, "model.skops", "model.joblib", pickle.dumps(Bomb()), "joblib"),
+        ["model.joblib", "allow_joblib"],
+    ),
+    "another schema": (schema_of_others, ["schema.yaml"]),
+    "a schema that is none": (lambda f: replace(f, "schema.yaml", b"task: [binary"), ["schema.yaml"]),
+    "a format of the future": (set_key("format", 2), ["bundle.json", "format"]),
+    "an unknown key": (set_key("colour", "red"), ["bundle.json", "colour"]),
+    "no manifest": (lambda folder: (folder / "bundle.json").write_text("{") and None, ["bundle.json"]),
+    "a newer library": (newer_library, ["scikit-learn", "99.0"]),
+    "reference rows that are none": (lambda f: replace(f, "reference.npz", b"PK\x03\x04no"), ["reference.npz"]),
+    "pickled reference rows": (lambda f: replace(f, "reference.npz", pickle.dumps(Bomb())), ["reference.npz"]),
+}
+OF_THE_TRANSFORMER = ["no folder", "no model", "a bit flipped", "a file outside", "another schema"]
+
+
+def refusal(service: str, folder: Path, log: Path, *options: str) -> str:
+    """The line with which a service ends that is started on a bundle it must refuse."""
+    host = ["--predictor_host=127.0.0.1:9"] if service == "transformer" else []
+    started = start(service, f"--model_dir={folder}", *host, *options, log=log)
+    try:
+        assert started.process.wait(STOP_SECONDS) == 1, started.text()
+    finally:
+        started.kill()
+    lines = started.text().strip().splitlines()
+    assert len(lines) == 1, started.text()
+    return lines[0]
+
+
+def assert_refused(service: str, folder: Path, *words: str, log: Path) -> None:
+    """The service ends and says why, and nothing in the bundle has run."""
+    line = refusal(service, folder, log)
+    assert line.startswith(f"{service}: ")
+    assert all(word in line for word in words), line
+    assert not Path("EXPLODED").exists()
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_the_predictor_refuses(bundle: Path, tmp_path: Path, case: str) -> None:
+    tamper, words = REFUSED[case]
+    folder = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    tamper(folder)
+    assert_refused("predictor", folder, *words, log=tmp_path / "log")
+
+
+@pytest.mark.parametrize("case", OF_THE_TRANSFORMER)
+def test_the_transformer_refuses(bundle: Path, tmp_path: Path, case: str) -> None:
+    tamper, words = REFUSED[case]
+    folder = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    tamper(folder)
+    assert_refused("transformer", folder, *words, log=tmp_path / "log")
+
+
+@pytest.mark.parametrize("service", ["predictor", "transformer"])
+def test_a_bundle_of_another_digest_is_refused(bundle: Path, tmp_path: Path, service: str) -> None:
+    digest = "sha256:" + "0" * 64
+    line = refusal(service, bundle, tmp_path / "log", f"--digest={digest}")
+    actual = "sha256:" + hashlib.sha256((bundle / "bundle.json").read_bytes()).hexdigest()
+    assert digest in line
+    assert actual in line
+
+
+def json_model(bundle: Path) -> dict[str, Any]:
+    """An XGBoost model as JSON."""
+    content: dict[str, Any] = json.loads(xgboost.Booster(model_file=bundle / "model.ubj").save_raw("json"))
+    return content
+
+
+def bad_children(model: dict[str, Any]) -> None:
+    """A tree's nodes point to children that aren't there (dmlc/xgboost issue 7903)."""
+    tree = model["learner"]["gradient_booster"]["model"]["trees"][0]
+    tree["left_children"] = [10**6 if child >= 0 else child for child in tree["left_children"]]
+
+
+def fewer_trees(model: dict[str, Any]) -> None:
+    """A tree is missing, although the model counts it."""
+    model["learner"]["gradient_booster"]["model"]["trees"].pop()
+
+
+def other_leaves(model: dict[str, Any]) -> None:
+    """Every leaf says the opposite: a model that works, and isn't the one that was saved."""
+    for tree in model["learner"]["gradient_booster"]["model"]["trees"]:
+        tree["split_conditions"] = [-condition for condition in tree["split_conditions"]]
+
+
+@pytest.mark.parametrize("damage", [bad_children, fewer_trees, other_leaves], ids=lambda damage: damage.__name__)
+def test_a_damaged_xgboost_model_is_refused(
+    payments_bundle: Path, tmp_path: Path, damage: Callable[[dict[str, Any]], None]
+) -> None:
+    folder = Path(shutil.copytree(payments_bundle, tmp_path / "bundle"))
+    model = json_model(payments_bundle)
+    damage(model)
+    renamed(folder, "model.ubj", "model.json", json.dumps(model).encode(), "json")
+    assert_refused("predictor", folder, "model.json", log=tmp_path / "log")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 1000, pickle.dumps(Bomb()), b"{L\x00\x00"], ids=repr)
+def test_what_is_no_xgboost_model_is_refused(payments_bundle: Path, tmp_path: Path, content: bytes) -> None:
+    folder = Path(shutil.copytree(payments_bundle, tmp_path / "bundle"))
+    replace(folder, "model.ubj", content)
+    assert_refused("predictor", folder, "model.ubj", log=tmp_path / "log")
+
+
+def test_a_model_changed_while_it_is_served_is_not_looked_at_again(bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    service = start("predictor", f"--model_dir={folder}", log=tmp_path / "log")
+    try:
+        service.wait_ready()
+        shutil.rmtree(folder)
+        assert service.status("/v2/health/ready") == 200
+        assert service.terminate() == 0
+    finally:
+        service.kill()
