@@ -1,0 +1,55 @@
+"""`python -m benchmarks`: measure tabserve beside other servers and write the table and the plots."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from benchmarks import environments, plan, report
+from benchmarks.measuring import Session
+from benchmarks.results import Results
+
+RESULTS = Path(__file__).parent / "results"
+PLANS = {each.name: each for each in (plan.QUICK,)}
+OURS = ("tabserve", "uvicorn", "httptools", "uvloop", "grpcio", "onnxruntime", "xgboost-cpu", "scikit-learn")
+
+
+@click.command(help=__doc__)
+@click.argument("name", type=click.Choice(list(PLANS)))
+@click.option("--output", type=click.Path(path_type=Path), default=RESULTS, help="Folder of the results.")
+def main(name: str, output: Path) -> None:
+    """Carry out a plan; what was found is written also when it is interrupted."""
+    chosen, results = PLANS[name], Results(_about(name))
+    environments.generator()
+    with tempfile.TemporaryDirectory(prefix="tabserve-bench-") as folder:
+        try:
+            Session(chosen, results, Path(folder), lambda line: click.echo(line)).run()
+        finally:
+            report.write(results, output)
+    click.echo(report.page(results))
+
+
+def _about(name: str) -> dict[str, str]:
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
+        "command": f"make bench{'' if name == 'full' else f'-{name}'}",
+        "machine": f"{_processor()}, server on core 0, generator on core 1, {platform.platform()}",
+        "python": platform.python_version(),
+        "tabserve's": ", ".join(f"{each} {version(each)}" for each in OURS),
+        "peers'": "pinned in benchmarks/peers/*.lock",
+    }
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} cores of {names[0]}" if names else platform.machine()
+
+
+if __name__ == "__main__":
+    main()

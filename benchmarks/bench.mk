@@ -1,0 +1,18 @@
+# Measure tabserve beside other servers (benchmarks/README.md). Peers are installed from their locks into the user's cache.
+.PHONY: bench bench-quick bench-lock soak
+
+bench: .venv/ready ## tabserve beside other servers, all of it, into benchmarks/results
+	$(PYTHON) -m benchmarks full
+
+bench-quick: .venv/ready ## the same in minutes: one row a request, beside FastAPI, KServe and a no-op
+	$(PYTHON) -m benchmarks quick
+
+soak: .venv/ready ## an hour at half capacity: memory, descriptors and p99 must not grow
+	$(PYTHON) -m benchmarks soak
+
+bench-lock: .venv/ready ## resolve benchmarks/peers/*.in again into their locks
+	for peer in fastapi kserve mlserver noop; do \
+	  $(UV) pip compile benchmarks/peers/$$peer.in --override benchmarks/peers/overrides.txt --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make bench-lock" --upgrade -q \
+	    -o benchmarks/peers/$$peer.lock; \
+	done

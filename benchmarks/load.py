@@ -1,0 +1,142 @@
+"""One measurement: the generator on its core against a running server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks import environments, pool
+from benchmarks.payloads import Payloads, verify
+from benchmarks.roster import Peer
+from benchmarks.servers import GENERATOR_CORE, SERVER_CORE, PeerError, Server
+
+BUSY = 0.9
+"""A core this busy is saturated."""
+DISTURBED = 0.05
+"""More of a core than this used by anything else is told with the result."""
+GRACE_SECONDS = 90.0
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Seconds of CPU within the measured time."""
+
+    generator: float
+    server: float
+    cores: list[float]
+
+
+class Measurement(msgspec.Struct, frozen=True):
+    """What the generator saw. Times in seconds; quantiles in steps of 1/200, then 0.999."""
+
+    seconds: float
+    right: int
+    wrong: int
+    refused: int
+    failed: int
+    unsent: int
+    error: str
+    quantiles: list[float]
+    refused_quantiles: list[float]
+    usage: Usage
+
+    @property
+    def per_second(self) -> float:
+        """Right answers a second."""
+        return self.right / self.seconds
+
+    @property
+    def p50(self) -> float:
+        """Median seconds to a right answer."""
+        return self.quantiles[100]
+
+    @property
+    def p99(self) -> float:
+        """99th percentile of seconds to a right answer."""
+        return self.quantiles[198]
+
+    @property
+    def server_seconds(self) -> float:
+        """CPU seconds of the server for a right answer."""
+        return self.usage.server / self.right
+
+    @property
+    def foreign(self) -> float:
+        """The largest share of a core that others used."""
+        own = {SERVER_CORE: self.usage.server, GENERATOR_CORE: self.usage.generator}
+        return max(max(0.0, self.usage.cores[core] - seconds) / self.seconds for core, seconds in own.items())
+
+
+@dataclass(frozen=True)
+class Load:
+    """How much to send, and how: closed loop, or open loop at `rate` requests a second."""
+
+    connections: int
+    seconds: float
+    rate: float = 0.0
+    warm_up: float = 1.0
+
+
+def collect(server: Server, peer: Peer, asked: Payloads, answers: Path) -> float:
+    """Ask every request once, compare every answer with the library's prediction and keep their bytes in `answers`.
+
+    Returns the largest difference. Raises PeerError.
+    """
+    _generate(server, asked, "-collect", str(answers))
+    try:
+        return verify(asked, pool.read(answers), peer.answers)
+    except (ValueError, KeyError, IndexError) as error:
+        raise PeerError(str(error)) from error
+
+
+def measure(server: Server, asked: Payloads, answers: Path, load: Load) -> Measurement:
+    """Send for so long; every answer is compared with its bytes in `answers`.
+
+    Raises PeerError where one is wrong or failed, or the generator was the bottleneck.
+    """
+    output = _generate(
+        server, asked, "-answers", str(answers), "-connections", str(load.connections), "-rate", str(load.rate),
+        "-warm-up", f"{load.warm_up}s", "-duration", f"{load.seconds}s", "-watch", ",".join(map(str, server.ids())),
+        seconds=load.seconds + load.warm_up,
+    )  # fmt: skip
+    measured = msgspec.json.decode(output, type=Measurement)
+    if measured.wrong or measured.failed or not measured.right:
+        raise PeerError(
+            f"{measured.right} right, {measured.wrong} wrong and {measured.failed} failed answers: {measured.error}"
+        )
+    refuse_saturated(measured)
+    return measured
+
+
+def refuse_saturated(measured: Measurement) -> None:
+    """Raise PeerError where the generator's core was full while the server's was not."""
+    used = measured.usage
+    if used.generator > BUSY * measured.seconds and used.server < BUSY * measured.seconds:
+        raise PeerError(
+            f"the generator was the bottleneck: it used {used.generator / measured.seconds:.0%} of its core, "
+            f"the server {used.server / measured.seconds:.0%}"
+        )
+
+
+def _generate(server: Server, asked: Payloads, *options: str, seconds: float = 0.0) -> bytes:
+    headers = "\n".join(f"{name}: {value}" for name, value in asked.headers.items())
+    common: list[Any] = ["-protocol", asked.protocol, "-target", server.target(asked), "-path", asked.path,
+                         "-header", headers, "-requests", str(asked.file)]  # fmt: skip
+    command = ["taskset", "-c", str(GENERATOR_CORE), str(environments.generator()), *common, *options]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            timeout=seconds + GRACE_SECONDS,
+            check=False,
+            env={**os.environ, "GOGC": "400"},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PeerError(f"the generator did not end within {error.timeout:g} s") from error
+    if done.returncode:
+        raise PeerError(done.stderr.decode(errors="replace").strip()[-600:])
+    return done.stdout

@@ -1,0 +1,123 @@
+"""The models that are served, trained here on made-up rows: each as a bundle and in the library's own format."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import yaml
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from xgboost import XGBClassifier
+
+import tabserve.bundle
+from benchmarks import cache
+
+TRAINING_ROWS = 20_000
+POOL_ROWS = 65_536
+NAME = "bench"
+COLOURS = ("amber", "blue", "green", "red", "white")
+
+Probabilities = npt.NDArray[np.float64]
+
+
+class Served(NamedTuple):
+    """A trained model's folders, the pool of rows it is asked for, and what its library predicts for them."""
+
+    name: str
+    bundle: Path
+    native: Path
+    rows: pd.DataFrame
+    probabilities: Probabilities
+
+
+def _numbers(random: np.random.Generator, count: int, width: int) -> pd.DataFrame:
+    values = random.normal(size=(count, width)).astype(np.float32)
+    # A few digits, as measured values have; all of them exact in FP32's shortest decimal form.
+    return pd.DataFrame(np.round(values, 4), columns=[f"f{i:02}" for i in range(width)])
+
+
+def _mixed(random: np.random.Generator, count: int) -> pd.DataFrame:
+    rows = _numbers(random, count, 20).astype(np.float64).round(4)
+    for i in range(5):
+        rows[f"c{i}"] = random.choice(COLOURS, count)
+    return rows
+
+
+def _labels(random: np.random.Generator, rows: pd.DataFrame) -> npt.NDArray[np.int64]:
+    x = rows.select_dtypes("number").to_numpy(np.float64)
+    score = x[:, 0] * x[:, 1] + np.sin(2 * x[:, 2]) + np.abs(x[:, 3]) - 0.8 + 0.5 * x[:, 4:10].sum(axis=1) / 2
+    return np.asarray(score + random.normal(scale=0.5, size=len(x)) > 0, np.int64)
+
+
+def _pipeline(estimator: Any) -> Any:
+    numbers, colours = [f"f{i:02}" for i in range(20)], [f"c{i}" for i in range(5)]
+    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    return make_pipeline(ColumnTransformer([("n", StandardScaler(), numbers), ("c", encoder, colours)]), estimator)
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "xgboost": lambda: XGBClassifier(n_estimators=200, max_depth=6, learning_rate=0.1, n_jobs=1, random_state=0),
+    "logistic": lambda: _pipeline(LogisticRegression(max_iter=1000)),
+    "forest": lambda: _pipeline(RandomForestClassifier(200, min_samples_leaf=5, n_jobs=1, random_state=0)),
+    "histogram": lambda: _pipeline(HistGradientBoostingClassifier(max_iter=200, random_state=0)),
+}
+
+
+def served(name: str) -> Served:
+    """The model of that name, trained and saved when asked for the first time."""
+    path = cache.folder("models") / f"{name}-{_key(name)}"
+    if not path.exists():
+        draft = Path(tempfile.mkdtemp(dir=path.parent))
+        _train(name, draft)
+        draft.rename(path)
+    rows = pd.DataFrame(joblib.load(path / "rows"))
+    return Served(name, path / "bundle", path / "native", rows, np.load(path / "probabilities.npy"))
+
+
+def _key(name: str) -> str:
+    sources = [p for part in ("bundle", "engines", "schema") for p in (cache.ROOT / "tabserve" / part).glob("*.py")]
+    versions = [importlib.metadata.version(library) for library in ("scikit-learn", "xgboost-cpu", "skl2onnx")]
+    return cache.key([Path(__file__), *sources], name, *versions)
+
+
+def _train(name: str, folder: Path) -> None:
+    random = np.random.default_rng(7)
+    make = _mixed if name != "xgboost" else lambda random, count: _numbers(random, count, 30)
+    rows, pool = make(random, TRAINING_ROWS), make(random, POOL_ROWS)
+    model = MODELS[name]().fit(rows, _labels(random, rows))
+    schema = folder / "schema.yaml"
+    schema.write_text(yaml.safe_dump(_schema(rows), sort_keys=False))
+    options: dict[str, Any] = {"name": NAME, "version": "1", "schema": schema, "sample": rows}
+    tabserve.bundle.save(model, folder / "bundle", **options)
+    (folder / "native").mkdir()
+    if name == "xgboost":
+        shutil.copyfile(folder / "bundle" / "model.ubj", folder / "native" / "model.ubj")
+    else:
+        joblib.dump(model, folder / "native" / "model.joblib")
+    np.save(folder / "probabilities.npy", np.asarray(model.predict_proba(pool), np.float64))
+    joblib.dump(pool, folder / "rows")
+
+
+def _schema(rows: pd.DataFrame) -> dict[str, Any]:
+    def field(column: str) -> dict[str, Any]:
+        if column.startswith("f"):
+            return {"name": column, "type": "number", "min": -20, "max": 20}
+        return {"name": column, "type": "category", "values": list(COLOURS)}
+
+    bands = [{"from": 0.8, "label": "refuse"}, {"from": 0.4, "label": "review"}, {"from": 0, "label": "accept"}]
+    decision = {"score": "bad", "bands": bands}
+    outputs = {"classes": ["good", "bad"], "decision": decision}
+    record = [field(str(column)) for column in rows]
+    return {"task": "binary", "record": record, "features": list(rows), "outputs": outputs}

@@ -1,0 +1,135 @@
+"""results.json and table.md: the targets with their verdicts, then every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+from benchmarks.load import DISTURBED
+from benchmarks.results import Cell, Results, per_second
+from benchmarks.targets import TARGETS, Target
+
+
+def write(results: Results, folder: Path) -> None:
+    """Write results.json and table.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(_rounded(results)), indent=1))
+    (folder / "table.md").write_text(page(results))
+
+
+def page(results: Results) -> str:
+    """The whole of table.md."""
+    parts = ["# tabserve beside other servers", _about(results), "## Targets", _targets(results)]
+    parts += ["## Measured", _EXPLANATION, _cells(results), "## Starts", _starts(results)]
+    if results.bare:
+        parts += ["## Engines alone", _bare(results)]
+    if results.failures:
+        parts += ["## Failed", _failures(results)]
+    return "\n\n".join(parts) + "\n"
+
+
+_EXPLANATION = (
+    "Medians over the rounds, each with a fresh start; behind ± half the distance between the lowest and the highest. "
+    "CPU is the server's, for one request. Every answer was compared with the library's own prediction. "
+    f"A * marks a cell where others used more than {DISTURBED:.0%} of a core meanwhile."
+)
+
+
+def _about(results: Results) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in results.about.items())
+
+
+def _targets(results: Results) -> str:
+    return table(("what", "target", "stretch", "got", "verdict"), (_target(each, results) for each in TARGETS))
+
+
+def _target(target: Target, results: Results) -> Sequence[str]:
+    got = target.value(results)
+    sign = "≤" if target.at_most else "≥"
+    bounds = [f"{sign} {bound:.3g}{target.unit}" for bound in (target.target, target.stretch)]
+    return [target.title, *bounds, "" if got is None else f"{got:.3g}{target.unit}", target.verdict(got)]
+
+
+def _cells(results: Results) -> str:
+    head = (
+        "server",
+        "model",
+        "rows",
+        "encoding",
+        "connections",
+        "requests/s",
+        "p50 ms",
+        "p99 ms",
+        "CPU µs",
+        "refused/s",
+    )
+    return table(head, (_cell(cell, results) for cell in results.cells()))
+
+
+def _cell(cell: Cell, results: Results) -> Sequence[str]:
+    all_of = results.measured(cell)
+    disturbed = "*" if any(measured.foreign > DISTURBED for measured in all_of) else ""
+    loop = f" at {cell.load:g} times capacity" if cell.load else ""
+    return [
+        cell.peer,
+        cell.model,
+        str(cell.rows),
+        cell.encoding,
+        f"{cell.connections}{loop}",
+        spread([per_second(measured) for measured in all_of], "{:,.0f}") + disturbed,
+        spread([measured.p50 * 1e3 for measured in all_of], "{:.3f}"),
+        spread([measured.p99 * 1e3 for measured in all_of], "{:.2f}"),
+        spread([measured.server_seconds * 1e6 for measured in all_of], "{:.0f}"),
+        f"{median(measured.refused / measured.seconds for measured in all_of):,.0f}" if cell.load else "",
+    ]
+
+
+def _starts(results: Results) -> str:
+    rows = []
+    for peer, model in dict.fromkeys((start.peer, start.model) for start in results.starts):
+        of = [start for start in results.starts if (start.peer, start.model) == (peer, model)]
+        seconds = spread([start.seconds for start in of], "{:.2f}")
+        memory = spread([start.resident / 2**20 for start in of], "{:.0f}")
+        rows.append((peer, model, seconds, memory, f"{max(start.difference for start in of):.1g}"))
+    return table(("server", "model", "first answer after s", "RSS MiB", "largest difference of an answer"), rows)
+
+
+def _bare(results: Results) -> str:
+    sizes = sorted({bare.rows for bare in results.bare})
+    found = {(bare.model, bare.engine, bare.rows): bare.seconds for bare in results.bare}
+    kinds = dict.fromkeys((bare.model, bare.engine) for bare in results.bare)
+    lines = [(*kind, *(f"{found[(*kind, size)] * 1e6:,.1f}" for size in sizes)) for kind in kinds]
+    return table(("model", "engine", *(f"{size} rows, µs" for size in sizes)), lines)
+
+
+def _failures(results: Results) -> str:
+    lines = [(each.peer, each.model, str(each.round + 1), each.error.replace("|", "\\|")) for each in results.failures]
+    return table(("server", "model", "round", "error"), lines)
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """The median, and half the distance of the extremes where there are several."""
+    middle = form.format(median(values))
+    return middle if len(values) < 2 else f"{middle} ± {form.format((max(values) - min(values)) / 2)}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _rounded(results: Results) -> object:
+    """Seconds to a tenth of a microsecond: more digits are noise."""
+
+    def rounded(value: object) -> object:
+        if isinstance(value, float):
+            return round(value, 7)
+        if isinstance(value, dict):
+            return {key: rounded(each) for key, each in value.items()}
+        return [rounded(each) for each in value] if isinstance(value, list) else value
+
+    return rounded(msgspec.to_builtins(results))

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pandas as pd
+import pytest
+
+from benchmarks import payloads, pool
+from benchmarks.models import Served
+from benchmarks.payloads import Answers, Encoding, Payloads
+from tabserve.inference import open_inference_pb2 as pb
+
+ROWS = 32
+REQUESTS = payloads.FEWEST
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Served:
+    random = np.random.default_rng(0)
+    count = 65_536
+    positive = random.random(count)
+    rows = pd.DataFrame(random.random((count, 2)).astype(np.float32), columns=["a", "b"])
+    return Served("model", tmp_path / "key" / "bundle", tmp_path, rows, np.column_stack([1 - positive, positive]))
+
+
+@pytest.fixture
+def asked(model: Served, tmp_path: Path) -> Callable[[Encoding], Payloads]:
+    return lambda encoding: Payloads(model, 256, encoding, tmp_path / "pool")
+
+
+def _json(values: np.ndarray) -> bytes:
+    return orjson.dumps({"outputs": [{"name": "out", "data": values.ravel().tolist()}]})
+
+
+def _binary(values: np.ndarray) -> bytes:
+    head = {"outputs": [{"name": "out", "datatype": "FP64", "parameters": {"binary_data_size": values.nbytes}}]}
+    return orjson.dumps(head) + values.tobytes()
+
+
+def _grpc(values: np.ndarray) -> bytes:
+    response = pb.ModelInferResponse(raw_output_contents=[values.tobytes()])
+    response.outputs.add(name="out", datatype="FP64")
+    return response.SerializeToString()
+
+
+def _decisions(values: np.ndarray) -> bytes:
+    return orjson.dumps({"predictions": [{"decision": payloads.band(v), "score": v} for v in values[:, 1].tolist()]})
+
+
+ENCODERS: dict[tuple[Encoding, Answers], Callable[[np.ndarray], bytes]] = {
+    ("json", "probabilities"): _json,
+    ("json", "positive"): lambda values: _json(values[:, 1]),
+    ("json", "class"): lambda values: _json(values.argmax(axis=1)),
+    ("binary", "probabilities"): _binary,
+    ("grpc", "probabilities"): _grpc,
+    ("records", "decisions"): _decisions,
+}
+
+
+@pytest.mark.parametrize(("encoding", "kind"), ENCODERS)
+def test_right_answers_pass(asked: Callable[[Encoding], Payloads], encoding: Encoding, kind: Answers) -> None:
+    of = asked(encoding)
+    answers = [ENCODERS[encoding, kind](expected) for expected in of.expected()]
+    assert payloads.verify(of, answers, kind) < 1e-12
+
+
+@pytest.mark.parametrize(("encoding", "kind"), ENCODERS)
+def test_one_wrong_row_is_found(asked: Callable[[Encoding], Payloads], encoding: Encoding, kind: Answers) -> None:
+    of = asked(encoding)
+    wrong = of.expected().copy()
+    wrong[-1, -1] = 1 - wrong[-1, -1]
+    with pytest.raises(ValueError, match=f"answer {len(wrong) - 1} is off"):
+        payloads.verify(of, [ENCODERS[encoding, kind](expected) for expected in wrong], kind)
+
+
+@pytest.mark.parametrize(("encoding", "kind"), ENCODERS)
+def test_a_missing_row_is_found(asked: Callable[[Encoding], Payloads], encoding: Encoding, kind: Answers) -> None:
+    of = asked(encoding)
+    with pytest.raises(ValueError, match="answer 0 is off by inf"):
+        payloads.verify(of, [ENCODERS[encoding, kind](expected[:-1]) for expected in of.expected()], kind)
+
+
+def test_a_decision_of_another_band_is_found(asked: Callable[[Encoding], Payloads]) -> None:
+    of = asked("records")
+    answers = [_decisions(expected) for expected in of.expected()]
+    answers[7] = answers[7].replace(b"accept", b"review")
+    with pytest.raises(ValueError, match="answer 7 is off by inf"):
+        payloads.verify(of, answers, "decisions")
+
+
+@pytest.mark.parametrize("encoding", ["json", "binary", "grpc", "columns", "records"])
+def test_no_row_repeats_within_a_pool(
+    model: Served, encoding: Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    written = pool.read(payloads.payloads(model, 256, encoding).file)
+    assert len(written) == payloads.count(256)
+    assert len(set(written)) == len(written)
+    assert payloads.count(1) * 1 >= 4_000
+
+
+def test_the_binary_header_tells_where_the_tensors_begin(
+    model: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked = payloads.payloads(model, 64, "binary")
+    body = pool.first(asked.file)
+    size = int(asked.headers["Inference-Header-Content-Length"])
+    assert orjson.loads(body[:size])["inputs"][0]["shape"] == [64, 2]
+    np.testing.assert_array_equal(np.frombuffer(body[size:], np.float32), model.rows.to_numpy()[:64].ravel())

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import math
+
+import msgspec
+import pytest
+
+from benchmarks import load, report, targets
+from benchmarks.load import Measurement, Usage
+from benchmarks.results import Cell, Failure, Results, Sample, Start
+from benchmarks.servers import PeerError
+from benchmarks.targets import Target
+
+
+def measurement(per_second: float, p50: float = 0.001, generator: float = 1.0, server: float = 9.5) -> Measurement:
+    quantiles = [p50] * 202
+    usage = Usage(generator=generator, server=server, cores=[server, generator])
+    return Measurement(10.0, round(per_second * 10), 0, 0, 0, 0, "", quantiles, [], usage)
+
+
+def results(**per_second: list[float]) -> Results:
+    found = Results({"date": "today"})
+    for peer, values in per_second.items():
+        cell = Cell(peer.replace("_", "-"), "xgboost", 1, "json", 32)
+        found.samples += [Sample(cell, number, measurement(value)) for number, value in enumerate(values)]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("target", "stretch", "got", "verdict"),
+    [
+        (6, 8, 9, "stretch"),
+        (6, 8, 8, "stretch"),
+        (6, 8, 6.5, "met"),
+        (6, 8, 5.99, "missed"),
+        (0.25, 0.2, 0.19, "stretch"),
+        (0.25, 0.2, 0.25, "met"),
+        (0.25, 0.2, 0.26, "missed"),
+        (6, 8, None, "not measured"),
+    ],
+)
+def test_verdict(target: float, stretch: float, got: float | None, verdict: str) -> None:
+    assert Target("", lambda _: got, target, stretch).verdict(got) == verdict
+
+
+def test_throughput_is_compared_with_the_best_peer_by_medians() -> None:
+    found = results(tabserve=[900, 1000, 5000], kserve_custom=[100, 120, 110], mlserver=[40, 200, 210])
+    assert targets.throughput(targets.STOCK)(found) == pytest.approx(1000 / 200)
+
+
+def test_a_peer_that_was_not_measured_does_not_count() -> None:
+    assert targets.throughput(("fastapi",))(results(tabserve=[1000])) is None
+    assert targets.throughput(("fastapi",))(results(fastapi=[1000])) is None
+
+
+def test_a_saturated_generator_is_refused() -> None:
+    with pytest.raises(PeerError, match="the generator was the bottleneck"):
+        load.refuse_saturated(measurement(1000, generator=9.5, server=5.0))
+    load.refuse_saturated(measurement(1000, generator=9.5, server=9.5))
+    load.refuse_saturated(measurement(1000, generator=5.0, server=5.0))
+
+
+def test_the_page_shows_verdicts_spread_and_failures() -> None:
+    found = results(tabserve=[1000, 1100], fastapi=[200, 200])
+    found.starts.append(Start("tabserve", "xgboost", 0, 1.5, 2**27, 1e-7))
+    found.failures.append(Failure("mlserver", "xgboost", 0, "ended | with status 1"))
+    page = report.page(found)
+    assert "| the same by FastAPI's | ≥ 3.5 | ≥ 5 | 5.25 | stretch |" in page
+    assert "| tabserve | xgboost | 1 | json | 32 | 1,050 ± 50 |" in page
+    assert "| tabserve | xgboost | 1.50 | 128 | 1e-07 |" in page
+    assert "| mlserver | xgboost | 1 | ended \\| with status 1 |" in page
+
+
+def test_results_are_read_as_they_were_written() -> None:
+    found = results(tabserve=[1000, 1100])
+    again = msgspec.json.decode(msgspec.json.encode(found), type=Results)
+    assert again.measured(again.cells()[0]) == found.measured(found.cells()[0])
+
+
+def test_foreign_work_on_a_core_is_told() -> None:
+    quiet, disturbed = measurement(1000), measurement(1000)
+    disturbed.usage.cores[0] += 2.0
+    assert quiet.foreign == 0
+    assert math.isclose(disturbed.foreign, 0.2)
