@@ -38,6 +38,12 @@ def chains() -> list[str]:
             for chain in table.chains]  # fmt: skip
 
 
+def rules() -> list[str]:
+    """Every rule of the machine, as FAMILY TABLE RULE."""
+    return [f"{family} {name} {rule}" for family in FAMILIES for name, table in tables(family).items()
+            for rule in table.rules]  # fmt: skip
+
+
 def ours() -> list[str]:
     """The rules and chains that a cluster made, as FAMILY TABLE RULE-OR-CHAIN."""
     return [f"{family} {name} {line}" for family in FAMILIES for name, table in tables(family).items()

@@ -16,13 +16,10 @@ replace (
 	k8s.io/component-helpers => k8s.io/component-helpers v0.34.3
 )
 
-// CVE-2025-68156: Update expr-lang/expr to v1.17.7
 replace github.com/expr-lang/expr => github.com/expr-lang/expr v1.17.7
 
-// CVE-2026-33186: pin grpc to a patched version
 replace google.golang.org/grpc => google.golang.org/grpc v1.79.3
 
-// github.com/lyft/protoc-gen-validate was moved to github.com/envoyproxy/protoc-gen-validate
 replace github.com/lyft/protoc-gen-validate => github.com/envoyproxy/protoc-gen-validate v1.0.4
 
 tool github.com/kserve/kserve/cmd/manager
