@@ -1,0 +1,13 @@
+CHART := charts/tabserve
+HELM ?= $(shell $(PYTHON) -c 'from tests.cluster.testbed.build import HELM3; HELM3.make(); print(HELM3.folder / "helm")')
+
+.PHONY: chart-docs chart-lint manifests
+
+chart-docs: .venv/ready ## write the chart's schema and the table in its README from values.yaml
+	$(PYTHON) -m charts.documentation
+
+chart-lint: .venv/ready ## helm lint
+	$(HELM) lint --strict $(CHART) --values tests/chart/values/standard.yaml
+
+manifests: .venv/ready ## render manifests/base from the chart
+	$(PYTHON) -m charts.manifests

@@ -1,0 +1,140 @@
+"""Write the chart's `values.schema.json` and the table of its README from the comments in `values.yaml`.
+
+Above a key, `# -- TEXT` says what it is for and `# @schema {…}` what it may be, as JSON Schema. A map without `@schema`
+takes exactly the keys it shows; any other value without one is of the type it has.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import yaml
+
+from predictor.settings import Settings as PredictorSettings
+from transformer.settings import Settings as TransformerSettings
+
+CHART = Path(__file__).parent / "tabserve"
+BEGIN, END = "<!-- values: written by `make chart-docs` -->\n", "<!-- /values -->\n"
+TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "seq": "array", "map": "object"}
+# The chart gives these itself.
+MANAGED = {
+    *("model_dir", "model_name", "digest", "release", "host", "http_port", "grpc_port", "workers"),
+    *("predictor_host", "predictor_protocol"),
+}
+
+Schema = dict[str, Any]
+
+
+class Key(NamedTuple):
+    """A key of `values.yaml`: its path, what its comments say, and its default."""
+
+    path: tuple[str, ...]
+    text: str
+    schema: Schema | None
+    node: yaml.Node
+
+
+def keys(node: yaml.Node, lines: list[str], path: tuple[str, ...] = ()) -> Iterator[Key]:
+    """Every key below a map, parents before their children."""
+    assert isinstance(node, yaml.MappingNode)
+    for name, value in node.value:
+        text, schema = comments(lines, name.start_mark.line)
+        yield Key((*path, name.value), text, schema, value)
+        if schema is None and isinstance(value, yaml.MappingNode) and value.value:
+            yield from keys(value, lines, (*path, name.value))
+
+
+def comments(lines: list[str], at: int) -> tuple[str, Schema | None]:
+    """The description and the schema in the comment lines right above line `at`."""
+    first = at
+    while first and lines[first - 1].lstrip().startswith("#"):
+        first -= 1
+    block = [line.lstrip().removeprefix("#").strip() for line in lines[first:at]]
+    text = " ".join(line.removeprefix("--").strip() for line in block if line.startswith("--"))
+    schemas = [line.removeprefix("@schema") for line in block if line.startswith("@schema")]
+    own = yaml.safe_load(schemas[0]) if schemas else None
+    return text or same_as(own or {}), own
+
+
+def same_as(own: Schema) -> str:
+    """The description of a key that is explained elsewhere."""
+    parts = own.get("$ref", "").removeprefix("#/").split("/")[1::2]
+    return f"As `{'.'.join(parts)}`." if parts and parts[0] else ""
+
+
+def schema(found: list[Key]) -> Schema:
+    """The JSON Schema of all values."""
+    definitions = {
+        "predictorSettings": settings(PredictorSettings),
+        "transformerSettings": settings(TransformerSettings),
+    }
+    root: Schema = {"$schema": "http://json-schema.org/draft-07/schema#", **closed(), "$defs": definitions}
+    root["properties"]["global"] = {"type": "object"}  # Helm hands it to every chart
+    places: dict[tuple[str, ...], Schema] = {(): root}
+    for key in found:
+        own = key.schema if key.schema is not None else inferred(key.node)
+        places[key.path] = places[key.path[:-1]]["properties"][key.path[-1]] = (
+            {"description": key.text, **own} if key.text else own
+        )
+    return root
+
+
+def inferred(node: yaml.Node) -> Schema:
+    """What a key without `@schema` may be."""
+    kind = TYPES[node.tag.rpartition(":")[2]]
+    return closed() if kind == "object" else {"type": kind}
+
+
+def closed() -> Schema:
+    """An object without other keys than those that will be named."""
+    return {"type": "object", "additionalProperties": False, "properties": {}}
+
+
+def settings(service: type[msgspec.Struct]) -> Schema:
+    """The settings of a service that a user may give, by the types the service itself reads them with."""
+    whole = msgspec.json.schema(service)["$defs"]["Settings"]
+    known = {name: rule for name, rule in whole["properties"].items() if name not in MANAGED}
+    return {"type": "object", "additionalProperties": False, "properties": known}
+
+
+def table(found: list[Key]) -> str:
+    """The values as a Markdown table."""
+    rows = [f"| `{'.'.join(key.path)}` | {default(key.node)} | {key.text} |" for key in found if is_value(key)]
+    return "\n".join(["| value | default | meaning |", "|---|---|---|", *rows, ""])
+
+
+def is_value(key: Key) -> bool:
+    """Whether a key has a row: maps that only group others have none."""
+    return bool(key.schema or key.text) or not isinstance(key.node, yaml.MappingNode)
+
+
+def default(node: yaml.Node) -> str:
+    """A default value as inline code."""
+    return f"`{json.dumps(yaml.safe_load(yaml.serialize(node)))}`"
+
+
+def contents() -> dict[str, str]:
+    """What the written files are to hold, by their names."""
+    text = (CHART / "values.yaml").read_text()
+    tree = yaml.compose(text)
+    assert tree is not None
+    found = list(keys(tree, text.splitlines()))
+    before, _, rest = (CHART / "README.md").read_text().partition(BEGIN)
+    return {
+        "values.schema.json": json.dumps(schema(found), indent=1, ensure_ascii=False) + "\n",
+        "README.md": before + BEGIN + table(found) + END + rest.partition(END)[2],
+    }
+
+
+def main() -> None:
+    """Write both files."""
+    for name, content in contents().items():
+        (CHART / name).write_text(content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+{{- /*
+One service's container. Takes: root, slot (as `tabserve.slot` gives it), component.
+KServe's controller appends arguments it misses; all of them are given here.
+*/ -}}
+{{- define "tabserve.container" -}}
+{{- $root := .root -}}
+{{- $values := index .slot .component -}}
+{{- $standard := eq $root.Values.mode "Standard" -}}
+{{- $collocated := eq $root.Values.transformer.placement "collocated" -}}
+{{- $behind := and $collocated (eq .component "predictor") -}}
+{{- $grpc := and (not $behind) (or $standard (eq $root.Values.knative.port "grpc")) -}}
+{{- $http := ternary 8085 8080 $behind -}}
+name: {{ ternary "transformer-container" "kserve-container" (and $collocated (eq .component "transformer")) }}
+image: {{ $values.imageReference }}
+imagePullPolicy: {{ $values.image.pullPolicy }}
+args:
+  - --model_name={{ $root.Values.modelName }}
+  - --workers=1
+  - --http_port={{ $http }}
+  - --grpc_port={{ ternary 8081 0 $grpc }}
+  {{- if eq .component "transformer" }}
+  - --predictor_host={{ if $collocated }}127.0.0.1:8085{{ else }}{{ .slot.name }}-predictor-pods.{{ $root.Release.Namespace }}:8080{{ end }}
+  {{- end }}
+env:
+  - {name: TABSERVE_RELEASE, value: {{ .slot.release | quote }}}
+  - {name: TABSERVE_DIGEST, value: {{ .slot.bundle.digest | quote }}}
+  {{- if not $standard }}
+  {{- if not (hasKey $values.settings "max_concurrency") }}
+  - {name: TABSERVE_MAX_CONCURRENCY, value: {{ include "tabserve.envValue" $root.Values.knative.containerConcurrency }}}
+  {{- end }}
+  {{- end }}
+  {{- range $name, $value := $values.settings }}
+  - {name: TABSERVE_{{ upper $name }}, value: {{ include "tabserve.envValue" $value }}}
+  {{- end }}
+  {{- if and (eq .component "transformer") (not $collocated) .slot.bundle.storageUri }}
+  - {name: STORAGE_URI, value: {{ .slot.bundle.storageUri | quote }}}
+  {{- end }}
+  {{- with $values.env }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- if $standard }}
+{{- if not $behind }}
+ports:
+  - {name: http-rest, containerPort: 8080, protocol: TCP}
+  - {name: grpc-port, containerPort: 8081, protocol: TCP}
+{{- end }}
+{{- else if not $behind }}
+ports:
+  - {{ ternary "{name: h2c, containerPort: 8081, protocol: TCP}" "{name: http1, containerPort: 8080, protocol: TCP}" $grpc }}
+{{- end }}
+resources: {{- toYaml $values.resources | nindent 2 }}
+{{- if or $standard (not $behind) (has "multi-container-probing" $root.Values.knative.features) }}
+{{- $live := dict "httpGet" (dict "path" "/v2/health/live" "port" $http) }}
+{{- $ready := dict "httpGet" (dict "path" "/v2/health/ready" "port" $http) }}
+{{- if and $grpc (not $standard) }}
+{{- $live = dict "grpc" (dict "port" 8081) }}
+{{- $ready = $live }}
+{{- end }}
+startupProbe:
+  {{- toYaml $live | nindent 2 }}
+  periodSeconds: 1
+  timeoutSeconds: {{ $values.probes.timeoutSeconds }}
+  failureThreshold: {{ $values.probes.startupSeconds }}
+readinessProbe:
+  {{- toYaml $ready | nindent 2 }}
+  periodSeconds: {{ $values.probes.readinessPeriodSeconds }}
+  timeoutSeconds: {{ $values.probes.timeoutSeconds }}
+  failureThreshold: 2
+  successThreshold: 1
+livenessProbe:
+  {{- toYaml $live | nindent 2 }}
+  periodSeconds: {{ $values.probes.livenessPeriodSeconds }}
+  timeoutSeconds: {{ $values.probes.timeoutSeconds }}
+  failureThreshold: 3
+{{- end }}
+{{- if $standard }}
+lifecycle:
+  preStop:
+    sleep: {seconds: {{ $values.preStopSeconds }}}
+{{- end }}
+securityContext: {{- include "tabserve.containerSecurity" . | nindent 2 }}
+terminationMessagePolicy: FallbackToLogsOnError
+volumeMounts:
+  - {name: tmp, mountPath: /tmp}
+  {{- with $values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{- define "tabserve.containerSecurity" -}}
+allowPrivilegeEscalation: false
+capabilities: {drop: [ALL]}
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "tabserve.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- /*
+What surrounds the containers in a pod. Takes: root, slot, component (the workload's).
+Knative refuses most of it unless its flags are on.
+*/ -}}
+{{- define "tabserve.pod" -}}
+{{- $root := .root -}}
+{{- $values := index .slot .component -}}
+{{- $standard := eq $root.Values.mode "Standard" -}}
+{{- $features := $root.Values.knative.features -}}
+{{- $app := printf "isvc.%s-%s" .slot.name .component -}}
+serviceAccountName: {{ include "tabserve.serviceAccountName" $root }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- if or $standard (has "kubernetes.podspec-securitycontext" $features) }}
+securityContext: {{- include "tabserve.podSecurity" . | nindent 2 }}
+{{- end }}
+{{- if $standard }}
+terminationGracePeriodSeconds: {{ include "tabserve.graceSeconds" . }}
+{{- end }}
+{{- if and $values.spreadOver (or $standard (has "kubernetes.podspec-topologyspreadconstraints" $features)) }}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: {{ $values.spreadOver }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "tabserve.podSelector" . | nindent 8 }}
+{{- end }}
+{{- range $name, $flag := dict "nodeSelector" "nodeselector" "tolerations" "tolerations" "affinity" "affinity" "priorityClassName" "priorityclassname" }}
+{{- $value := index $values $name }}
+{{- if and $value (or $standard (has (printf "kubernetes.podspec-%s" $flag) $features)) }}
+{{ $name }}: {{ toJson $value }}
+{{- end }}
+{{- end }}
+{{- with $root.Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- /* The longest of the containers' drains, and what comes before and after it. */ -}}
+{{- define "tabserve.graceSeconds" -}}
+{{- $drain := index .slot .component "settings" "drain_seconds" | default 20 -}}
+{{- $sleep := index .slot .component "preStopSeconds" -}}
+{{- if eq .root.Values.transformer.placement "collocated" -}}
+{{- $drain = max $drain (.slot.transformer.settings.drain_seconds | default 20) -}}
+{{- $sleep = max $sleep .slot.transformer.preStopSeconds -}}
+{{- end -}}
+{{ add (ceil $drain) $sleep 10 }}
+{{- end }}
+
+{{- /* Labels that tell a workload's pods from all others, as KServe sets them. */ -}}
+{{- define "tabserve.podSelector" -}}
+serving.kserve.io/inferenceservice: {{ .slot.name }}
+component: {{ .component }}
+{{- end }}
+
+{{- define "tabserve.volumes" -}}
+- {name: tmp, emptyDir: {sizeLimit: 64Mi}}
+{{- range .components }}
+{{- with index $.slot . "extraVolumes" }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Labels and annotations that KServe copies to a workload's pods. Takes: root, slot, component. */ -}}
+{{- define "tabserve.podLabels" -}}
+{{- toYaml (merge (dict "tabserve/slot" .slot.slot) (index .slot .component "podLabels")) -}}
+{{- end }}
+
+{{- define "tabserve.podAnnotations" -}}
+{{- $annotations := dict "tabserve/release" .slot.release -}}
+{{- if .root.Values.scrapeAnnotations -}}
+{{- $annotations = merge $annotations (dict "prometheus.io/scrape" "true" "prometheus.io/port" "8080" "prometheus.io/path" "/metrics") -}}
+{{- end -}}
+{{- toYaml (merge $annotations (index .slot .component "podAnnotations")) -}}
+{{- end }}

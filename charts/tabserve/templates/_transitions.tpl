@@ -1,0 +1,67 @@
+{{- /* Fails where the step from what is live to these values would cost requests. Takes: root, stable, canary. */ -}}
+{{- define "tabserve.checkLive" -}}
+{{- if eq .root.Values.mode "Standard" -}}
+{{- include "tabserve.checkStandard" . -}}
+{{- else -}}
+{{- include "tabserve.checkKnative" . -}}
+{{- end -}}
+{{- end }}
+
+{{- define "tabserve.checkStandard" -}}
+{{- $root := .root -}}
+{{- $traffic := $root.Values.traffic -}}
+{{- $fullname := include "tabserve.fullname" $root -}}
+{{- $route := dict -}}
+{{- if $root.Values.gateway.enabled }}{{ $route = lookup "gateway.networking.k8s.io/v1" "HTTPRoute" $root.Release.Namespace $fullname | default dict }}{{ end -}}
+{{- $was := dig "metadata" "annotations" dict $route -}}
+{{- $had := list -}}
+{{- if $was -}}
+{{- if lt (get $was "tabserve/canary-percent" | int) 100 }}{{ $had = append $had (get $was "tabserve/stable") }}{{ end -}}
+{{- if gt (get $was "tabserve/canary-percent" | int) 0 }}{{ $had = append $had (get $was "tabserve/canary") }}{{ end -}}
+{{- end -}}
+{{- /* Who gets traffic must be Ready, unless it is the first release of all. */ -}}
+{{- $gets := dict $traffic.stable .stable -}}
+{{- if gt (int $traffic.canaryPercent) 0 }}{{ $_ := set $gets $traffic.canary .canary }}{{ end -}}
+{{- range $name, $slot := $gets -}}
+{{- if and (not (has $name $had)) (or $was (eq $name $traffic.canary)) -}}
+{{- with include "tabserve.lacking" (dict "root" $root "slot" $slot) -}}
+{{- fail (printf "ERROR: slot %s can't be given traffic: %s; set %s when it is Ready" $name . (ternary "traffic.canaryPercent to 0 and raise it" "traffic.stable" (eq $name $traffic.canary))) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- /* Who has traffic stays as it is. */ -}}
+{{- range $name := $had -}}
+{{- $slot := include "tabserve.slot" (dict "root" $root "slot" $name) | fromYaml -}}
+{{- $live := include "tabserve.live" (dict "root" $root "name" $slot.name) | fromYaml -}}
+{{- if not $slot.deployed -}}
+{{- fail (printf "ERROR: slot %s has traffic and would be emptied; first promote the other slot or set traffic.canaryPercent to 0, then empty it" $name) -}}
+{{- end -}}
+{{- if and $live (eq $root.Values.transformer.placement "separate") (ne (get $live.annotations "tabserve/release") $slot.release) -}}
+{{- fail (printf "ERROR: slot %s has traffic, and its release would be changed in place, from %s to %s; set releases.%s instead" $name (get $live.annotations "tabserve/release") $slot.release (ternary "b" "a" (eq $name "a"))) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- define "tabserve.checkKnative" -}}
+{{- $root := .root -}}
+{{- $traffic := $root.Values.traffic -}}
+{{- $live := include "tabserve.live" (dict "root" $root "name" .stable.name) | fromYaml -}}
+{{- $liveRelease := get ($live.annotations | default dict) "tabserve/release" -}}
+{{- $liveStable := get ($live.annotations | default dict) "tabserve/stable-release" -}}
+{{- if and .canary (not $live) -}}
+{{- fail "ERROR: on a first install KServe would send the canary all traffic; set traffic.canary to \"\", and add the canary when the stable release is Ready" -}}
+{{- end -}}
+{{- if and .canary (ne $liveStable .stable.release) -}}
+{{- fail (printf "ERROR: slot %s is not the live stable release, and a canary would take its place; set traffic.canary to \"\" first" $traffic.stable) -}}
+{{- end -}}
+{{- $target := .stable -}}
+{{- if .canary }}{{ $target = .canary }}{{ end -}}
+{{- $share := and .canary (gt (int $traffic.canaryPercent) 0) -}}
+{{- $promotion := and (not .canary) $live (ne $liveStable .stable.release) (ne $liveStable $liveRelease) -}}
+{{- if or $share $promotion -}}
+{{- $ready := eq (get ($live.revisions | default dict) "latestReadyRevision") (get ($live.revisions | default dict) "latestCreatedRevision" | default "-") -}}
+{{- if or (ne $liveRelease $target.release) (not $ready) -}}
+{{- fail (printf "ERROR: slot %s can't be given traffic: its revision is not Ready; set traffic.canaryPercent to 0 and raise it when it is" $target.slot) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
