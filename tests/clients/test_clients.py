@@ -1,0 +1,103 @@
+"""Clients that nobody here wrote, against both services.
+
+tritonclient and the KServe SDK both register the protobuf package `inference`, so one process can't load both: each has
+a process of its own, which asks everything once.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tabserve.inference import open_inference_pb2 as pb
+from tests.contract.payload import Json, elements
+from tests.contract.target import Target
+from tests.serving import ROOT, Service
+
+ASKED = [(kind, protocol) for kind in ("predictor", "transformer") for protocol in ("http", "grpc")]
+
+
+@pytest.fixture(scope="module")
+def targets(predictor: Service, transformer: Service) -> dict[str, Target]:
+    """Both services as a plain HTTP client sees them."""
+    services = {"predictor": predictor, "transformer": transformer}
+    return {kind: Target(service.url, service.grpc, None, None) for kind, service in services.items()}
+
+
+@pytest.fixture(scope="module")
+def asks(targets: dict[str, Target], predictor: Service, transformer: Service) -> list[Any]:
+    """What every client is to ask."""
+    services = {"predictor": predictor, "transformer": transformer}
+    addresses = {
+        (kind, protocol): service.grpc if protocol == "grpc" else f"127.0.0.1:{service.http_port}"
+        for kind, service in services.items()
+        for protocol in ("http", "grpc")
+    }
+    return [
+        (protocol, addresses[kind, protocol], targets[kind].model, targets[kind].payload.json())
+        for kind, protocol in ASKED
+    ]
+
+
+def told_by(module: str, asks: list[Any]) -> list[Any]:
+    """What a client's process was told."""
+    command = [sys.executable, "-m", f"tests.clients.{module}"]
+    done = subprocess.run(command, input=json.dumps(asks), capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stderr
+    told: list[Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+@pytest.fixture(scope="module")
+def triton(asks: list[Any]) -> list[Any]:
+    """What tritonclient was told."""
+    return told_by("triton", asks)
+
+
+@pytest.fixture(scope="module")
+def kserve_sdk(asks: list[Any]) -> list[Any]:
+    """What KServe's clients were told."""
+    return told_by("kserve_sdk", asks)
+
+
+def answers(target: Target) -> dict[str, list[Any]]:
+    """The outputs as the service gives them to a plain HTTP client."""
+    outputs = target.infer(target.payload.json()).outputs()
+    return {name: elements(tensor.array) for name, tensor in outputs.items()}
+
+
+@pytest.mark.parametrize(("kind", "protocol"), ASKED)
+def test_tritonclient_lists_metadata_and_infers(
+    targets: dict[str, Target], triton: list[Any], kind: str, protocol: str
+) -> None:
+    told: Json = triton[1 + ASKED.index((kind, protocol))]
+    assert (told["live"], told["ready"], told["server"]) == (True, True, "tabserve")
+    assert told["inputs"] == [tensor["name"] for tensor in targets[kind].metadata["inputs"]]
+    assert told["outputs"] == answers(targets[kind])
+
+
+@pytest.mark.parametrize(("kind", "protocol"), ASKED)
+def test_kserve_s_clients_find_it_ready_and_infer(
+    targets: dict[str, Target], kserve_sdk: list[Any], kind: str, protocol: str
+) -> None:
+    told: Json = kserve_sdk[ASKED.index((kind, protocol))]
+    assert told["health"] == [True, True, True]
+    assert (told["id"], told["model"]) == ("7", targets[kind].model)
+    assert told["outputs"] == answers(targets[kind])
+
+
+def test_the_messages_have_the_fields_of_tritonclient_s(triton: list[Any]) -> None:
+    theirs: dict[str, dict[str, list[int]]] = triton[0]
+    ours = {
+        name: {field.name: [field.number, field.type] for field in message.fields}
+        for name, message in pb.DESCRIPTOR.message_types_by_name.items()
+    }
+    assert ours.keys() <= theirs.keys()
+    shared = {(name, field) for name in ours for field in ours[name].keys() & theirs[name].keys()}
+    assert {one: ours[one[0]][one[1]] for one in shared} == {one: theirs[one[0]][one[1]] for one in shared}
+    only_ours = {(name, field) for name in ours for field in ours[name].keys() - theirs[name].keys()}
+    assert only_ours == {("ModelMetadataResponse", "properties")}
