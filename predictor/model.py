@@ -20,10 +20,9 @@ from tabserve.bundle import Bundle
 from tabserve.bundle.tensors import class_names, described, may_miss
 from tabserve.engines import EngineSet, Features, rows, take
 from tabserve.inference.metrics import Metrics
-from tabserve.inference.model import Context
+from tabserve.inference.model import PREDICTOR_RELEASE, Context
 from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata, Tensor
 
-RELEASE_HEADER = "tabserve-predictor-release"
 WARM_UP_ROWS = (1, 2, 16, 64)
 
 logger = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ class PredictorModel:
         self._engines = engine_set
         self._instruments = Instruments(metrics, self._facts(bundle), names)
         self._batcher = Batcher(settings.max_batch_rows, self._instruments)
-        self.headers: Mapping[str, str] = {RELEASE_HEADER: settings.release or bundle.digest}
+        self.headers: Mapping[str, str] = {PREDICTOR_RELEASE: settings.release or bundle.digest}
         self.metadata = self._metadata(bundle, settings.model_name or bundle.manifest.name)
         self.ready = True
 

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from tabserve.bundle import Bundle
+from tabserve.bundle.tensors import class_names
 from tabserve.schema.decisions import Decisions
 
 Record = dict[str, Any]
@@ -21,8 +22,7 @@ def record(bundle: Bundle, row: int) -> Record:
 def decision(bundle: Bundle, row: int) -> dict[str, Any]:
     """What the bundle's schema makes of a reference row's outputs: `decision`, `score`, `label`, as far as it can."""
     model = bundle.manifest.model
-    classes = bundle.schema.outputs.classes or tuple(str(value) for value in model.classes)
-    decisions = Decisions(bundle.schema, model.features, classes)
+    decisions = Decisions(bundle.schema, model.features, class_names(bundle))
     outputs = {name: values[row : row + 1] for name, values in bundle.reference.outputs.items()}
     names = {*decisions.names, "label"} - {"reasons"}
     return {name: values[0] for name, values in decisions.decide(outputs, names).items()}

@@ -9,12 +9,15 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import kserve
 import numpy as np
 import orjson
 from kserve.errors import InvalidInput, ModelNotReady
+from kserve.protocol.infer_type import RequestedOutput as KServeRequestedOutput
+from kserve.utils.utils import generate_uuid
 
 from tabserve.inference import server
 from tabserve.inference.admission import deadline
@@ -33,6 +36,9 @@ from tabserve.inference.tensors import (
     Tensor,
     TensorSpec,
 )
+
+_CONTEXT: ContextVar[Context | None] = ContextVar("context", default=None)
+"""The request's context under our server: the SDK hands on headers alone, and nothing back."""
 
 
 class KServeModel(kserve.Model):  # type: ignore[misc]  # the SDK is untyped
@@ -70,7 +76,7 @@ class KServeModel(kserve.Model):  # type: ignore[misc]  # the SDK is untyped
         response_headers: dict[str, str] | None = None,
     ) -> kserve.InferResponse | dict[str, Any]:
         """V2 where the payload is an InferRequest, V1 where it is a dict. Raises the SDK's errors."""
-        context = _context(headers or {})
+        context = _CONTEXT.get() or _context(headers or {})
         try:
             if isinstance(payload, dict):
                 answer: dict[str, Any] = orjson.loads(await self.core.predict(orjson.dumps(payload), context))
@@ -117,6 +123,7 @@ class Hooked:
         return orjson.dumps(await self._call(payload, context), option=orjson.OPT_SERIALIZE_NUMPY)
 
     async def _call(self, payload: Any, context: Context) -> Any:
+        _CONTEXT.set(context)  # of this request's own task
         try:
             answer, _ = await self._model(payload, headers=dict(context.trace))
         except InvalidInput as error:
@@ -183,7 +190,7 @@ def kserve_request(request: InferRequest, metadata: ModelMetadata) -> kserve.Inf
         infer_input = kserve.InferInput(tensor.name, list(tensor.array.shape), tensor.datatype)
         infer_input.set_data_from_numpy(tensor.array, binary_data=True)
         inputs.append(infer_input)
-    outputs = [kserve.RequestedOutput(output.name) for output in request.outputs] or None
+    outputs = [KServeRequestedOutput(output.name) for output in request.outputs] or None
     return kserve.InferRequest(
         metadata.name, inputs, request.id, parameters=dict(request.parameters), request_outputs=outputs
     )
@@ -199,7 +206,7 @@ def kserve_response(
         output.set_data_from_numpy(_encoded(tensor.array), binary_data=False)
         outputs.append(output)
     return kserve.InferResponse(
-        request.id or kserve.utils.utils.generate_uuid(),
+        request.id or generate_uuid(),
         metadata.name,
         outputs,
         model_version=metadata.versions[-1],

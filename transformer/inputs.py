@@ -7,14 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from tabserve.bundle import Bundle
+from tabserve.bundle.tensors import MATRIX
 from tabserve.inference.errors import RequestTooLarge
 from tabserve.inference.tensors import DATATYPES, Array, Tensor, TensorSpec
 from tabserve.schema.columns import Columns, rows
 from tabserve.schema.features import derive, matrix
 from tabserve.schema.records import Records
-
-MATRIX = "input-0"
-"""The predictor's matrix input."""
 
 Preprocess = Callable[[dict[str, Array]], Array]
 """A fitted preprocessor: feature columns to the model's matrix."""

@@ -9,9 +9,10 @@ from typing import Any
 import orjson
 
 from tabserve.bundle import Bundle
+from tabserve.bundle.tensors import class_names, described, output_specs
 from tabserve.inference.errors import InferenceError, InvalidRequest, quoted
 from tabserve.inference.metrics import Metrics
-from tabserve.inference.model import Context
+from tabserve.inference.model import PREDICTOR_RELEASE, TRANSFORMER_RELEASE, Context
 from tabserve.inference.tensors import (
     DATATYPE_OF,
     Array,
@@ -25,12 +26,9 @@ from tabserve.schema.decisions import Decisions
 from tabserve.schema.schema import nearest
 from transformer.inputs import Inputs, Preprocess
 from transformer.instruments import Instruments
-from transformer.outputs import described, output_specs
 from transformer.predictor_client import Predictor, PredictorClient, Target
 from transformer.settings import Settings, host_and_port
 
-RELEASE_HEADER = "tabserve-transformer-release"
-PREDICTOR_RELEASE_HEADER = "tabserve-predictor-release"
 TOLD = ("decision", "score", "label", "reasons")
 """What V1 answers of a record, as far as there is."""
 
@@ -47,7 +45,7 @@ class TransformerModel:
         preprocess: Preprocess | None = None,
     ) -> None:
         model = bundle.manifest.model
-        classes = bundle.schema.outputs.classes or tuple(str(value) for value in model.classes)
+        classes = class_names(bundle)
         self._predictor = predictor
         self._inputs = Inputs(bundle, preprocess, settings.max_rows)
         self._decisions = Decisions(bundle.schema, model.features, classes)
@@ -57,7 +55,7 @@ class TransformerModel:
         self._told = [name for name in TOLD if name in (*self._decisions.names, *(["label"] if classes else []))]
         facts = {"name": bundle.manifest.name, "version": bundle.manifest.version, "digest": bundle.digest}
         self._instruments = Instruments(metrics, facts, probability=bool(classes))
-        self.headers: Mapping[str, str] = {RELEASE_HEADER: self._release}
+        self.headers: Mapping[str, str] = {TRANSFORMER_RELEASE: self._release}
         self.metadata = self._metadata(bundle, settings.model_name or bundle.manifest.name)
 
     @property
@@ -114,7 +112,7 @@ class TransformerModel:
             self._instruments.waited(time.perf_counter() - started, error.http_status)
             raise
         self._instruments.waited(time.perf_counter() - started, 200)
-        context.response_headers[PREDICTOR_RELEASE_HEADER] = self._release
+        context.response_headers[PREDICTOR_RELEASE] = self._release
         return {tensor.name: tensor for tensor in response.outputs}
 
     def _decide(self, predicted: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:

@@ -12,14 +12,14 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from tabserve.inference.errors import DeadlineExceeded, NotReady, PredictionFailed, PredictorUnavailable
-from tabserve.inference.model import Context
+from tabserve.inference.model import PREDICTOR_RELEASE, Context
 from tabserve.inference.tensors import InferRequest, InferResponse
 from transformer.address import Address, Endpoint, Unreached
 from transformer.breaker import RetryBudget
 from transformer.connection import ConnectionLost, Response, ResponseTooLarge
 from transformer.predictor_codec import Codec, Parts, decode
 
-RELEASE_HEADER = b"tabserve-predictor-release"
+_RELEASE_HEADER = PREDICTOR_RELEASE.encode()
 READY_SECONDS = 10.0
 """How long the transformer stays ready after the last answer of a predictor of its release."""
 PROBE_SECONDS = 1.0
@@ -186,7 +186,7 @@ class PredictorClient:
 
     def _is_usable(self, address: Address, response: Response) -> bool:
         """Whether the answer is of the own release; the address is remembered by it."""
-        release = response.headers.get(RELEASE_HEADER)
+        release = response.headers.get(_RELEASE_HEADER)
         if release is None and response.status != 200:
             return True  # an error of what stands between, a proxy or a mesh: it is of no release
         if release != self._release and address.own is not False:

@@ -12,6 +12,10 @@ import msgspec
 from tabserve.inference.errors import DeadlineExceeded
 from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata
 
+PREDICTOR_RELEASE = "tabserve-predictor-release"
+TRANSFORMER_RELEASE = "tabserve-transformer-release"
+"""Headers of every answer: which release of each service it comes from."""
+
 
 class Context(msgspec.Struct):
     """What comes with a request besides its tensors.

@@ -23,6 +23,7 @@ from tabserve.inference.settings import ServerSettings
 BACKLOG = 2048
 GRACE_SECONDS = 60
 POLL_SECONDS = 0.05
+QUIET_SECONDS = 1.0
 HEALTH_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
@@ -141,10 +142,18 @@ class _Service:
         self._http.close_after_answers()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._http.server_state.connections:
-                    await asyncio.sleep(POLL_SECONDS)
+                await self._wait_until_quiet()
         self._http.should_exit = True
         await asyncio.gather(http, *([self._grpc.stop(GRACE_SECONDS)] if self._grpc else []))
+
+    async def _wait_until_quiet(self) -> None:
+        """Return when no connection was open for a while: clients may still come by names they looked up before."""
+        loop = asyncio.get_running_loop()
+        quiet_since = loop.time()
+        while loop.time() - quiet_since < QUIET_SECONDS:
+            await asyncio.sleep(POLL_SECONDS)
+            if self._http.server_state.connections:
+                quiet_since = loop.time()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,148 @@
+"""The adapters: the stock kserve.ModelServer answers the same, and hooks work under both servers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from tabserve.inference import open_inference_pb2 as pb
+from tests.serving import Service, running, start
+
+MODEL = "breast-cancer"
+ROW = [25.38, 17.33, 184.6, 2019.0, 0.1622, 0.6656, 0.7119, 0.2654, 0.4601, 0.1189]
+FIELDS = ["radius", "texture", "perimeter", "area", "smoothness"]
+FIELDS += ["compactness", "concavity", "concave_points", "symmetry", "fractal_dimension"]
+RECORD = dict(zip(FIELDS, ROW, strict=True))
+
+
+def v2(row: list[float], *outputs: str, datatype: str = "FP64") -> dict[str, Any]:
+    tensor = {"name": "input-0", "datatype": datatype, "shape": [1, len(row)], "data": row}
+    return {"id": "7", "inputs": [tensor], **({"outputs": [{"name": name} for name in outputs]} if outputs else {})}
+
+
+def post(service: Service, path: str, body: object) -> tuple[int, dict[str, Any]]:
+    connection = HTTPConnection("127.0.0.1", service.http_port, timeout=60)
+    connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
+    answer = connection.getresponse()
+    content: dict[str, Any] = json.loads(answer.read())
+    connection.close()
+    return answer.status, content
+
+
+def outputs(service: Service, row: list[float], *names: str) -> dict[str, list[Any]]:
+    status, content = post(service, f"/v2/models/{MODEL}/infer", v2(row, *names))
+    assert status == 200, content
+    assert (content["id"], content["model_name"]) == ("7", MODEL)
+    return {output["name"]: output["data"] for output in content["outputs"]}
+
+
+def infer(service: Service, row: list[float]) -> pb.ModelInferResponse:
+    request = pb.ModelInferRequest(model_name=MODEL, id="7")
+    request.inputs.add(name="input-0", datatype="FP64", shape=[1, len(row)]).contents.fp64_contents.extend(row)
+    with grpc.insecure_channel(service.grpc) as channel:
+        method = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=pb.ModelInferRequest.SerializeToString,
+            response_deserializer=pb.ModelInferResponse.FromString,
+        )
+        answer: pb.ModelInferResponse = method(request, timeout=60)
+        return answer
+
+
+@pytest.fixture(scope="module")
+def stock_predictor(bundle: Path, logs: Path) -> Generator[Service]:
+    with running("predictor", f"--model_dir={bundle}", "--server=kserve", log=logs / "stock_predictor.log") as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def stock_transformer(bundle: Path, stock_predictor: Service, predictor: Service, logs: Path) -> Generator[Service]:
+    options = [f"--model_dir={bundle}", "--server=kserve", f"--predictor_host=127.0.0.1:{predictor.http_port}"]
+    with running("transformer", *options, log=logs / "stock_transformer.log") as service:
+        service.wait_for(lambda: service.status(f"/v2/models/{MODEL}/ready") == 200, "in touch with its predictor")
+        yield service
+
+
+def test_the_stock_predictor_answers_the_same_over_rest(predictor: Service, stock_predictor: Service) -> None:
+    names = ("predict", "predict_proba", "label", "margin", "contributions")
+
+    assert outputs(stock_predictor, ROW) == outputs(predictor, ROW)
+    assert outputs(stock_predictor, ROW, *names) == outputs(predictor, ROW, *names)
+
+
+def test_the_stock_predictor_answers_the_same_over_grpc(predictor: Service, stock_predictor: Service) -> None:
+    stock, ours = infer(stock_predictor, ROW), infer(predictor, ROW)
+
+    assert [o.contents.fp64_contents for o in stock.outputs] == [o.contents.fp64_contents for o in ours.outputs]
+
+
+def test_a_request_without_an_id_is_answered(stock_predictor: Service) -> None:
+    body = v2(ROW)
+    del body["id"]
+
+    assert post(stock_predictor, f"/v2/models/{MODEL}/infer", body)[0] == 200
+
+
+def test_the_stock_transformer_decides_the_same(transformer: Service, stock_transformer: Service) -> None:
+    path, body = f"/v1/models/{MODEL}:predict", {"instances": [RECORD, RECORD]}
+
+    assert post(stock_transformer, path, body) == post(transformer, path, body)
+    assert outputs(stock_transformer, ROW) == outputs(transformer, ROW)
+
+
+def test_bad_input_is_a_400_under_the_stock_server_too(predictor: Service, stock_predictor: Service) -> None:
+    path, body = f"/v2/models/{MODEL}/infer", v2(ROW[:-1])
+
+    assert post(stock_predictor, path, body) == post(predictor, path, body)
+    assert post(stock_predictor, path, body)[0] == 400
+
+
+@pytest.mark.parametrize("server", ["tabserve", "kserve"])
+def test_a_predictors_hooks_work_under_both_servers(server: str, predictor: Service, bundle: Path, logs: Path) -> None:
+    options = [f"--model_dir={bundle}", f"--server={server}", "--model_class=tests.kserve.hooks:Halved"]
+    with running("predictor", *options, log=logs / f"halved_{server}.log") as halved:
+        assert outputs(halved, ROW) == outputs(predictor, [value / 2 for value in ROW])
+        assert outputs(halved, ROW, "label") == outputs(predictor, [value / 2 for value in ROW], "label")
+
+
+@pytest.mark.parametrize("server", ["tabserve", "kserve"])
+def test_a_transformers_hooks_work_under_both_servers(
+    server: str, predictor: Service, bundle: Path, logs: Path
+) -> None:
+    host = f"--predictor_host=127.0.0.1:{predictor.http_port}"
+    options = [f"--model_dir={bundle}", host, f"--server={server}", "--model_class=tests.kserve.hooks:Shouting"]
+    with running("transformer", *options, log=logs / f"shouting_{server}.log") as shouting:
+        shouting.wait_for(lambda: shouting.status(f"/v2/models/{MODEL}/ready") == 200, "in touch with its predictor")
+        status, content = post(shouting, f"/v1/models/{MODEL}:predict", {"instances": [RECORD]})
+
+    assert (status, content["predictions"][0]["decision"]) == (200, "REFER TODAY")
+
+
+def test_hooks_keep_the_releases_in_the_answer(
+    predictor: Service, transformer: Service, bundle: Path, logs: Path
+) -> None:
+    host = f"--predictor_host=127.0.0.1:{predictor.http_port}"
+    options = [f"--model_dir={bundle}", host, "--model_class=tests.kserve.hooks:Shouting"]
+    with running("transformer", *options, log=logs / "released.log") as service:
+        connection = HTTPConnection("127.0.0.1", service.http_port, timeout=60)
+        connection.request("POST", f"/v1/models/{MODEL}:predict", json.dumps({"instances": [RECORD]}))
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+
+    release = answer.getheader("tabserve-predictor-release")
+    assert release is not None
+    assert answer.getheader("tabserve-transformer-release") == release
+
+
+@pytest.mark.parametrize("name", ["nowhere:Model", "tests.kserve.hooks:None", "tests.kserve.hooks", "json:JSONDecoder"])
+def test_a_model_class_that_is_none_ends_the_start(name: str, bundle: Path, tmp_path: Path) -> None:
+    service = start("predictor", f"--model_dir={bundle}", f"--model_class={name}", log=tmp_path / "log")
+    assert service.process.wait(60) == 1
+    assert "model_class: expected" in service.text()
