@@ -16,8 +16,8 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-START_SECONDS = 90.0
-STOP_SECONDS = 60.0
+START_SECONDS = 180.0
+STOP_SECONDS = 120.0
 POLL_SECONDS = 0.05
 
 # Below the ports a kernel gives to outgoing connections, so that a client can't take the port of a restarting service.

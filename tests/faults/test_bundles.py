@@ -17,7 +17,7 @@ from skops import io as skops
 
 from tests.serving import STOP_SECONDS, start
 
-Tamper = Callable[[Path], None]
+Tamper = Callable[[Path], object]
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -41,6 +41,12 @@ def renamed(folder: Path, old: str, new: str, content: bytes, file_format: str) 
     rewrite(folder, lambda manifest: manifest["files"].pop(old))
     rewrite(folder, lambda manifest: manifest["model"].update(file=new, format=file_format))
     replace(folder, new, content)
+
+
+def emptied(folder: Path) -> None:
+    """There is a folder, and nothing in it."""
+    for path in folder.iterdir():
+        path.unlink()
 
 
 def flipped(folder: Path) -> None:
@@ -106,10 +112,10 @@ def set_key(key: str, value: Any) -> Tamper:
 # What is done to the bundle of examples/breast_cancer, and words of the refusal.
 REFUSED: dict[str, tuple[Tamper, list[str]]] = {
     "no folder": (shutil.rmtree, ["bundle.json"]),
-    "an empty folder": (lambda folder: [path.unlink() for path in folder.iterdir()] and None, ["bundle.json"]),
+    "an empty folder": (emptied, ["bundle.json"]),
     "no bundle.json": (lambda folder: (folder / "bundle.json").unlink(), ["bundle.json"]),
     "no model": (lambda folder: (folder / "model.skops").unlink(), ["model.skops"]),
-    "two models": (lambda folder: shutil.copy(folder / "model.skops", folder / "model2.skops") and None, ["model2"]),
+    "two models": (lambda folder: shutil.copy(folder / "model.skops", folder / "model2.skops"), ["model2"]),
     "a model cut off": (cut, ["model.skops"]),
     "a bit flipped": (flipped, ["model.skops", "sha256"]),
     "a link": (linked, ["model.skops"]),
@@ -129,7 +135,7 @@ REFUSED: dict[str, tuple[Tamper, list[str]]] = {
     "a schema that is none": (lambda f: replace(f, "schema.yaml", b"task: [binary"), ["schema.yaml"]),
     "a format of the future": (set_key("format", 2), ["bundle.json", "format"]),
     "an unknown key": (set_key("colour", "red"), ["bundle.json", "colour"]),
-    "no manifest": (lambda folder: (folder / "bundle.json").write_text("{") and None, ["bundle.json"]),
+    "no manifest": (lambda folder: (folder / "bundle.json").write_text("{"), ["bundle.json"]),
     "a newer library": (newer_library, ["scikit-learn", "99.0"]),
     "reference rows that are none": (lambda f: replace(f, "reference.npz", b"PK\x03\x04no"), ["reference.npz"]),
     "pickled reference rows": (lambda f: replace(f, "reference.npz", pickle.dumps(Bomb())), ["reference.npz"]),

@@ -101,7 +101,7 @@ def test_a_record_without_a_required_field_is_refused(records: Target, field: st
     assert field in error
 
 
-INSTANCES = [None, 5, "x", {}, [5], [None], ["x"], [[1, 2]], [RECORD, [1]], [[RECORD]]]
+INSTANCES: list[Any] = [None, 5, "x", {}, [5], [None], ["x"], [[1, 2]], [RECORD, [1]], [[RECORD]]]
 
 
 @pytest.mark.parametrize("instances", INSTANCES, ids=lambda value: json.dumps(value)[:30])
@@ -128,7 +128,7 @@ BAD_COLUMNS: dict[str, tuple[Callable[[Payload], Payload], list[str]]] = {
     "infinity": (with_column("amount", array=np.array([np.inf])), ["amount"]),
     "a row more": (with_column("amount", array=np.array([1.0, 2.0])), ["rows"]),
     "two dimensions": (with_column("amount", array=np.array([[1.0, 2.0]])), ["amount"]),
-    "a column less": (lambda given: Payload(given.tensors[1:]), ["amount"]),
+    "a column less": (lambda given: Payload(given.tensors[1:]), ["input"]),
     "a column twice": (lambda given: Payload((*given.tensors, given.tensors[0])), ["twice"]),
 }
 
