@@ -1,0 +1,20 @@
+"""Poisson arrivals at a rate: the latency users of a service see (MLPerf's Server)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadtest.measured import Measured
+from loadtest.schedule import Segment
+
+if TYPE_CHECKING:
+    from loadtest.bench import Bench
+
+
+def run(bench: Bench) -> Measured:
+    """Uses `rate`, `seconds` and `rows`."""
+    load = bench.objectives.load
+    segments = (Segment(load.rate, load.seconds),)
+    bench.warm_up()
+    recording = bench.open(segments)
+    return Measured(f"{load.rate:g} requests/s for {load.seconds:g} s, Poisson", recording, offered=segments)

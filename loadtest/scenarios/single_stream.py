@@ -1,0 +1,18 @@
+"""One request after the other: latency without any queueing (MLPerf's SingleStream)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadtest.measured import Measured
+
+if TYPE_CHECKING:
+    from loadtest.bench import Bench
+
+
+def run(bench: Bench) -> Measured:
+    """Uses `users`, `seconds` and `rows`."""
+    load = bench.objectives.load
+    bench.warm_up()
+    recording = bench.closed(load.users, load.seconds)
+    return Measured(f"{load.users} user(s), one request after the other, for {load.seconds:g} s", recording)
