@@ -6,6 +6,7 @@ import sys
 
 from predictor import lean
 from predictor.model import load
+from predictor.rehearsal import rehearse
 from predictor.settings import Settings
 from tabserve import bundle
 from tabserve.inference import server
@@ -20,8 +21,10 @@ def serve(settings: Settings) -> None:
     hooked = settings.server == "kserve" or bool(settings.model_class)
     try:
         found = bundle.load(settings.model_dir, digest=settings.digest or None, allow_joblib=settings.allow_joblib)
-        if found.manifest.model.native == "xgboost" and not hooked:
-            lean.import_xgboost()
+        if found.manifest.model.native == "xgboost":
+            if not hooked:
+                lean.import_xgboost()
+            rehearse(found)
         model = load(found, settings, metrics)
         if hooked:
             from predictor.kserve_model import PredictorModel

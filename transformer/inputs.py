@@ -8,7 +8,7 @@ import numpy as np
 
 from tabserve.bundle import Bundle
 from tabserve.bundle.tensors import MATRIX
-from tabserve.inference.errors import RequestTooLarge
+from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted
 from tabserve.inference.tensors import DATATYPES, Array, Tensor, TensorSpec
 from tabserve.schema.columns import Columns, rows
 from tabserve.schema.features import derive, matrix
@@ -46,6 +46,9 @@ class Inputs:
         names = frozenset(tensor.name for tensor in tensors)
         if names in self._plain and not names <= self._fields:
             return tuple(tensors)
+        if MATRIX in names and MATRIX not in self._fields:
+            other = next(tensor.name for tensor in tensors if tensor.name != MATRIX)
+            raise InvalidRequest(f"inputs: expected `{MATRIX}` alone, got {quoted(other)} as well")
         return self._from_columns(self._records.from_tensors(tensors))
 
     def from_body(self, body: bytes) -> tuple[Tensor, ...]:

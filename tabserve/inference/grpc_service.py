@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
@@ -21,6 +22,7 @@ from tabserve.inference.model import Context, Model
 from tabserve.inference.tensors import TensorSpec
 
 SERVICE = "inference.GRPCInferenceService"
+HOLD_SECONDS = 0.2
 
 Method: TypeAlias = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
@@ -38,6 +40,16 @@ class Servicer:
         self._metadata = model.metadata
         self._encoder = ResponseEncoder(self._metadata.name, self._metadata.versions[-1])
         self._headers = tuple(model.headers.items())
+        self._may_answer = asyncio.Event()
+        self._may_answer.set()
+
+    def hold(self) -> None:
+        """Keep answers back from now on."""
+        self._may_answer.clear()
+
+    def let_go(self) -> None:
+        """Send the answers that were kept back."""
+        self._may_answer.set()
 
     async def ServerLive(self, _: Any, __: grpc.aio.ServicerContext) -> pb.ServerLiveResponse:  # noqa: N802
         """Whether the process answers."""
@@ -97,6 +109,7 @@ class Servicer:
             request = decode_request(message)
             ours = _context(context)
             response = await self._model.infer(request, ours)
+            await self._may_answer.wait()
             await context.send_initial_metadata((*self._headers, *ours.response_headers.items()))
             return self._encoder.encode(request, response)
         finally:
@@ -202,5 +215,14 @@ class GrpcServer:
             await self._health.set(service, status)
 
     async def stop(self, grace: float) -> None:
-        """Answer what is under way, up to `grace` seconds, and close."""
-        await self._server.stop(grace)
+        """Answer what is under way, up to `grace` seconds, and close.
+
+        grpc cancels a call that arrives while it closes. So answers are kept back for a moment, in which every client
+        comes to wait for one, the clients are told to go, and then they are answered.
+        """
+        self._servicer.hold()
+        await asyncio.sleep(HOLD_SECONDS)
+        stopping = asyncio.create_task(self._server.stop(grace))
+        await asyncio.sleep(HOLD_SECONDS)
+        self._servicer.let_go()
+        await stopping
