@@ -10,4 +10,4 @@ chart-lint: .venv/ready ## helm lint
 	$(HELM) lint --strict $(CHART) --values tests/chart/values/standard.yaml
 
 manifests: .venv/ready ## render manifests/base from the chart
-	$(PYTHON) -m charts.manifests
+	$(PYTHON) -m charts.manifests $(HELM)

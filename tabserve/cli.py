@@ -203,6 +203,25 @@ def _decided(client: Client, model: str, records: Sequence[Mapping[str, Any]]) -
             yield from client.decide(model, chunk)
 
 
+@main.command()
+@click.option("--context", help="The context of the kubeconfig; default: its current one.")
+def doctor(context: str | None) -> None:
+    """Look which modes of the chart a cluster can run, and what is missing; status 1 where none can."""
+    from tabserve import doctor as clusters
+
+    try:
+        findings = clusters.examine(clusters.connect(context))
+    except ModuleNotFoundError:
+        raise click.ClickException("expected the Python package `kubernetes`; pip install kubernetes") from None
+    except OSError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(table(list(clusters.rows(findings))))
+    can = clusters.modes(findings)
+    for mode, runs in can.items():
+        click.echo(f"{mode} mode: {'can run' if runs else 'can not run'}")
+    sys.exit(0 if any(can.values()) else 1)
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as aligned text, under the names of the first row's keys."""
     names = list(rows[0]) if rows else []

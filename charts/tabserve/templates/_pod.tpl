@@ -19,7 +19,7 @@ args:
   - --http_port={{ $http }}
   - --grpc_port={{ ternary 8081 0 $grpc }}
   {{- if eq .component "transformer" }}
-  - --predictor_host={{ if $collocated }}127.0.0.1:8085{{ else }}{{ .slot.name }}-predictor-pods.{{ $root.Release.Namespace }}:8080{{ end }}
+  - --predictor_host={{ if $collocated }}127.0.0.1:8085{{ else }}{{ .slot.name }}-predictor-pods:8080{{ end }}
   {{- end }}
 env:
   - {name: TABSERVE_RELEASE, value: {{ .slot.release | quote }}}

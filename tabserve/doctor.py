@@ -1,0 +1,217 @@
+"""What a Kubernetes cluster offers to the chart: which modes it can run, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+Json = dict[str, Any]
+Get = Callable[[str], Json]
+"""The answer to a GET of an API path. Raises Absent or Forbidden."""
+
+OLDEST_KUBERNETES = (1, 32)
+OLDEST_KSERVE = (0, 20)
+KSERVE = "/apis/serving.kserve.io"
+# What the chart renders only when a flag of Knative's config-features allows it, and why one may want it.
+FEATURES = {
+    "multi-container-probing": "probes on the predictor beside the transformer",
+    "kubernetes.podspec-securitycontext": "a storage initializer where Pod Security is `restricted`",
+    "kubernetes.podspec-topologyspreadconstraints": "spreading pods over nodes",
+}
+
+
+class Absent(Exception):
+    """There is no such thing in the cluster."""
+
+
+class Forbidden(Exception):
+    """The kubeconfig's user has no right to look."""
+
+
+class Finding(NamedTuple):
+    """One thing looked at. needed: by which modes; state; remedy: what to do where it is not ok."""
+
+    what: str
+    needed: str
+    state: Literal["ok", "missing", "unknown"]
+    detail: str
+    remedy: str = ""
+
+
+def examine(get: Get) -> list[Finding]:
+    """Everything the chart needs or can use, each looked at on its own."""
+    checks = {
+        "Kubernetes": kubernetes,
+        "KServe": kserve,
+        "KServe's version": kserve_version,
+        "Gateway API": gateway,
+        "Knative": knative,
+        "Knative's flags": features,
+        "Metrics API": metrics,
+        "Storage initializer": storage,
+        "PodMonitor": monitors,
+    }
+    return [look(what, check, get) for what, check in checks.items()]
+
+
+def look(what: str, check: Callable[[Get], Finding], get: Get) -> Finding:
+    """A check's finding; unknown where the right to look is missing."""
+    try:
+        return check(get)
+    except Forbidden as error:
+        return Finding(what, "", "unknown", f"no right to read {error}", "Ask someone who may, or try it.")
+
+
+def modes(findings: list[Finding]) -> dict[str, bool]:
+    """Whether each mode can run: nothing that it needs is missing."""
+    lacking = {mode for finding in findings if finding.state == "missing" for mode in finding.needed.split(", ")}
+    return {mode: mode not in lacking for mode in ("Standard", "Knative")}
+
+
+def kubernetes(get: Get) -> Finding:
+    """The API server's version."""
+    version = get("/version")
+    number = (int(version["major"]), int("".join(filter(str.isdigit, version["minor"]))))
+    state: Literal["ok", "missing"] = "ok" if number >= OLDEST_KUBERNETES else "missing"
+    return Finding("Kubernetes", "Standard, Knative", state, version["gitVersion"], "Upgrade to 1.32 or later.")
+
+
+def kserve(get: Get) -> Finding:
+    """The kinds of KServe."""
+    remedy = "Install KServe 0.20 or later: its charts kserve-crd and kserve-resources."
+    kinds = ("inferenceservices", "servingruntimes")
+    there = served(get, f"{KSERVE}/v1beta1") | served(get, f"{KSERVE}/v1alpha1")
+    missing = [kind for kind in kinds if kind not in there]
+    state: Literal["ok", "missing"] = "missing" if missing else "ok"
+    return Finding("KServe", "Standard, Knative", state, f"no {', '.join(missing)}" if missing else "installed", remedy)
+
+
+def kserve_version(get: Get) -> Finding:
+    """The version of KServe's controller, from the tag of its image."""
+    remedy = "Upgrade KServe to 0.20 or later."
+    try:
+        found = get("/apis/apps/v1/namespaces/kserve/deployments/kserve-controller-manager")
+    except Absent:
+        return Finding("KServe's version", "", "unknown", "no controller in the namespace kserve", remedy)
+    containers = found["spec"]["template"]["spec"]["containers"]
+    tag = next(item["image"] for item in containers if item["name"] == "manager").rpartition(":")[2]
+    number = tuple(int(part) for part in tag.removeprefix("v").split(".")[:2] if part.isdigit())
+    if len(number) < 2:
+        return Finding("KServe's version", "", "unknown", f"image tag {tag}", remedy)
+    state: Literal["ok", "missing"] = "ok" if number >= OLDEST_KSERVE else "missing"
+    return Finding("KServe's version", "Standard, Knative", state, tag, remedy)
+
+
+def gateway(get: Get) -> Finding:
+    """The Gateway API and a Gateway to attach routes to."""
+    if "httproutes" not in served(get, "/apis/gateway.networking.k8s.io/v1"):
+        return Finding("Gateway API", "Standard", "missing", "no HTTPRoute", "Install a Gateway API implementation.")
+    gateways = get("/apis/gateway.networking.k8s.io/v1/gateways")["items"]
+    names = [f"{item['metadata']['namespace']}/{item['metadata']['name']}" for item in gateways]
+    if not names:
+        return Finding("Gateway API", "Standard", "missing", "no Gateway", "Make a Gateway; set gateway.parentRefs.")
+    return Finding("Gateway API", "Standard", "ok", f"gateway.parentRefs: {', '.join(names)}")
+
+
+def knative(get: Get) -> Finding:
+    """Knative Serving."""
+    there = "services" in served(get, "/apis/serving.knative.dev/v1")
+    remedy = "Install Knative Serving, or use mode Standard."
+    return Finding("Knative", "Knative", "ok" if there else "missing", "installed" if there else "none", remedy)
+
+
+def features(get: Get) -> Finding:
+    """The flags of Knative that the chart makes use of."""
+    try:
+        data = get("/api/v1/namespaces/knative-serving/configmaps/config-features").get("data", {})
+    except Absent:
+        return Finding("Knative's flags", "", "unknown", "no config-features in knative-serving")
+    enabled = [name for name in FEATURES if data.get(name, "disabled").lower() == "enabled"]
+    lacking = [f"{name} (for {use})" for name, use in FEATURES.items() if name not in enabled]
+    detail = f"knative.features: [{', '.join(enabled)}]"
+    remedy = f"If wanted, enable in config-features: {'; '.join(lacking)}."
+    return Finding("Knative's flags", "", "missing" if lacking else "ok", detail, remedy)
+
+
+def metrics(get: Get) -> Finding:
+    """The metrics API, without which no HorizontalPodAutoscaler scales."""
+    there = "pods" in served(get, "/apis/metrics.k8s.io/v1beta1")
+    remedy = "Install metrics-server, or set autoscaling.enabled to false."
+    return Finding("Metrics API", "", "ok" if there else "missing", "installed" if there else "none", remedy)
+
+
+def storage(get: Get) -> Finding:
+    """Whether KServe's storage initializer may run where Pod Security `restricted` is enforced."""
+    listed = get(f"{KSERVE}/v1alpha1/clusterstoragecontainers")["items"] if has_storage(get) else []
+    loose = [item["metadata"]["name"] for item in listed if not restricted(item["spec"]["container"])]
+    remedy = "Give its container allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}, runAsNonRoot: true."
+    if not listed:
+        return Finding("Storage initializer", "", "missing", "no ClusterStorageContainer", "Install one of KServe's.")
+    detail = f"not restricted: {', '.join(loose)}" if loose else "fit for Pod Security restricted"
+    return Finding("Storage initializer", "", "missing" if loose else "ok", detail, remedy)
+
+
+def has_storage(get: Get) -> bool:
+    """Whether there are ClusterStorageContainers."""
+    return "clusterstoragecontainers" in served(get, f"{KSERVE}/v1alpha1")
+
+
+def restricted(container: Json) -> bool:
+    """Whether a container says itself what Pod Security `restricted` asks of containers."""
+    security = container.get("securityContext") or {}
+    dropped = security.get("capabilities", {}).get("drop", [])
+    return security.get("allowPrivilegeEscalation") is False and "ALL" in dropped
+
+
+def monitors(get: Get) -> Finding:
+    """The Prometheus Operator."""
+    there = "podmonitors" in served(get, "/apis/monitoring.coreos.com/v1")
+    detail = "podMonitor.enabled can be true" if there else "none: pods are annotated for scraping"
+    return Finding("PodMonitor", "", "ok", detail)
+
+
+def served(get: Get, api: str) -> set[str]:
+    """The resources of an API group and version; none where it is not installed."""
+    try:
+        return {entry["name"] for entry in get(api)["resources"]}
+    except Absent:
+        return set()
+
+
+def rows(findings: list[Finding]) -> Iterator[dict[str, str]]:
+    """Findings as rows of a table."""
+    for finding in findings:
+        remedy = "" if finding.state == "ok" else finding.remedy
+        yield {"what": finding.what, "state": finding.state, "detail": finding.detail, "remedy": remedy}
+
+
+def connect(context: str | None) -> Get:
+    """A GET with the rights of the kubeconfig. Raises OSError where there is no cluster."""
+    from kubernetes import client, config
+    from urllib3.exceptions import HTTPError
+
+    try:
+        config.load_kube_config(context=context)  # type: ignore[no-untyped-call]
+    except config.ConfigException as error:
+        raise OSError(str(error)) from None
+    api = client.ApiClient()
+    api.configuration.retries = 0
+
+    def get(path: str) -> Json:
+        prepared = api.param_serialize(
+            "GET", path, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
+        )
+        try:
+            response = api.call_api(*prepared, _request_timeout=15)
+        except HTTPError as error:
+            raise OSError(f"no answer from {api.configuration.host}: {error}") from None
+        text = response.read()  # type: ignore[no-untyped-call]
+        if response.status in (401, 403):
+            raise Forbidden(path)
+        if response.status >= 400:
+            raise Absent(path)
+        found: Json = json.loads(text)
+        return found
+
+    return get
