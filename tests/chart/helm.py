@@ -1,0 +1,45 @@
+"""Render the chart with Helm, from the same cache of programs as the test cluster's."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cluster.testbed.build import HELM3, HELM4, KUBERNETES, Build
+from tests.serving import ROOT
+
+CHART = ROOT / "charts" / "tabserve"
+LEAST = Path(__file__).parent / "values" / "standard.yaml"
+HELMS = {"helm3": HELM3, "helm4": HELM4}
+Values = Mapping[str, Any]
+
+
+def program(build: Build = HELM3) -> Path:
+    """Helm, built if it is not in the cache."""
+    build.make()
+    return build.folder / "helm"
+
+
+def template(values: Values, helm: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """`helm template` of the least values with others over them."""
+    command: list[str | Path] = [helm, "template", "fraud", CHART, "--namespace", "models"]
+    options = ["--kube-version", KUBERNETES, "--values", str(LEAST), "--values", "-", *flags]
+    given = yaml.safe_dump(dict(values))
+    return subprocess.run([*command, *options], input=given, text=True, capture_output=True, check=False)
+
+
+def rendered(values: Values, helm: Path, *flags: str) -> list[dict[str, Any]]:
+    """The objects that values render to."""
+    done = template(values, helm, *flags)
+    assert done.returncode == 0, done.stderr
+    return [item for item in yaml.safe_load_all(done.stdout) if item]
+
+
+def one(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    """The only object of a kind."""
+    (found,) = (item for item in objects if item["kind"] == kind)
+    return found
