@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from tabserve.bundle.reference import Reference
 
 # Sizes around the widths of vector units, and the block sizes libraries switch algorithms at.
-_BATCHES = (2, 3, 5, 8, 17, 64, 100, 333)
+_BATCHES = (2, 3, 5, 8, 17, 64, 100)
 _SINGLE_ROWS = 64
+_ROWS = 128
 
 
 def verify(engine: Engine, reference: Reference, info: ModelInfo) -> str | None:
@@ -54,6 +55,7 @@ def _difference(answer: Array, expected: Array) -> float:
 
 def rows_are_independent(engine: Engine, features: Features) -> bool:
     """Whether every output of every row has the same bytes, alone and in batches of many sizes."""
+    features = take(features, slice(0, _ROWS))
     count = rows(features)
     names = sorted(engine.outputs)
     whole = engine.run(features, names)

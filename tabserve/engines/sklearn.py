@@ -115,9 +115,9 @@ def contributor(
     model: Any, present: Callable[[Features], Any], reference: Features, specs: Sequence[FeatureSpec]
 ) -> Callable[[Features], Array] | None:
     """What computes exact contributions, None where nothing here does."""
-    from tabserve.engines import linear
+    from tabserve.engines import forest, linear
 
-    return linear.contributor(model, present, reference, specs)
+    return linear.contributor(model, present, reference, specs) or forest.contributor(model, present, reference, specs)
 
 
 def _untrusted(path: Path) -> list[str]:

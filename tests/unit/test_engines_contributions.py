@@ -7,9 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.compose import make_column_transformer
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
+from sklearn.tree import DecisionTreeRegressor
 from xgboost import XGBClassifier, XGBRegressor
 
 from tabserve import engines
@@ -23,6 +33,8 @@ def linear(final: Any) -> Any:
 
 
 LINEAR = ("amount", "country", "age")
+NUMBERS = ("amount", "age")
+MISSING = ("amount", "income", "age")
 
 
 @pytest.mark.parametrize(
@@ -45,6 +57,43 @@ def test_a_linear_regressions_contributions_sum_to_its_value(tmp_path: Path) -> 
     bundle = saved(linear(Ridge()), tmp_path, "regression", fields=LINEAR)
     answers = engines.load_native(bundle, 1).run(bundle.reference.features, ["contributions", "predict"])
     np.testing.assert_allclose(answers["contributions"].sum(axis=-1), answers["predict"], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "fields", "target"),
+    [
+        (DecisionTreeRegressor(), "regression", NUMBERS, "predict"),
+        (RandomForestClassifier(20, random_state=0), "binary", NUMBERS, "predict_proba"),
+        (linear(RandomForestClassifier(20, random_state=0)), "multiclass", LINEAR, "predict_proba"),
+        (RandomForestRegressor(20, random_state=0), "regression", NUMBERS, "predict"),
+        (ExtraTreesClassifier(20, random_state=0), "binary", NUMBERS, "predict_proba"),
+        (GradientBoostingClassifier(n_estimators=20), "multiclass", NUMBERS, "margin"),
+        (linear(GradientBoostingRegressor(n_estimators=20)), "regression", LINEAR, "predict"),
+        (HistGradientBoostingClassifier(max_iter=20), "binary", MISSING, "margin"),
+        (HistGradientBoostingRegressor(max_iter=20), "regression", MISSING, "predict"),
+    ],
+)
+def test_contributions_of_scikit_learns_trees_sum_to_their_answer(
+    tmp_path: Path, model: Any, task: str, fields: tuple[str, ...], target: str
+) -> None:
+    bundle = saved(model, tmp_path, task, fields=fields, engine="sklearn")
+    answers = engines.load_native(bundle, 1).run(bundle.reference.features, ["contributions", target])
+    two_classes = task == "binary" and target == "predict_proba"
+    expected = answers[target][:, 1] if two_classes else answers[target]
+    np.testing.assert_allclose(answers["contributions"].sum(axis=-1), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_trees_contributions_are_what_its_splits_change(tmp_path: Path) -> None:
+    """By definition, for a single split: what is known once it is, less the mean."""
+    bundle = saved(DecisionTreeRegressor(max_depth=1), tmp_path, "regression", engine="sklearn")
+    features = bundle.reference.features
+    answers = engines.load_native(bundle, 1).run(features, ["contributions", "predict"])
+    changes = answers["contributions"][:, :-1]
+    split = np.flatnonzero(np.abs(changes).sum(axis=0))
+    assert len(split) == 1
+    mean = answers["predict"].mean()
+    np.testing.assert_allclose(answers["contributions"][:, -1], mean, rtol=1e-6)
+    np.testing.assert_allclose(changes[:, split[0]], answers["predict"] - mean, atol=1e-6)
 
 
 def test_a_linear_models_contributions_are_its_shapley_values(tmp_path: Path) -> None:
