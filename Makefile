@@ -28,7 +28,7 @@ format: .venv/ready ## let ruff format the code
 	$(PYTHON) -m ruff check --fix .
 
 lock: .venv/ready ## resolve pyproject.toml again into requirements.lock
-	$(UV) pip compile pyproject.toml --universal --all-extras --group dev --python-version 3.11 --generate-hashes \
+	$(UV) pip compile pyproject.toml --universal --all-extras --group dev --group bench --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" --upgrade -q -o requirements.lock
 
 proto: .venv/ready ## generate the gRPC messages again
@@ -45,4 +45,4 @@ clean: ## remove what the other targets made, except the cluster
 	$(UV) pip install -q --python $(PYTHON) --no-deps --no-build-isolation --editable .
 	touch $@
 
--include tests/cluster/cluster.mk
+-include charts/chart.mk benchmarks/bench.mk loadtest/loadtest.mk tests/cluster/cluster.mk
