@@ -14,11 +14,8 @@ from tests.faults import wire
 from tests.faults.conftest import Subject
 
 ROUNDS = 400
-TOKENS = (
-    rb'null true -1 1e999 18446744073709551616 "\ud800" [] {} [[ }} NaN " FP32 BYTES INT8 BOOL "data" "shape" "inputs"'
-    rb' "parameters" , :'.split()
-    + [b"\x00", b"\xff"]
-)
+WORDS = rb'null true -1 1e999 18446744073709551616 "\ud800" [] {} [[ }} NaN " FP32 BYTES INT8 BOOL "data" "shape" , :'
+TOKENS = [*WORDS.split(), b'"inputs"', b'"parameters"', b"\x00", b"\xff"]
 CLIENTS_FAULT = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,

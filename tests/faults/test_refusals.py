@@ -168,7 +168,8 @@ def test_unusual_numbers_are_answered(subject: Subject, matrix: Payload, literal
 def test_a_missing_number_for_a_model_that_takes_none_is_refused(subject: Subject, matrix: Payload) -> None:
     path = f"{subject.target.path}/infer"
     error = subject.target.http("POST", path, body(matrix, b"null"), JSON).assert_error(400, 400)
-    assert "input-0" in error
+    assert "`texture`" in error
+    assert "row 0" in error
 
 
 MALFORMED = [
