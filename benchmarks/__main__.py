@@ -10,27 +10,30 @@ from pathlib import Path
 
 import click
 
-from benchmarks import environments, plan, report
+from benchmarks import bare, environments, plan, plots, report
 from benchmarks.measuring import Session
 from benchmarks.results import Results
 
 RESULTS = Path(__file__).parent / "results"
-PLANS = {each.name: each for each in (plan.QUICK,)}
 OURS = ("tabserve", "uvicorn", "httptools", "uvloop", "grpcio", "onnxruntime", "xgboost-cpu", "scikit-learn")
 
 
 @click.command(help=__doc__)
-@click.argument("name", type=click.Choice(list(PLANS)))
-@click.option("--output", type=click.Path(path_type=Path), default=RESULTS, help="Folder of the results.")
-def main(name: str, output: Path) -> None:
+@click.argument("name", type=click.Choice(list(plan.PLANS)))
+@click.option("--output", type=click.Path(path_type=Path), default=None, help="Folder of the results.")
+def main(name: str, output: Path | None) -> None:
     """Carry out a plan; what was found is written also when it is interrupted."""
-    chosen, results = PLANS[name], Results(_about(name))
+    chosen, results = plan.PLANS[name], Results(_about(name))
+    output = output or (RESULTS if name == "full" else RESULTS / name)
     environments.generator()
     with tempfile.TemporaryDirectory(prefix="tabserve-bench-") as folder:
         try:
-            Session(chosen, results, Path(folder), lambda line: click.echo(line)).run()
+            for model in chosen.bare:
+                results.bare += bare.measure(model)
+            Session(chosen, results, Path(folder), click.echo).run()
         finally:
             report.write(results, output)
+            plots.write(results, output)
     click.echo(report.page(results))
 
 

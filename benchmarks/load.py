@@ -19,7 +19,8 @@ BUSY = 0.9
 """A core this busy is saturated."""
 DISTURBED = 0.05
 """More of a core than this used by anything else is told with the result."""
-GRACE_SECONDS = 90.0
+GRACE_SECONDS = 300.0
+"""For asking every request once, and for connecting."""
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -101,13 +100,15 @@ def _train(name: str, folder: Path) -> None:
     schema.write_text(yaml.safe_dump(_schema(rows), sort_keys=False))
     options: dict[str, Any] = {"name": NAME, "version": "1", "schema": schema, "sample": rows}
     tabserve.bundle.save(model, folder / "bundle", **options)
-    (folder / "native").mkdir()
-    if name == "xgboost":
-        shutil.copyfile(folder / "bundle" / "model.ubj", folder / "native" / "model.ubj")
-    else:
-        joblib.dump(model, folder / "native" / "model.joblib")
     np.save(folder / "probabilities.npy", np.asarray(model.predict_proba(pool), np.float64))
     joblib.dump(pool, folder / "rows")
+    (folder / "native").mkdir()
+    if name == "xgboost":
+        # Without names: servers that make a DMatrix of a tensor have none to give it.
+        model.get_booster().feature_names = None
+        model.save_model(folder / "native" / "model.ubj")
+    else:
+        joblib.dump(model, folder / "native" / "model.joblib")
 
 
 def _schema(rows: pd.DataFrame) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is measured of which peer: `quick` for every day, `full` for the results that are published."""
+"""What is measured of which peer: `quick` for every day, `full` for what is published, `soak` for an hour."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from benchmarks import roster
 from benchmarks.payloads import Encoding
-from benchmarks.results import CLOSED
+from benchmarks.results import CLOSED, HALF, OVERLOAD
 from benchmarks.roster import Peer
+
+OVERLOAD_CONNECTIONS = 1024
+SOAK_MINUTES = 60
 
 
 @dataclass(frozen=True)
@@ -32,26 +35,79 @@ class Visit:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every visit is made once a round."""
+    """Every visit is made once a round; `seconds` are those of a step that has none of its own."""
 
     name: str
     rounds: int
     seconds: float
     visits: tuple[Visit, ...]
+    bare: tuple[str, ...] = ()
 
 
 def _steps(encoding: Encoding, rows: int, *connections: int) -> tuple[Step, ...]:
     return tuple(Step(rows, encoding, each) for each in connections)
 
 
-_ONE_ROW = _steps("json", 1, 1, 32)
+def _xgboost(peer: Peer, *steps: Step) -> Visit:
+    return Visit(peer, "xgboost", steps)
+
+
+_JSON = (*_steps("json", 1, 1, 32), *_steps("json", 64, 32))
+_SIZES = tuple(step for rows in (4, 16, 64, 256) for step in _steps("json", rows, 1))
+_COLUMNS = _steps("columns", 1, 1, 32)
+_GRPC = _steps("grpc", 1, 1, 32)
+_CHAIN = _steps("json", 1, 1, 16)
+_CONCURRENCY = _steps("json", 1, 4, 8, 16, 64, 128)
+_BINARY = _steps("binary", 64, 1, 32)
 
 QUICK = Plan(
     "quick",
     rounds=2,
     seconds=5,
     visits=tuple(
-        Visit(peer, "xgboost", _ONE_ROW)
+        _xgboost(peer, *_steps("json", 1, 1, 32))
         for peer in (roster.TABSERVE, roster.FASTAPI, roster.KSERVE_CUSTOM, roster.NOOP_HTTP)
     ),
 )
+
+FULL = Plan(
+    "full",
+    rounds=3,
+    seconds=6,
+    visits=(
+        # The no-ops repeat what tabserve answered to the first request of their first step, so it comes before them.
+        _xgboost(roster.TABSERVE, *_JSON, *_CONCURRENCY, *_SIZES, *_BINARY),
+        _xgboost(roster.TABSERVE, *_GRPC),
+        _xgboost(roster.NOOP_HTTP, *_steps("json", 1, 1, 32), *_CONCURRENCY),
+        _xgboost(roster.NOOP_HTTP, *_steps("json", 64, 32)),
+        _xgboost(roster.NOOP_GRPC, *_GRPC),
+        _xgboost(roster.FASTAPI, *_JSON, *_CONCURRENCY, *_SIZES),
+        _xgboost(roster.KSERVE_CUSTOM, *_JSON, *_CONCURRENCY, *_SIZES, *_BINARY),
+        _xgboost(roster.KSERVE_CUSTOM, *_GRPC),
+        _xgboost(roster.KSERVE_QUIET, *_JSON, *_BINARY),
+        _xgboost(roster.KSERVE_XGBSERVER, *_JSON),
+        _xgboost(roster.MLSERVER, *_JSON),
+        _xgboost(roster.MLSERVER_SERIAL, *_JSON),
+        _xgboost(roster.MLSERVER_BATCHING, *_JSON),
+        _xgboost(roster.CHAIN, *_CHAIN),
+        _xgboost(roster.KSERVE_CHAIN_REST, *_CHAIN),
+        _xgboost(roster.KSERVE_CHAIN_GRPC, *_CHAIN),
+        _xgboost(roster.DECISIONS, *_steps("records", 1, 1, 16)),
+        *(
+            Visit(peer, model, _COLUMNS)
+            for model in ("logistic", "forest", "histogram")
+            for peer in (roster.TABSERVE, roster.KSERVE_SKLEARNSERVER)
+        ),
+        _xgboost(roster.TABSERVE, *_steps("json", 1, 32), Step(1, "json", OVERLOAD_CONNECTIONS, OVERLOAD, 60)),
+    ),
+    bare=("xgboost", "logistic", "forest", "histogram"),
+)
+
+SOAK = Plan(
+    "soak",
+    rounds=1,
+    seconds=5,
+    visits=(_xgboost(roster.TABSERVE, *_steps("json", 1, 32), *((Step(1, "json", 64, HALF, 60),) * SOAK_MINUTES)),),
+)
+
+PLANS = {plan.name: plan for plan in (QUICK, FULL, SOAK)}

@@ -43,14 +43,17 @@ def _about(results: Results) -> str:
 
 
 def _targets(results: Results) -> str:
-    return table(("what", "target", "stretch", "got", "verdict"), (_target(each, results) for each in TARGETS))
+    head = ("what", "target", "stretch", "got", "by CPU time", "verdict")
+    return table(head, (_target(each, results) for each in TARGETS))
 
 
 def _target(target: Target, results: Results) -> Sequence[str]:
     got = target.value(results)
+    by_cpu = target.by_cpu(results) if target.by_cpu else None
     sign = "≤" if target.at_most else "≥"
-    bounds = [f"{sign} {bound:.3g}{target.unit}" for bound in (target.target, target.stretch)]
-    return [target.title, *bounds, "" if got is None else f"{got:.3g}{target.unit}", target.verdict(got)]
+    bounds = ["" if bound is None else f"{sign} {bound:.3g}" for bound in (target.target, target.stretch)]
+    figures = ["" if figure is None else f"{figure:.3g}" for figure in (got, by_cpu)]
+    return [target.title, *bounds, *figures, target.verdict(got)]
 
 
 def _cells(results: Results) -> str:

@@ -25,12 +25,16 @@ class Cell(msgspec.Struct, frozen=True):
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One measurement of a cell; `resident` is the memory in bytes every second of it."""
+    """One measurement of a cell.
+
+    resident: bytes in RAM, every second of it. capacity: what an open loop's rate is a multiple of.
+    """
 
     cell: Cell
     round: int
     measured: Measurement
     resident: list[int] = []
+    capacity: float = 0.0
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -110,6 +114,11 @@ def p50(measured: Measurement) -> float:
 def p99(measured: Measurement) -> float:
     """99th percentile of seconds."""
     return measured.p99
+
+
+def cpu(measured: Measurement) -> float:
+    """Seconds of the server's CPU for a right answer."""
+    return measured.server_seconds
 
 
 def ratio(value: float | None, of: float | None) -> float | None:

@@ -107,9 +107,10 @@ def _start(command: list[str], variables: Mapping[str, str], log: Path) -> psuti
 
 
 def _stop(process: psutil.Popen) -> None:
-    workers = process.children(recursive=True) if process.is_running() else []
-    process.terminate()
-    with suppress(psutil.TimeoutExpired):
+    workers: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+        workers = process.children(recursive=True)
+        process.terminate()
         process.wait(STOP_SECONDS)
     for left in (process, *workers):
         with suppress(psutil.NoSuchProcess):

@@ -2,81 +2,173 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from statistics import median
 from typing import NamedTuple
 
-from benchmarks.results import Cell, Results, Start, p50, per_second, ratio
+from benchmarks.results import OVERLOAD, Cell, Results, Sample, Start, cpu, p50, per_second, ratio
 
 Value = Callable[[Results], float | None]
 
+STOCK = ("kserve-custom", "kserve-quiet", "kserve-xgbserver", "mlserver", "mlserver-serial", "mlserver-batching")
+SERVERS = (*STOCK, "fastapi")
+CHAINS = ("kserve-chain-rest", "kserve-chain-grpc")
+SETTLED_SECONDS = 10
+"""Memory is compared with what it was so long after the overload began."""
+
 
 class Target(NamedTuple):
-    """A figure and where it should be: at least `target` and `stretch`, or at most where these fall."""
+    """A figure and where it should be: at least `target` and `stretch`, or at most where `at_most`.
+
+    by_cpu: the ratio by the servers' CPU time for a request, which others on the machine disturb less.
+    """
 
     title: str
     value: Value
     target: float
-    stretch: float
-    unit: str = ""
-
-    @property
-    def at_most(self) -> bool:
-        """Whether less is better."""
-        return self.stretch < self.target
+    stretch: float | None = None
+    by_cpu: Value | None = None
+    at_most: bool = False
 
     def verdict(self, got: float | None) -> str:
         """`stretch`, `met`, `missed` or `not measured`."""
         if got is None:
             return "not measured"
         for bound, word in ((self.stretch, "stretch"), (self.target, "met")):
-            if got <= bound if self.at_most else got >= bound:
+            if bound is not None and (got <= bound if self.at_most else got >= bound):
                 return word
         return "missed"
 
 
-STOCK = ("kserve-custom", "kserve-quiet", "kserve-xgbserver", "mlserver", "mlserver-serial", "mlserver-batching")
-SERVERS = (*STOCK, "fastapi")
+class Compared(NamedTuple):
+    """Cells that are compared: ours, and those of the peers, of which the best counts."""
+
+    ours: Cell
+    theirs: Sequence[Cell]
+
+    def throughput(self, results: Results) -> float | None:
+        """Ours by the best of theirs."""
+        return ratio(results.median(self.ours, per_second), results.best(self.theirs, per_second))
+
+    def by_cpu(self, results: Results) -> float | None:
+        """The best of theirs by ours, of the CPU time for a request."""
+        return ratio(results.best(self.theirs, cpu, min), results.median(self.ours, cpu))
+
+    def latency(self, results: Results) -> float | None:
+        """Our median time by the best of theirs."""
+        return ratio(results.median(self.ours, p50), results.best(self.theirs, p50, min))
 
 
-def _cells(peers: tuple[str, ...], rows: int, encoding: str, connections: int, model: str = "xgboost") -> list[Cell]:
-    return [Cell(peer, model, rows, encoding, connections) for peer in peers]
+def compared(
+    peers: Sequence[str],
+    *,
+    connections: int = 32,
+    rows: int = 1,
+    model: str = "xgboost",
+    encoding: str = "json",
+    theirs: Sequence[str] = (),
+    ours: str = "tabserve",
+) -> Compared:
+    """Cells alike but for the peer; `theirs` are the encodings of the peers where they differ from ours."""
+    own = Cell(ours, model, rows, encoding, connections)
+    others = [Cell(peer, model, rows, each, connections) for peer in peers for each in theirs or (encoding,)]
+    return Compared(own, others)
 
 
-def throughput(peers: tuple[str, ...], rows: int = 1, ours: str = "json", theirs: str = "json") -> Value:
-    """Ours by the best of the peers', over 32 connections."""
-
-    def value(results: Results) -> float | None:
-        (own,) = _cells(("tabserve",), rows, ours, 32)
-        return ratio(results.median(own, per_second), results.best(_cells(peers, rows, theirs, 32), per_second))
-
-    return value
+def throughput(title: str, cells: Compared, target: float, stretch: float | None = None) -> Target:
+    """Throughput over several connections, at least so many times the peers'."""
+    return Target(title, cells.throughput, target, stretch, cells.by_cpu)
 
 
-def latency(peers: tuple[str, ...], rows: int = 1) -> Value:
-    """Our median time at one connection by the best of the peers'."""
-
-    def value(results: Results) -> float | None:
-        (own,) = _cells(("tabserve",), rows, "json", 1)
-        return ratio(results.median(own, p50), results.best(_cells(peers, rows, "json", 1), p50, min))
-
-    return value
+def latency(title: str, cells: Compared, target: float, stretch: float) -> Target:
+    """Median time at one connection, at most so many times the peers'."""
+    return Target(title, cells.latency, target, stretch, at_most=True)
 
 
-def started(what: Callable[[Start], float]) -> Value:
-    """Ours by stock KServe's."""
+def started(title: str, what: Callable[[Start], float], target: float) -> Target:
+    """Of a start, at most so many times stock KServe's."""
 
     def value(results: Results) -> float | None:
         ours, stock = (results.start(peer, "xgboost", what) for peer in ("tabserve", "kserve-custom"))
         return ratio(ours, stock)
 
-    return value
+    return Target(title, value, target, at_most=True)
 
+
+def of_bare_engine(results: Results) -> float | None:
+    """Requests of 64 rows a second, by the calls a second of the fastest engine alone."""
+    alone = [bare.seconds for bare in results.bare if (bare.model, bare.rows) == ("xgboost", 64)]
+    ours = results.best([Cell("tabserve", "xgboost", 64, "binary", each) for each in (1, 32)], per_second)
+    return ratio(ours, 1 / min(alone) if alone else None)
+
+
+def differs(results: Results) -> float | None:
+    """The largest difference of a probability from scikit-learn's."""
+    found = [start.difference for start in results.starts if start.peer == "tabserve" and start.model != "xgboost"]
+    return max(found, default=None)
+
+
+def _overload(results: Results) -> list[Sample]:
+    return [sample for sample in results.samples if sample.cell.load == OVERLOAD]
+
+
+def goodput(results: Results) -> float | None:
+    """Right answers a second under overload by those of the closed loop in the same start."""
+    found = [each.measured.per_second / each.capacity for each in _overload(results)]
+    return median(found) if found else None
+
+
+def refusal(results: Results) -> float | None:
+    """99th percentile of the milliseconds to a refusal."""
+    found = [each.measured.refused_quantiles[198] * 1e3 for each in _overload(results) if each.measured.refused]
+    return median(found) if found else None
+
+
+def growth(results: Results) -> float | None:
+    """The most memory under overload by that shortly after it began."""
+    found = [max(each.resident) / each.resident[SETTLED_SECONDS] for each in _overload(results)]
+    return median(found) if found else None
+
+
+def _pipelines() -> list[Target]:
+    targets = []
+    for model in ("logistic", "forest", "histogram"):
+        many = compared(("kserve-sklearnserver",), model=model, encoding="columns")
+        one = compared(("kserve-sklearnserver",), model=model, encoding="columns", connections=1)
+        targets += [
+            throughput(f"{model} pipeline, 1 row: throughput by KServe sklearnserver's", many, 15, 30),
+            latency(f"{model} pipeline: p50", one, 1 / 10, 1 / 15),
+        ]
+    return targets
+
+
+_ANY = ("json", "binary")
+_CHAINED = compared(CHAINS, ours="tabserve-chain", connections=16)
+_HOPS = Compared(Cell("tabserve-decisions", "xgboost", 1, "records", 1), [Cell("tabserve", "xgboost", 1, "json", 1)])
 
 TARGETS = (
-    Target("1 row, 32 connections: throughput by the best stock server's", throughput(STOCK), 6, 8),
-    Target("the same by FastAPI's", throughput(("fastapi",)), 3.5, 5),
-    Target("the same by the no-op's", throughput(("noop-http",)), 0.3, 0.4),
-    Target("1 row, 1 connection: p50 by the best server's", latency(SERVERS), 1 / 4, 1 / 5),
-    Target("start to first answer by stock KServe's", started(lambda start: start.seconds), 0.5, 0.25),
-    Target("resident memory by stock KServe's", started(lambda start: start.resident), 0.6, 0.4),
+    throughput("1 row, 32 connections: throughput by the best stock server's", compared(STOCK), 6, 8),
+    throughput("the same by FastAPI's", compared(("fastapi",)), 3.5, 5),
+    throughput("the same by the no-op's", compared(("noop-http",)), 0.3, 0.4),
+    latency("1 row, 1 connection: p50 by the best server's", compared(SERVERS, connections=1), 1 / 4, 1 / 5),
+    throughput("64 rows, JSON: throughput by the best server's", compared(SERVERS, rows=64), 2, 3),
+    throughput(
+        "64 rows, binary: throughput by the best server's",
+        compared(SERVERS, rows=64, encoding="binary", theirs=_ANY),
+        3,
+        4,
+    ),
+    Target("64 rows, binary: by the bare engine's", of_bare_engine, 0.6, 0.8),
+    *_pipelines(),
+    Target("pipelines: largest difference of a probability", differs, 1e-6, at_most=True),
+    throughput("chain, 1 row, 16 connections: throughput by the best KServe chain's", _CHAINED, 6, 10),
+    latency("chain: p50 at 1 connection", compared(CHAINS, ours="tabserve-chain", connections=1), 1 / 4, 1 / 6),
+    latency("chain with records and decisions: p50 by our single hop's", _HOPS, 3, 2),
+    throughput("gRPC, 1 row: throughput by the no-op's", compared(("noop-grpc",), encoding="grpc"), 0.6, 0.8),
+    throughput("gRPC, 1 row: by stock KServe's", compared(("kserve-custom",), encoding="grpc"), 2.5, 3),
+    Target("overload at three times capacity: right answers by capacity", goodput, 0.9),
+    Target("overload: p99 of refusals, ms", refusal, 50, at_most=True),
+    Target("overload: memory by that after 10 s", growth, 1.05, at_most=True),
+    started("start to first answer by stock KServe's", lambda start: start.seconds, 0.5),
+    started("resident memory by stock KServe's", lambda start: start.resident, 0.6),
 )

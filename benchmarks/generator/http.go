@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-var errHead = errors.New("expected an HTTP/1.1 answer with a content-length")
+var errHead = errors.New("expected an HTTP/1.1 answer with a content-length, or chunked")
 
 // httpConnection is HTTP/1.1 with kept connections, as little of it as the servers measured here send:
 // net/http would cost more than the fastest of them.
@@ -20,6 +20,7 @@ type httpConnection struct {
 	requests [][]byte
 	timeout  time.Duration
 	buffer   []byte
+	have     int
 }
 
 func httpConnector(o options, bodies [][]byte) connect {
@@ -35,7 +36,8 @@ func httpConnector(o options, bodies [][]byte) connect {
 		if err != nil {
 			return nil, err
 		}
-		return &httpConnection{socket, requests, o.answerTimeout, make([]byte, 16<<10)}, nil
+		return &httpConnection{socket: socket, requests: requests, timeout: o.answerTimeout,
+			buffer: make([]byte, 16<<10)}, nil
 	}
 }
 
@@ -51,34 +53,77 @@ func (c *httpConnection) exchange(request int) (answer, error) {
 	return c.receive()
 }
 
+// receive reads one answer; what it returns points into the connection's buffer.
 func (c *httpConnection) receive() (answer, error) {
-	have, headEnd := 0, -1
-	for headEnd < 0 {
-		if have == len(c.buffer) {
-			c.buffer = append(c.buffer, make([]byte, have)...)
-		}
-		n, err := c.socket.Read(c.buffer[have:])
-		if err != nil {
-			return answer{}, err
-		}
-		have += n
-		headEnd = bytes.Index(c.buffer[:have], []byte("\r\n\r\n"))
-	}
-	head := c.buffer[:headEnd]
-	length, err := contentLength(head)
+	c.have = 0
+	headEnd, err := c.find(0, "\r\n\r\n")
 	if err != nil {
 		return answer{}, err
 	}
-	end := headEnd + 4 + length
-	if end > len(c.buffer) {
-		c.buffer = append(c.buffer[:have], make([]byte, end-have)...)
+	head, start := c.buffer[:headEnd], headEnd+4
+	status := httpStatus(head)
+	if length := headerValue(head, "content-length:"); length != nil {
+		size, err := strconv.Atoi(string(length))
+		if err != nil {
+			return answer{}, errHead
+		}
+		err = c.fill(start + size)
+		return answer{status, c.buffer[start : start+size]}, err
 	}
-	if have < end {
-		if _, err := io.ReadFull(c.socket, c.buffer[have:end]); err != nil {
-			return answer{}, err
+	if !bytes.EqualFold(headerValue(head, "transfer-encoding:"), []byte("chunked")) {
+		return answer{}, errHead
+	}
+	body, err := c.chunks(start)
+	return answer{status, body}, err
+}
+
+// chunks reads a chunked body that starts at `at` of the buffer, and closes the gaps between its chunks.
+func (c *httpConnection) chunks(at int) ([]byte, error) {
+	start, end := at, at
+	for {
+		lineEnd, err := c.find(at, "\r\n")
+		if err != nil {
+			return nil, err
+		}
+		size, err := strconv.ParseInt(string(c.buffer[at:lineEnd]), 16, 32)
+		if err != nil {
+			return nil, errHead
+		}
+		at = lineEnd + 2
+		if err := c.fill(at + int(size) + 2); err != nil {
+			return nil, err
+		}
+		end += copy(c.buffer[end:], c.buffer[at:at+int(size)])
+		at += int(size) + 2
+		if size == 0 {
+			return c.buffer[start:end], nil
 		}
 	}
-	return answer{httpStatus(head), c.buffer[headEnd+4 : end]}, nil
+}
+
+// find reads until the mark is in the buffer at or after `from`, and returns where it is.
+func (c *httpConnection) find(from int, mark string) (int, error) {
+	for {
+		if at := bytes.Index(c.buffer[min(from, c.have):c.have], []byte(mark)); at >= 0 {
+			return from + at, nil
+		}
+		if err := c.fill(c.have + 1); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// fill reads until the buffer has so many bytes, and more where they are there already.
+func (c *httpConnection) fill(size int) error {
+	if size <= c.have {
+		return nil
+	}
+	if size > len(c.buffer) {
+		c.buffer = append(c.buffer, make([]byte, size)...)
+	}
+	n, err := io.ReadAtLeast(c.socket, c.buffer[c.have:], size-c.have)
+	c.have += n
+	return err
 }
 
 func httpStatus(head []byte) status {
@@ -91,14 +136,12 @@ func httpStatus(head []byte) status {
 	return failed
 }
 
-func contentLength(head []byte) (int, error) {
-	const name = "content-length:"
-	for len(head) > 0 {
-		line, rest, _ := bytes.Cut(head, []byte("\r\n"))
+// headerValue is nil where the head has no such line; the name ends with its colon.
+func headerValue(head []byte, name string) []byte {
+	for line := range bytes.SplitSeq(head, []byte("\r\n")) {
 		if len(line) > len(name) && bytes.EqualFold(line[:len(name)], []byte(name)) {
-			return strconv.Atoi(string(bytes.TrimSpace(line[len(name):])))
+			return bytes.TrimSpace(line[len(name):])
 		}
-		head = rest
 	}
-	return 0, errHead
+	return nil
 }

@@ -1,0 +1,70 @@
+"""The plots: latency distribution, throughput by concurrency, cost by batch size, as SVG without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.results import CLOSED, Cell, Results, cpu, per_second
+
+_SIZE = (8.0, 5.0)
+_STEPS = 200
+"""Steps of the quantiles, before the last one, which is 0.999."""
+
+
+def write(results: Results, folder: Path) -> None:
+    """Write each plot that the results have figures for."""
+    for name, draw in _PLOTS.items():
+        figure = Figure(figsize=_SIZE, layout="constrained")
+        axes = figure.subplots()
+        draw(axes, results)
+        if axes.lines:
+            axes.grid(alpha=0.3, which="both")
+            axes.legend(frameon=False)
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+
+
+def _latency(axes: Axes, results: Results) -> None:
+    for cell in _like(results, lambda cell: (cell.rows, cell.encoding, cell.connections) == (1, "json", 1)):
+        rounds = [measured.quantiles[:_STEPS] for measured in results.measured(cell)]
+        values = [median(quantile) * 1e3 for quantile in zip(*rounds, strict=True)]
+        axes.plot(values, [step / _STEPS for step in range(_STEPS)], label=cell.peer)
+    axes.set(xscale="log", xlabel="ms to the answer", ylabel="share of requests answered by then", ylim=(0, 1))
+    axes.set_title("Latency, 1 row a request, 1 connection (XGBoost, V2 JSON)")
+
+
+def _concurrency(axes: Axes, results: Results) -> None:
+    cells = _like(results, lambda cell: (cell.rows, cell.encoding) == (1, "json"))
+    _lines(axes, cells, lambda cell: cell.connections, lambda cell: results.median(cell, per_second) or 0.0)
+    axes.set(xscale="log", yscale="log", xlabel="connections", ylabel="requests a second, one core")
+    axes.set_title("Throughput by concurrency, 1 row a request (XGBoost, V2 JSON)")
+
+
+def _batch_size(axes: Axes, results: Results) -> None:
+    cells = _like(results, lambda cell: (cell.encoding, cell.connections) == ("json", 1))
+    _lines(axes, cells, lambda cell: cell.rows, lambda cell: (results.median(cell, cpu) or 0.0) / cell.rows * 1e6)
+    axes.set(xscale="log", yscale="log", xlabel="rows a request", ylabel="µs of the server's CPU a row")
+    axes.set_title("Cost by batch size, 1 connection (XGBoost, V2 JSON)")
+
+
+def _like(results: Results, wanted: Callable[[Cell], bool]) -> list[Cell]:
+    return [cell for cell in results.cells() if cell.model == "xgboost" and cell.load == CLOSED and wanted(cell)]
+
+
+def _lines(axes: Axes, cells: list[Cell], x: Callable[[Cell], int], y: Callable[[Cell], float]) -> None:
+    """A line for each peer with several points."""
+    for peer in dict.fromkeys(cell.peer for cell in cells):
+        of = sorted((cell for cell in cells if cell.peer == peer), key=x)
+        if len(of) > 1:
+            axes.plot([x(cell) for cell in of], [y(cell) for cell in of], marker="o", label=peer)
+
+
+_PLOTS: dict[str, Callable[[Axes, Results], None]] = {
+    "latency": _latency,
+    "concurrency": _concurrency,
+    "batch_size": _batch_size,
+}
