@@ -58,8 +58,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, str]]:
         yield {HTTP: f"127.0.0.1:{http}", GRPC: f"127.0.0.1:{grpc}"}
     finally:
         process.terminate()
-        process.stdout.close()
-        assert process.wait(60) == 0
+        told, _ = process.communicate(timeout=60)
+        assert (process.returncode, told) == (0, "Stopped.\n")
 
 
 def test_the_readmes_commands(demo: dict[str, str], tmp_path: Path) -> None:
