@@ -4,10 +4,13 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
 
 from tests.cluster.testbed import api, catalog, host, machine
 from tests.cluster.testbed.build import link_tools
-from tests.cluster.testbed.places import KNATIVE_PORT, KUBECONFIG, PROMETHEUS_PORT, S3_PORT, STANDARD_PORT
+from tests.cluster.testbed.places import KNATIVE_PORT, KUBECONFIG, PROMETHEUS_PORT, S3_PORT, STANDARD_PORT, cache
 from tests.cluster.testbed.process import CommandFailed, stop
 from tests.cluster.testbed.table import Row, image, loaded, rows
 
@@ -63,6 +66,8 @@ def settle(row: Row, tell: bool = False) -> None:
 
 def down() -> None:
     """End the cluster, and put the machine back to what it was."""
+    if reason := machine.unsuitable():
+        raise SystemExit(reason)
     began = time.monotonic()
     for name in DAEMONS:
         stop(name)
@@ -103,7 +108,17 @@ def main() -> None:
     if given := os.environ.get("TABSERVE_KUBECONFIG"):
         print(f"{command}: nothing to do, TABSERVE_KUBECONFIG={given} is used instead of the testbed")
         sys.exit(0)
-    commands[command]()
+    with alone():
+        commands[command]()
+
+
+@contextmanager
+def alone() -> Generator[None]:
+    """Wait until no other command changes the testbed."""
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / "lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        yield
 
 
 if __name__ == "__main__":

@@ -129,6 +129,13 @@ class Cluster:
                 lacking.append(f"{item['metadata']['name']} {updated}/{wanted}")
         return ", ".join(lacking)
 
+    def unserved(self, definition: Object) -> str:
+        """The name of a CustomResourceDefinition that the API server does not serve yet; empty when it does."""
+        name: str = definition["metadata"]["name"]
+        if definition["kind"] != "CustomResourceDefinition":
+            return ""
+        return name if condition(self.get(definition["apiVersion"], definition["kind"], name), "Established") else ""
+
     def logs(self, namespace: str, pod: str, container: str, lines: int = 30) -> str:
         """The end of a container's log."""
         query = urlencode({"container": container, "tailLines": lines})
@@ -186,7 +193,7 @@ def asked(lacking: Callable[[], str]) -> str:
 
 def condition(item: Mapping[str, Any], kind: str) -> str:
     """Why a condition of an object is not True; empty when it is."""
-    for entry in item.get("status", {}).get("conditions", []):
+    for entry in item.get("status", {}).get("conditions") or []:
         if entry["type"] == kind:
             return "" if entry["status"] == "True" else f"{kind}: {entry.get('reason')} {entry.get('message', '')}"
     return f"{kind}: not told yet"

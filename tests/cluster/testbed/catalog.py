@@ -23,11 +23,12 @@ KSERVE = Image("kserve-manager", build.KSERVE, "manager")
 VERSITYGW = Image("versitygw", build.VERSITYGW, "versitygw")
 PROMETHEUS = Image("prometheus", build.PROMETHEUS, "usr/bin/prometheus", base=PYTHON)
 STORAGE_INITIALIZER = Built("storage-initializer", FOLDER / "storage-initializer/Dockerfile",
-                            context=FOLDER / "storage-initializer")  # fmt: skip
+                            context=FOLDER / "storage-initializer", copies=(".",))  # fmt: skip
 SERVICES = tuple(
-    Built(f"tabserve-{name}", PROJECT / "Dockerfile", context=PROJECT, target=name, version="dev")
+    Built(f"tabserve-{name}", PROJECT / "Dockerfile", context=PROJECT, target=name, version="dev",
+          copies=("requirements.lock", "pyproject.toml", "tabserve", name))
     for name in ("predictor", "transformer")
-)
+)  # fmt: skip
 
 
 # Every image of the cluster itself; the base comes before those built on it.
@@ -39,9 +40,14 @@ TESTBED: tuple[Image | Built | PythonBase, ...] = (
 
 def make(image: Image | Built | PythonBase) -> None:
     """Make an image's archive, and drop those of its earlier versions."""
-    if not isinstance(image, PythonBase) and not has_base():
+    buildah("rm", "--all")  # what an interrupted build has left
+    if image is not PYTHON_BASE and not has_base():
         buildah("pull", f"oci-archive:{PYTHON_BASE.archive}")
     image.make()
+    buildah("rm", "--all")
+    if image is not PYTHON_BASE:
+        buildah("rmi", image.tag)  # the archive is what counts
+    buildah("rmi", "--prune")
     for old in image.archive.parent.glob(f"{image.name}-{'?' * 12}.tar"):
         if old != image.archive:
             old.unlink()

@@ -28,10 +28,10 @@ FOLDERS = tuple(map(Path, ("/var/log/containers", "/run/containerd/s", "/run/con
 
 def remember() -> None:
     """Write down what the machine was like, once, before anything of it is changed."""
-    if BEFORE.exists():
-        return
     for folder in DATA, RUN, LOGS:
         folder.mkdir(parents=True, exist_ok=True)
+    if BEFORE.exists():
+        return
     before = {
         "sysctls": {name: sysctl(name).read_text().strip() for name in SYSCTLS if sysctl(name).exists()},
         "chains": firewall.chains(),

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -110,6 +111,7 @@ class Built:
     name: str
     dockerfile: Path
     context: Path
+    copies: tuple[str, ...]  # files and folders of the context
     target: str = ""
     version: str = "testbed"
 
@@ -118,18 +120,18 @@ class Built:
         """The name pods use."""
         return f"dev.local/{self.name}:{self.version}"
 
-    @property
+    @cached_property  # files may change while it is built
     def archive(self) -> Path:
-        """The OCI archive in the cache; its name changes with every file of the context."""
+        """The OCI archive in the cache; its name changes with every file that goes into it."""
         digest = hashlib.sha256(PYTHON_BASE.archive.name.encode())
-        for path in sorted(self.inputs()):
+        for path in self.files():
             digest.update(str(path.relative_to(self.context)).encode() + path.read_bytes())
         return cache() / "images" / f"{self.name}-{digest.hexdigest()[:12]}.tar"
 
-    def inputs(self) -> list[Path]:
-        """The files that may go into the image: of the project, those git knows or would add."""
-        listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=self.context)
-        return [path for name in listed.split("\0") if name and (path := self.context / name).is_file()]
+    def files(self) -> list[Path]:
+        """The Dockerfile, and the files that it copies."""
+        copied = [path for entry in self.copies for path in (self.context / entry, *(self.context / entry).rglob("*"))]
+        return [self.dockerfile, *sorted(path for path in copied if path.is_file() and path.suffix != ".pyc")]
 
     def make(self) -> None:
         """Make the archive."""
@@ -137,7 +139,7 @@ class Built:
         given = [part for name, value in settings.items() for part in ("--env", f"{name}={value}")]
         mounted = [part for folder in folders(settings) for part in ("--volume", f"{folder}:{folder}:ro")]
         target = ["--target", self.target] if self.target else []
-        buildah("bud", "--layers", "--pull-never", "--build-arg", f"BASE_IMAGE={PYTHON}", *given, *mounted, *target,
+        buildah("bud", "--pull-never", "--build-arg", f"BASE_IMAGE={PYTHON}", *given, *mounted, *target,
                 "--tag", self.tag, "--file", self.dockerfile, self.context)  # fmt: skip
         container = buildah("from", self.tag).strip()
         buildah("config", *[part for name in settings for part in ("--env", f"{name}-")], container)  # forget them

@@ -1,7 +1,7 @@
 """What the testbed consists of, from the machine up to KServe: a row for each thing, in the order it is started."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -78,6 +78,17 @@ def addon(name: str, objects: Callable[[], list[Object]], *namespaces: str, bloc
     return Row(name, applied.exists, apply, lacking, 120, explain, blocks, applied)
 
 
+def kinds(name: str, objects: Callable[[], list[Object]]) -> Row:
+    """Definitions of kinds, ready when the API server serves them: a controller that starts sooner ends."""
+    rendered = cache(objects)
+    row = addon(name, rendered)
+
+    def lacking() -> str:
+        return ", ".join(filter(None, map(cluster().unserved, rendered())))
+
+    return replace(row, lacking=lacking)
+
+
 def api_lacking() -> str:
     """What the API server says about itself when it isn't ready."""
     answer = cluster().request("GET", "/readyz")
@@ -109,13 +120,13 @@ def rows() -> list[Row]:
         # What runs in the cluster
         addon("CoreDNS", dns.objects, dns.NAMESPACE),
         addon("metrics-server", metrics.objects, metrics.NAMESPACE, blocks=False),
-        addon("Gateway API kinds", envoy_gateway.definitions),
+        kinds("Gateway API kinds", envoy_gateway.definitions),
         addon("Envoy Gateway", envoy_gateway.objects, envoy_gateway.NAMESPACE, blocks=False),
-        addon("Knative kinds", knative.definitions),
+        kinds("Knative kinds", knative.definitions),
         addon(
             "Knative Serving and Kourier", knative.objects, knative.NAMESPACE, knative.GATEWAY_NAMESPACE, blocks=False
         ),
-        addon("KServe kinds", kserve.definitions),
+        kinds("KServe kinds", kserve.definitions),
         addon("KServe", kserve.objects, kserve.NAMESPACE),
         addon("KServe webhooks", kserve.judged),
         addon("S3 server and volume", storage.objects, storage.NAMESPACE, blocks=False),

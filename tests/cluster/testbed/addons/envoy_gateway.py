@@ -3,7 +3,7 @@
 import yaml
 
 from tests.cluster.testbed import build
-from tests.cluster.testbed.addons import chart, namespace, node_port, unsized
+from tests.cluster.testbed.addons import chart, namespace, node_port, small
 from tests.cluster.testbed.api import Object, load, named
 from tests.cluster.testbed.catalog import ENVOY, ENVOY_GATEWAY
 from tests.cluster.testbed.places import MANIFESTS, STANDARD_PORT
@@ -25,6 +25,9 @@ def objects() -> list[Object]:
     template = (folder / "values.tmpl.yaml").read_text()
     for name, value in {"GatewayImage": ENVOY_GATEWAY.tag, "GatewayImagePullPolicy": "IfNotPresent"}.items():
         template = template.replace(f"${{{name}}}", value)
+    values = yaml.safe_load(template)
+    # One replica: no lease to lose on a busy machine.
+    values["config"]["envoyGateway"]["provider"]["kubernetes"] = {"leaderElection": {"disable": True}}
     gateway = load(MANIFESTS / "gateway.yaml")
     proxy = named(gateway, "EnvoyProxy", "testbed")["spec"]["provider"]["kubernetes"]
     proxy["envoyDeployment"]["container"]["image"] = ENVOY.tag
@@ -32,7 +35,7 @@ def objects() -> list[Object]:
     return [
         namespace(NAMESPACE),
         namespace("kserve"),
-        *unsized(chart(folder, "envoy-gateway", NAMESPACE, yaml.safe_load(template), "--skip-crds")),
+        *small(chart(folder, "envoy-gateway", NAMESPACE, values, "--skip-crds")),
         *gateway,
         node_port("standard-gateway", NAMESPACE, pods, 10080, STANDARD_PORT),
     ]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.cluster.testbed import build
-from tests.cluster.testbed.addons import containers, node_port, unsized
+from tests.cluster.testbed.addons import containers, node_port, small
 from tests.cluster.testbed.api import Object, load, named
 from tests.cluster.testbed.catalog import ENVOY, KNATIVE, KOURIER
 from tests.cluster.testbed.places import KNATIVE_PORT
@@ -56,7 +56,7 @@ def objects() -> list[Object]:
     files += [core() / "deployments" / f"{name}.yaml" for name in ("activator", "autoscaler", "controller", "webhook")]
     files += sorted((core() / "webhooks").glob("*.yaml"))
     files += sorted(build.KOURIER.taken("knative.dev/net-kourier", "config").glob("*.yaml"))
-    found = unsized(item for item in load(*files) if item["kind"] not in SINGLE_NODE)
+    found = small(item for item in load(*files) if item["kind"] not in SINGLE_NODE)
     for item in found:
         if item["kind"] == "Deployment":
             containers(item)[0]["image"] = image(containers(item)[0]["image"])

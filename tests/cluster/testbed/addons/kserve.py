@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.cluster.testbed import build
 from tests.cluster.testbed import certificates as pki
-from tests.cluster.testbed.addons import chart, namespace, unsized
+from tests.cluster.testbed.addons import chart, namespace, small
 from tests.cluster.testbed.api import Object, named
 from tests.cluster.testbed.catalog import KSERVE, STORAGE_INITIALIZER
 
@@ -46,11 +46,12 @@ def rendered() -> list[Object]:
 
 def objects() -> list[Object]:
     """The manager and all it needs to start."""
-    found = unsized(item for item in rendered() if item["kind"] not in JUDGED)
+    found = small(item for item in rendered() if item["kind"] not in JUDGED)
     pod = named(found, "Deployment", "kserve-controller-manager")["spec"]["template"]["spec"]
     pod["containers"] = [item for item in pod["containers"] if item["name"] == "manager"]
     manager = pod["containers"][0]
     manager["command"] = ["/program"]
+    manager["readinessProbe"]["initialDelaySeconds"] = 1
     manager["args"] = [
         item for item in manager["args"] if item != "--leader-elect"
     ]  # one replica, no lease to wait for

@@ -1,7 +1,7 @@
 """metrics-server: what pods use of CPU and memory, which the HPA scales by."""
 
 from tests.cluster.testbed import build
-from tests.cluster.testbed.addons import chart, namespace, unsized
+from tests.cluster.testbed.addons import chart, namespace, small
 from tests.cluster.testbed.api import Object
 from tests.cluster.testbed.catalog import METRICS_SERVER
 
@@ -12,6 +12,7 @@ def objects() -> list[Object]:
     """The chart of metrics-server. An HPA needs two of its measurements, so about half a minute."""
     repository, tag = METRICS_SERVER.tag.split(":")
     values = {
+        "readinessProbe": {"initialDelaySeconds": 1},
         "image": {"repository": repository, "tag": tag},
         "args": ["--kubelet-insecure-tls"],  # the kubelet signs its serving certificate itself
         "defaultArgs": [
@@ -23,4 +24,4 @@ def objects() -> list[Object]:
         ],
     }
     folder = build.METRICS_SERVER.taken("sigs.k8s.io/metrics-server", "charts/metrics-server")
-    return [namespace(NAMESPACE), *unsized(chart(folder, "metrics-server", NAMESPACE, values))]
+    return [namespace(NAMESPACE), *small(chart(folder, "metrics-server", NAMESPACE, values))]

@@ -1,6 +1,6 @@
 """Prometheus, as Debian ships it: scrapes every pod that asks for it by the annotation `prometheus.io/scrape`."""
 
-from tests.cluster.testbed.addons import containers, namespace, node_port
+from tests.cluster.testbed.addons import containers, namespace, node_port, small
 from tests.cluster.testbed.api import Object, load, named
 from tests.cluster.testbed.catalog import PROMETHEUS
 from tests.cluster.testbed.images import PYTHON
@@ -11,7 +11,7 @@ NAMESPACE = "monitoring"
 
 def objects() -> list[Object]:
     """Prometheus, its configuration and its right to look pods up; its own page and API on 127.0.0.1."""
-    found = load(MANIFESTS / "prometheus.yaml")
+    found = small(load(MANIFESTS / "prometheus.yaml"))
     server, targets = containers(named(found, "Deployment", "prometheus"))
     server["image"], targets["image"] = PROMETHEUS.tag, PYTHON
     named(found, "ConfigMap", "prometheus")["data"]["pod_targets.py"] = (MANIFESTS / "pod_targets.py").read_text()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.cluster.testbed.addons import containers, namespace, node_port
+from tests.cluster.testbed.addons import containers, namespace, node_port, small
 from tests.cluster.testbed.api import Object, load, named
 from tests.cluster.testbed.catalog import VERSITYGW
 from tests.cluster.testbed.places import BUCKET, MANIFESTS, S3, S3_PORT, VOLUME
@@ -15,7 +15,7 @@ def objects() -> list[Object]:
     """The S3 server; the namespace `models`, its S3 credentials and its volume `bundles`."""
     for folder in (S3 / BUCKET, VOLUME):
         folder.mkdir(parents=True, exist_ok=True)
-    found = load(MANIFESTS / "storage.yaml")
+    found = small(load(MANIFESTS / "storage.yaml"))
     server = named(found, "Deployment", "s3")
     containers(server)[0]["image"] = VERSITYGW.tag
     host_path(server["spec"]["template"]["spec"]["volumes"][0], S3)
