@@ -28,3 +28,21 @@ def test_bad_values_are_refused_by_name(helm: Path, case: dict[str, Any]) -> Non
 
     assert done.returncode != 0, done.stdout[:500]
     assert case["names"] in done.stderr
+
+
+KINDS = {
+    "v1/Pod": "KServe",
+    "serving.kserve.io/v1beta1/InferenceService": "Gateway API",
+    "gateway.networking.k8s.io/v1/HTTPRoute": "",
+}
+
+
+@pytest.mark.parametrize("there", range(1, len(KINDS) + 1))
+def test_a_cluster_without_what_is_needed_is_told_in_one_line(helm: Path, there: int) -> None:
+    kinds = list(KINDS)[:there]
+    lacking = KINDS[kinds[-1]]
+
+    done = template({}, helm, *(part for kind in kinds for part in ("--api-versions", kind)))
+
+    assert (f"ERROR: this cluster has no {lacking}; install" in done.stderr) == bool(lacking)
+    assert (done.returncode == 0) == (not lacking)
