@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import tempfile
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,10 +21,14 @@ OURS = ("tabserve", "uvicorn", "httptools", "uvloop", "grpcio", "onnxruntime", "
 
 @click.command(help=__doc__)
 @click.argument("name", type=click.Choice(list(plan.PLANS)))
+@click.option("--rounds", type=click.IntRange(1), help="Fresh starts of each server, instead of the plan's.")
+@click.option("--seconds", type=click.FloatRange(1), help="Of each measurement, instead of the plan's.")
 @click.option("--output", type=click.Path(path_type=Path), default=None, help="Folder of the results.")
-def main(name: str, output: Path | None) -> None:
+def main(name: str, rounds: int | None, seconds: float | None, output: Path | None) -> None:
     """Carry out a plan; what was found is written also when it is interrupted."""
-    chosen, results = plan.PLANS[name], Results(_about(name))
+    chosen = plan.PLANS[name]
+    chosen = replace(chosen, rounds=rounds or chosen.rounds, seconds=seconds or chosen.seconds)
+    results = Results(_about(chosen))
     output = output or (RESULTS if name == "full" else RESULTS / name)
     environments.generator()
     with tempfile.TemporaryDirectory(prefix="tabserve-bench-") as folder:
@@ -37,10 +42,10 @@ def main(name: str, output: Path | None) -> None:
     click.echo(report.page(results))
 
 
-def _about(name: str) -> dict[str, str]:
+def _about(chosen: plan.Plan) -> dict[str, str]:
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
-        "command": f"make bench{'' if name == 'full' else f'-{name}'}",
+        "command": f"python -m benchmarks {chosen.name} --rounds {chosen.rounds} --seconds {chosen.seconds:g}",
         "machine": f"{_processor()}, server on core 0, generator on core 1, {platform.platform()}",
         "python": platform.python_version(),
         "tabserve's": ", ".join(f"{each} {version(each)}" for each in OURS),

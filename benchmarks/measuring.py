@@ -91,7 +91,7 @@ class Session:
         with _resident(server) as resident:
             measured = load.measure(server, asked, self._answers_file(peer.name, asked), wanted)
         cell = Cell(peer.name, asked.model.name, step.rows, step.encoding, step.connections, step.load)
-        return Sample(cell, number, measured, resident, capacity)
+        return Sample(cell, number, measured, resident, capacity, server.descriptors())
 
     def _answers_file(self, peer: str, asked: Payloads) -> Path:
         return self._folder / f"{peer}-{asked.model.name}-{asked.rows}-{asked.encoding}"

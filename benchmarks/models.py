@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import tempfile
 from collections.abc import Callable
@@ -74,6 +75,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 }
 
 
+@functools.cache
 def served(name: str) -> Served:
     """The model of that name, trained and saved when asked for the first time."""
     path = cache.folder("models") / f"{name}-{_key(name)}"

@@ -44,7 +44,9 @@ def _about(results: Results) -> str:
 
 def _targets(results: Results) -> str:
     head = ("what", "target", "stretch", "got", "by CPU time", "verdict")
-    return table(head, (_target(each, results) for each in TARGETS))
+    missing = [each.title for each in TARGETS if each.value(results) is None]
+    rows = table(head, (_target(each, results) for each in TARGETS if each.title not in missing))
+    return f"{rows}\n\nNot measured in this run: {'; '.join(missing) or 'nothing'}."
 
 
 def _target(target: Target, results: Results) -> Sequence[str]:

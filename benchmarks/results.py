@@ -28,6 +28,7 @@ class Sample(msgspec.Struct, frozen=True):
     """One measurement of a cell.
 
     resident: bytes in RAM, every second of it. capacity: what an open loop's rate is a multiple of.
+    descriptors: open at its end.
     """
 
     cell: Cell
@@ -35,6 +36,7 @@ class Sample(msgspec.Struct, frozen=True):
     measured: Measurement
     resident: list[int] = []
     capacity: float = 0.0
+    descriptors: int = 0
 
 
 class Start(msgspec.Struct, frozen=True):

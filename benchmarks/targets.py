@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.results import OVERLOAD, Cell, Results, Sample, Start, cpu, p50, per_second, ratio
+from benchmarks.results import HALF, OVERLOAD, Cell, Results, Sample, Start, cpu, p50, per_second, ratio
 
 Value = Callable[[Results], float | None]
 
@@ -130,6 +130,17 @@ def growth(results: Results) -> float | None:
     return median(found) if found else None
 
 
+def grown(what: Callable[[Sample], float]) -> Value:
+    """Over a soak: the median of the last tenth by that of the first."""
+
+    def value(results: Results) -> float | None:
+        values = [what(sample) for sample in results.samples if sample.cell.load == HALF]
+        tenth = len(values) // 10
+        return ratio(median(values[-tenth:]), median(values[:tenth])) if tenth else None
+
+    return value
+
+
 def _pipelines() -> list[Target]:
     targets = []
     for model in ("logistic", "forest", "histogram"):
@@ -171,4 +182,9 @@ TARGETS = (
     Target("overload: memory by that after 10 s", growth, 1.05, at_most=True),
     started("start to first answer by stock KServe's", lambda start: start.seconds, 0.5),
     started("resident memory by stock KServe's", lambda start: start.resident, 0.6),
+    Target(
+        "soak: memory at the end by that at the start", grown(lambda each: median(each.resident)), 1.02, at_most=True
+    ),
+    Target("soak: open descriptors", grown(lambda each: each.descriptors), 1.0, at_most=True),
+    Target("soak: p99", grown(lambda each: each.measured.p99), 1.1, at_most=True),
 )

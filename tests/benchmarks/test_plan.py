@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import environments, plan, roster
+from benchmarks.plan import Plan, Visit
+from benchmarks.results import CLOSED, Cell
+from benchmarks.targets import CHAINS, SERVERS
+
+VISITS = [visit for each in plan.PLANS.values() for visit in each.visits]
+WORDS = {"python", "peers", "bundle", "native", "http", "grpc", "inner_http", "inner_grpc", "answer"}
+
+
+@pytest.mark.parametrize("visit", VISITS, ids=lambda visit: f"{visit.peer.name}-{visit.model}")
+def test_an_open_loop_follows_the_closed_one_it_is_a_multiple_of(visit: Visit) -> None:
+    assert visit.steps[0].load == CLOSED
+    open_loops = [step for step in visit.steps if step.load != CLOSED]
+    closed = {(step.rows, step.encoding) for step in visit.steps if step.connections == 32 and step.load == CLOSED}
+    assert {(step.rows, step.encoding) for step in open_loops} <= closed
+
+
+@pytest.mark.parametrize("each", plan.PLANS.values(), ids=list(plan.PLANS))
+def test_a_no_op_comes_after_the_server_whose_answer_it_repeats(each: Plan) -> None:
+    asked: set[tuple[int, str]] = set()
+    wanted: set[tuple[int, str]] = set()
+    for visit in each.visits:
+        steps = {(step.rows, step.encoding) for step in visit.steps}
+        if visit.peer is roster.TABSERVE:
+            asked |= steps
+        if visit.peer.answers == "same":
+            wanted |= {(visit.steps[0].rows, visit.steps[0].encoding)} - asked
+    assert wanted == set()
+
+
+@pytest.mark.parametrize("peer", {visit.peer.name: visit.peer for visit in VISITS}.values(), ids=lambda peer: peer.name)
+def test_commands_use_words_and_scripts_that_exist(peer: roster.Peer) -> None:
+    words = {word: f"<{word}>" for word in WORDS}
+    filled = [word.format_map(words) for command in peer.commands for word in command]
+    scripts = [word.partition("<peers>/")[2] for word in filled if "<peers>/" in word]
+    assert all((environments.PEERS / script).is_file() for script in scripts)
+    assert filled[0] == "<python>"
+    assert peer.environment == "tabserve" or (environments.PEERS / f"{peer.environment}.lock").is_file()
+
+
+def test_the_full_plan_measures_every_peer_of_the_targets() -> None:
+    measured = {
+        Cell(visit.peer.name, visit.model, step.rows, step.encoding, step.connections)
+        for visit in plan.FULL.visits
+        for step in visit.steps
+    }
+    assert {cell.peer for cell in measured} >= {*SERVERS, *CHAINS}
+    assert {Cell(peer, "xgboost", rows, "json", 32) for peer in SERVERS for rows in (1, 64)} <= measured
