@@ -1,5 +1,7 @@
 # `make help` lists the targets. Everything is installed into .venv, from requirements.lock, checked against its hashes.
-PYTHON3 ?= $(firstword $(shell command -v python3.12 python3.11 python3.13 python3))
+# The first of these that runs and is of a version we know; a pyenv shim may be there and not run.
+PYTHON3 ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
+  $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 PYTHON := .venv/bin/python
 UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
