@@ -101,7 +101,7 @@ def save(
 def _write(folder: Path, model: Any, schema: Schema, records: Columns, options: _Options) -> None:
     """Write every file of the bundle, `bundle.json` last."""
     features = schema_features.derive(schema, records)
-    tried = probes.rows(features, fit.specs(schema), _PROBES, _may_miss(schema))
+    tried = probes.rows(features, fit.specs(schema), _PROBES, schema.may_miss)
     histograms = {name: reference.histogram(column) for name, column in features.items()}
     with proving.answering():
         preprocessor, specs, features, tried = _preprocess(folder, schema, features, tried, options)
@@ -148,15 +148,6 @@ def _write_manifest(bundle: Bundle) -> None:
     contents = msgspec.structs.replace(contents, files=files, libraries=versions)
     fit.verify(contents, bundle.schema)
     (bundle.path / MANIFEST).write_bytes(manifest.encode(contents))
-
-
-def _may_miss(schema: Schema) -> frozenset[str]:
-    """The features a record the schema accepts may leave without a value."""
-    optional = {field.name for field in schema.record if not field.required and field.default is None}
-    derived = (feature for feature in schema.features if not isinstance(feature, str))
-    return frozenset(optional) | {
-        feature.name for feature in derived if any(optional.intersection(of) for of in feature.rules.values())
-    }
 
 
 def _evenly(records: Columns) -> Array:
