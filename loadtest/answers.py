@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 import msgspec
+from google.protobuf.message import DecodeError
 
 from loadtest.payloads import Expected, Payload
 from loadtest.target import Kind
@@ -17,6 +18,8 @@ from tabserve.inference.tensors import DATATYPES, binary_elements
 
 RELEASES = ("tabserve-transformer-release", "tabserve-predictor-release")
 REFUSALS = (429, 503)
+UNREADABLE = (ValueError, KeyError, TypeError, struct.error, DecodeError)
+"""What `Checker.read` raises."""
 
 
 class Answer(msgspec.Struct):
@@ -52,7 +55,7 @@ class Checker:
         assert payload.expected is not None
         try:
             got = self._decode(answer)
-        except (ValueError, KeyError, TypeError, struct.error) as error:
+        except UNREADABLE as error:
             return f"unreadable answer: {type(error).__name__}"
         found = difference(payload.expected, got, payload.tolerance)
         if found is None:
@@ -60,7 +63,7 @@ class Checker:
         return found
 
     def read(self, answer: Answer) -> Expected:
-        """The answer in the form that is expected of it later. Raises ValueError, KeyError, TypeError."""
+        """The answer in the form that is expected of it later. Raises UNREADABLE."""
         return self._decode(answer)
 
 

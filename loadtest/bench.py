@@ -16,6 +16,7 @@ from loadtest.objectives import Objectives, Plan
 from loadtest.payloads import Payload
 from loadtest.phases import BODY, PREPARE, PROGRESS, READY, RECORDED, START, Phase, Prepare, Progress, pack
 from loadtest.recording import Recording
+from loadtest.replicas import Replicas
 from loadtest.result import StockNumbers
 from loadtest.schedule import Process, Segment
 from loadtest.stock import numbers
@@ -23,7 +24,7 @@ from loadtest.target import Target
 
 LEAD_SECONDS = 0.5
 PREPARE_SECONDS = 60.0
-WARM_UP_SECONDS = 2.0
+WARM_UP_SECONDS = 1.0
 
 
 class BenchError(Exception):
@@ -31,7 +32,10 @@ class BenchError(Exception):
 
 
 class Bench:
-    """Load on one target. payloads: requests of so many rows. tell: gets a line of progress now and then."""
+    """Load on one target.
+
+    payloads: requests of so many rows. tell: gets a line of progress now and then. watched: replicas of the target.
+    """
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class Bench:
         payloads: Callable[[int], list[Payload]],
         seed: int,
         tell: Callable[[str], None],
+        watched: Replicas | None = None,
     ) -> None:
         assert isinstance(environment.runner, LocalRunner | MasterRunner)
         self._runner = environment.runner
@@ -51,6 +56,7 @@ class Bench:
         self._payloads = payloads
         self._seed = seed
         self._tell = tell
+        self._watched = watched
         self._rows = 0
         self._ready = 0
         self._recordings: list[Recording] = []
@@ -81,6 +87,10 @@ class Bench:
     def stock_numbers(self) -> list[StockNumbers]:
         """What Locust's own statistics say of the last stretch of load."""
         return numbers(self._stats)
+
+    def replicas(self, start: float, seconds: float) -> dict[str, list[tuple[float, int]]]:
+        """By Deployment, (seconds after `start`, ready replicas); none where the cluster is not watched."""
+        return self._watched.since(start, seconds) if self._watched else {}
 
     def pause(self, seconds: float) -> None:
         """Send nothing for a while."""

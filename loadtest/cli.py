@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 from locust.env import Environment
 
-from loadtest import objectives, payloads, report, session
+from loadtest import objectives, payloads, report, session, sizing
 from loadtest.bench import Bench
-from loadtest.document import document
+from loadtest.document import decode, document
 from loadtest.objectives import ObjectivesError, Plan
 from loadtest.payloads import Payload, PayloadError
+from loadtest.replicas import watching
 from loadtest.result import Result
 from loadtest.run import DEFAULT, SCENARIOS, play
 from loadtest.target import Kind, Target, TargetError, only_model
 from loadtest.verdict import Verdict
+from tabserve import up
 from tabserve.bundle import Bundle, BundleError, load
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -40,8 +43,24 @@ def join(address: str) -> None:
 
 
 @main.command(context_settings={"show_default": True})
+@click.argument("file", type=_FILE)
+@click.option("--peak", type=float, required=True, help="Requests per second to be served.")
+@click.option("--cpu", type=float, required=True, help="Cores the measured pod may use.")
+@click.option("--memory", type=float, required=True, help="MiB the measured pod takes (kubectl top pod).")
+@click.option("--reaction", type=float, help="Seconds until a new pod is ready (reaction_s of autoscale).")
+def size(file: Path, peak: float, cpu: float, memory: float, reaction: float | None) -> None:
+    """Print chart values for a peak rate, from the report.json of a `ramp` on one pod."""
+    try:
+        pod = sizing.Pod(sizing.capacity(decode(file.read_bytes())), cpu, memory)
+    except (sizing.SizingError, msgspec.DecodeError) as error:
+        raise click.ClickException(f"{file}: {error}") from None
+    click.echo(sizing.snippet(pod, peak, reaction), nl=False)
+
+
+@main.command(context_settings={"show_default": True})
 @click.argument("scenarios", nargs=-1, type=click.Choice(list(SCENARIOS)))
-@click.option("--url", required=True, help="Root of REST, http://HOST:PORT.")
+@click.option("--url", default="", help="Root of REST, http://HOST:PORT.")
+@click.option("--up", is_flag=True, help="Start both services of --bundle here, instead of --url.")
 @click.option("--grpc", default="", help="HOST:PORT of gRPC, for users of kind grpc.")
 @click.option("--host", default="", help="The Host header, behind a gateway.")
 @click.option("--model", default="", help="The model's name.  [default: the bundle's, or the only one listed]")
@@ -59,6 +78,7 @@ def join(address: str) -> None:
 )
 @click.option("--listen", default="127.0.0.1:0", help="HOST:PORT where generators join.")
 @click.option("--stock-users", type=click.IntRange(0, 1000), default=0, help="Locust's own closed-loop users beside.")
+@click.option("--watch", default="", metavar="NAMESPACE/SELECTOR", help="Deployments whose replicas are recorded.")
 @click.option("--report", "folder", type=click.Path(file_okay=False, path_type=Path), help="Where the report goes.")
 @click.option("--title", default="", help="What the report is about.")
 @click.option("--quiet", is_flag=True, help="Print the verdicts only.")
@@ -73,7 +93,7 @@ def run(**options: Any) -> None:
         results = _play(options, scenarios, plan)
     except ObjectivesError as error:
         raise click.UsageError(str(error)) from None
-    except (TargetError, PayloadError, BundleError, session.SessionError) as error:
+    except (TargetError, PayloadError, BundleError, session.SessionError, up.UpError) as error:
         click.echo(f"{Verdict.INVALID.value}: {error}", err=True)
         sys.exit(Verdict.INVALID.exit_code)
     found = document(options["title"] or options["url"], report.command(sys.argv), results, plan)
@@ -86,15 +106,41 @@ def run(**options: Any) -> None:
 
 def _play(options: dict[str, Any], scenarios: Sequence[str], plan: Plan) -> list[Result]:
     bundle = load(options["bundle"], allow_joblib=options["allow_joblib"]) if options["bundle"] else None
-    target = _target(options, bundle)
-    make = _maker(target, bundle, options["seed"])
-    make(plan.scenarios[scenarios[0]].load.rows)
-    with _session(options, target) as environment:
-        return play(Bench(environment, target, plan, make, options["seed"], _teller(options["quiet"])), scenarios)
+    with ExitStack() as stack:
+        if options["up"]:
+            options |= stack.enter_context(_services(options))
+        target = _target(options, bundle)
+        make = _maker(target, bundle, options["seed"])
+        make(plan.scenarios[scenarios[0]].load.rows)
+        watched = stack.enter_context(watching(*_watch(options["watch"]))) if options["watch"] else None
+        environment = stack.enter_context(_session(options, target))
+        bench = Bench(environment, target, plan, make, options["seed"], _teller(options["quiet"]), watched)
+        return play(bench, scenarios)
+
+
+@contextmanager
+def _services(options: dict[str, Any]) -> Generator[dict[str, str]]:
+    """Both services of the bundle; the options that name them."""
+    if not options["bundle"]:
+        raise click.UsageError("--up needs --bundle")
+    joblib = ["--allow_joblib=true"] if options["allow_joblib"] else []
+    ports = up.choose_ports()
+    with up.services(str(options["bundle"]), ports, joblib) as services:
+        services.wait_until_ready()
+        yield {"url": services.url, "grpc": f"{up.HOST}:{ports.grpc}"}
+
+
+def _watch(text: str) -> tuple[str, str]:
+    namespace, slash, selector = text.partition("/")
+    if not slash:
+        raise click.UsageError(f"--watch: expected NAMESPACE/SELECTOR, got {text!r}")
+    return namespace, selector
 
 
 def _target(options: dict[str, Any], bundle: Bundle | None) -> Target:
     url, host = options["url"].rstrip("/"), options["host"]
+    if not url:
+        raise click.UsageError("expected --url, or --up with --bundle")
     kind: Kind = options["user"] or ("records" if bundle else "json")
     if kind == "grpc" and not options["grpc"]:
         raise click.UsageError("users of kind grpc need --grpc HOST:PORT")

@@ -121,7 +121,7 @@ def _section(result: Result, plan: Plan) -> Section:
         seconds=[_point(number, told) for number in sorted(told.seconds)],
         curve=curve(told.latencies),
         offered=measured.offered,
-        replicas=measured.replicas,
+        replicas=measured.replicas if result.trusted else {},
     )
 
 

@@ -26,6 +26,7 @@ class Load(_Strict, frozen=True):
     rate: arrivals per second. users: in a closed loop. rows: per request. seconds: of the run, or of one step.
     factor: of the peak over the rate, or from one step to the next. most: the highest rate tried. precision: how near
     the lowest rate that breaks and the highest that holds must be, as a ratio. peak_seconds: of a spike.
+    share: of requests that a canary is to get.
     """
 
     rate: float = 0
@@ -36,6 +37,7 @@ class Load(_Strict, frozen=True):
     most: float = 0
     precision: float = 1.25
     peak_seconds: float = 5
+    share: float = 0
 
 
 class Objectives(_Strict, frozen=True):

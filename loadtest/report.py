@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from loadtest import document, junit, page
+from loadtest import document, junit
 from loadtest.document import Document, Section
 from loadtest.verdict import milliseconds
 
@@ -37,6 +37,8 @@ def command(arguments: Sequence[str]) -> str:
 
 def write(folder: Path, found: Document) -> None:
     """Write report.html, report.json and junit.xml into a folder, which is made."""
+    from loadtest import page  # brings matplotlib, which takes longer to load than a generator to start
+
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PAGE).write_text(page.render(found))
     (folder / DATA).write_bytes(document.encode(found))

@@ -9,7 +9,7 @@ from loadtest.bench import Bench, BenchError
 from loadtest.measured import Measured
 from loadtest.recording import Recording
 from loadtest.result import Result
-from loadtest.scenarios import offline, overload, ramp, server, single_stream, spike
+from loadtest.scenarios import autoscale, canary, offline, overload, ramp, server, single_stream, spike
 from loadtest.verdict import Finding, Verdict, judge, trust
 
 Scenario: TypeAlias = Callable[[Bench], Measured]
@@ -20,6 +20,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "ramp": ramp.run,
     "spike": spike.run,
     "overload": overload.run,
+    "autoscale": autoscale.run,
+    "canary": canary.run,
 }
 DEFAULT = ("single-stream", "server", "offline", "ramp", "spike", "overload")
 

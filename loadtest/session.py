@@ -16,7 +16,7 @@ from locust.env import Environment
 from locust.runners import MasterRunner
 
 from loadtest import calls
-from loadtest.answers import Answer, Checker
+from loadtest.answers import UNREADABLE, Answer, Checker
 from loadtest.calls import GrpcConnection
 from loadtest.dispatch import Dispatch
 from loadtest.generator import Generator as Sender
@@ -90,7 +90,7 @@ def learn(target: Target, payloads: Sequence[Payload]) -> None:
                 payload.expected = checker.read(answer)
     except (OSError, httptools.HttpParserError) as error:
         raise TargetError(f"no answer from {target.grpc if target.kind == 'grpc' else target.url}: {error}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise TargetError(f"expected a V2 answer before the run: {type(error).__name__}: {error}") from None
     finally:
         connection.close()

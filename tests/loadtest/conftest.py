@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,42 +49,52 @@ Loadtest = Callable[..., Run]
 Stubs = Callable[..., Service]
 
 
+def run_loadtest(folder: Path, *options: str) -> Run:
+    """Run `python -m loadtest run` with options and read the report it writes to the folder."""
+    command = [sys.executable, "-m", "loadtest", "run", "--quiet", f"--report={folder}", *options]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
+        try:
+            out, err = process.communicate(timeout=RUN_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    assert "Traceback" not in err, err
+    assert (folder / "report.json").exists(), err
+    document = decode((folder / "report.json").read_bytes())
+    assert document.exit_code == process.returncode
+    return Run(process.returncode, out + err, document)
+
+
+def run_together(folder: Path, cases: Mapping[str, Sequence[str]]) -> dict[str, Run]:
+    """Several load tests at the same time, since each waits more than it computes."""
+    with ThreadPoolExecutor(4) as pool:
+        started = {
+            name: pool.submit(run_loadtest, folder / str(n), *case) for n, (name, case) in enumerate(cases.items())
+        }
+        return {name: run.result() for name, run in started.items()}
+
+
+def start_stub(stack: ExitStack, log: Path, *options: str) -> Service:
+    """A stub server that is ready, and ended with the stack."""
+    service = start("tests.loadtest.stub", *options, log=log)
+    stack.callback(service.kill)
+    os.setpriority(os.PRIO_PROCESS, service.process.pid, NICE)
+    service.wait_ready()
+    return service
+
+
 @pytest.fixture
 def stub(tmp_path: Path) -> Generator[Stubs]:
     """Starts a stub server with options, once per call; all are ended with the test."""
     with ExitStack() as stack:
-
-        def run(*options: str) -> Service:
-            service = start("tests.loadtest.stub", *options, log=tmp_path / "stub.log")
-            stack.callback(service.kill)
-            os.setpriority(os.PRIO_PROCESS, service.process.pid, NICE)
-            service.wait_ready()
-            return service
-
-        yield run
+        yield lambda *options: start_stub(stack, tmp_path / "stub.log", *options)
 
 
 @pytest.fixture
 def loadtest(tmp_path: Path) -> Loadtest:
-    """Runs `python -m loadtest run` with options and reads its report."""
-
-    def run(*options: str) -> Run:
-        folder = tmp_path / "report"
-        finished = subprocess.run(
-            [sys.executable, "-m", "loadtest", "run", "--quiet", f"--report={folder}", *options],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=RUN_SECONDS,
-            preexec_fn=lambda: os.setpriority(os.PRIO_PROCESS, 0, NICE),
-        )
-        assert "Traceback" not in finished.stderr, finished.stderr
-        assert (folder / "report.json").exists(), finished.stderr
-        document = decode((folder / "report.json").read_bytes())
-        assert document.exit_code == finished.returncode
-        return Run(finished.returncode, finished.stdout + finished.stderr, document)
-
-    return run
+    """Runs a load test with options."""
+    return lambda *options: run_loadtest(tmp_path / "report", *options)
 
 
 def held(service: Service, last: int) -> list[int]:
