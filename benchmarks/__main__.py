@@ -25,18 +25,16 @@ OURS = ("tabserve", "uvicorn", "httptools", "uvloop", "grpcio", "onnxruntime", "
 @click.option("--seconds", type=click.FloatRange(1), help="Of each measurement, instead of the plan's.")
 @click.option("--output", type=click.Path(path_type=Path), default=None, help="Folder of the results.")
 def main(name: str, rounds: int | None, seconds: float | None, output: Path | None) -> None:
-    """Carry out a plan; what was found is written also when it is interrupted."""
+    """Carry out a plan; what was found so far is written after each server."""
     chosen = plan.PLANS[name]
     chosen = replace(chosen, rounds=rounds or chosen.rounds, seconds=seconds or chosen.seconds)
     results = Results(_about(chosen))
     output = output or (RESULTS if name == "full" else RESULTS / name)
     environments.generator()
     with tempfile.TemporaryDirectory(prefix="tabserve-bench-") as folder:
-        try:
-            for model in chosen.bare:
-                results.bare += bare.measure(model)
-            Session(chosen, results, Path(folder), click.echo).run()
-        finally:
+        for model in chosen.bare:
+            results.bare += bare.measure(model)
+        for _ in Session(chosen, results, Path(folder), click.echo).run():
             report.write(results, output)
             plots.write(results, output)
     click.echo(report.page(results))

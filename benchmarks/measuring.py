@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,13 +35,17 @@ class Session:
         self._report = report
         self._differences: dict[Path, float] = {}
 
-    def run(self) -> None:
-        """All rounds; each begins with another peer, but the first with tabserve, whose bytes the no-op repeats."""
+    def run(self) -> Iterator[None]:
+        """All rounds, a step of the iterator for each visit.
+
+        Each begins with another peer, but the first with tabserve, whose bytes the no-op repeats.
+        """
         visits = self._plan.visits
         for number in range(self._plan.rounds):
             first = number % len(visits)
             for visit in (*visits[first:], *visits[:first]):
                 self._attempt(visit, number)
+                yield
 
     def _attempt(self, visit: Visit, number: int) -> None:
         self._report(f"round {number + 1} of {self._plan.rounds}: {visit.peer.title}, {visit.model}")

@@ -70,6 +70,7 @@ def _cells(results: Results) -> str:
         "p99 ms",
         "CPU µs",
         "refused/s",
+        "unsent/s",
     )
     return table(head, (_cell(cell, results) for cell in results.cells()))
 
@@ -89,6 +90,7 @@ def _cell(cell: Cell, results: Results) -> Sequence[str]:
         spread([measured.p99 * 1e3 for measured in all_of], "{:.2f}"),
         spread([measured.server_seconds * 1e6 for measured in all_of], "{:.0f}"),
         f"{median(measured.refused / measured.seconds for measured in all_of):,.0f}" if cell.load else "",
+        f"{median(measured.unsent / measured.seconds for measured in all_of):,.0f}" if cell.load else "",
     ]
 
 
