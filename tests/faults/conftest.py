@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
+import numpy as np
 import pytest
+import xgboost
+import yaml
 
+from tabserve.bundle import save
 from tests.contract.payload import Payload
 from tests.contract.target import Target
-from tests.serving import Service
+from tests.serving import ROOT, Service, running
 
 
 @dataclass
@@ -58,3 +64,24 @@ def echoing(echo: Service) -> Subject:
 def matrix(predictor: Service) -> Payload:
     """Valid inputs of the predictor, which the transformer hands on untouched."""
     return Subject(predictor).payload
+
+
+@pytest.fixture(scope="session")
+def quick_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small XGBoost model on the fields of examples/breast_cancer, whose services start fast."""
+    schema = ROOT / "examples/breast_cancer/schema.yaml"
+    names = [str(field["name"]) for field in yaml.safe_load(schema.read_text())["record"]]
+    values = np.random.default_rng(1).random((200, len(names)))
+    matrix = xgboost.DMatrix(values, values[:, 0] > values[:, 1], feature_names=names)
+    model = xgboost.train({"objective": "binary:logistic", "max_depth": 3, "nthread": 1}, matrix, num_boost_round=5)
+    folder = tmp_path_factory.mktemp("quick") / "bundle"
+    sample = dict(zip(names, values.T.tolist(), strict=True))
+    save(model, folder, name="quick", version="1", schema=schema, sample=sample, engine="xgboost")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def quick_predictor(quick_bundle: Path, logs: Path) -> Generator[Service]:
+    """Its predictor."""
+    with running("predictor", f"--model_dir={quick_bundle}", log=logs / "quick_predictor.log") as service:
+        yield service

@@ -28,9 +28,11 @@ def answered_more(service: Service, tally: Tally, count: int = MANY) -> None:
 
 
 @pytest.mark.parametrize("kind", ["predictor", "transformer"])
-def test_sigterm_under_load_fails_no_request(bundle: Path, predictor: Service, logs: Path, kind: str) -> None:
-    options = [f"--model_dir={bundle}", "--drain_seconds=5"]
-    options += [f"--predictor_host=127.0.0.1:{predictor.http_port}"] if kind == "transformer" else []
+def test_sigterm_under_load_fails_no_request(
+    quick_bundle: Path, quick_predictor: Service, logs: Path, kind: str
+) -> None:
+    options = [f"--model_dir={quick_bundle}", "--drain_seconds=5"]
+    options += [f"--predictor_host=127.0.0.1:{quick_predictor.http_port}"] if kind == "transformer" else []
     with ExitStack() as stack:
         going, staying = (
             stack.enter_context(running(kind, *options, log=logs / f"{name}_{kind}.log"))
@@ -90,8 +92,8 @@ def test_sigint_ends_it_too(logs: Path) -> None:
         assert "Traceback" not in service.text()
 
 
-def test_a_killed_predictor_is_503_until_it_is_back(bundle: Path, logs: Path) -> None:
-    model = f"--model_dir={bundle}"
+def test_a_killed_predictor_is_503_until_it_is_back(quick_bundle: Path, logs: Path) -> None:
+    model = f"--model_dir={quick_bundle}"
     with ExitStack() as stack:
         log = logs / "killed_predictor.log"
         first = stack.enter_context(running("predictor", model, log=log))
@@ -122,8 +124,8 @@ def assert_refused_well(tally: Tally) -> None:
     assert tally.slowest < 5 + 5
 
 
-def test_a_predictor_that_hangs_is_504_within_the_deadline(bundle: Path, logs: Path) -> None:
-    model = f"--model_dir={bundle}"
+def test_a_predictor_that_hangs_is_504_within_the_deadline(quick_bundle: Path, logs: Path) -> None:
+    model = f"--model_dir={quick_bundle}"
     with running("predictor", model, log=logs / "hanging_predictor.log") as predictor:
         options = (model, f"--predictor_host=127.0.0.1:{predictor.http_port}", "--predictor_timeout=1")
         with running("transformer", *options, log=logs / "waiting_transformer.log") as transformer:
@@ -138,8 +140,8 @@ def test_a_predictor_that_hangs_is_504_within_the_deadline(bundle: Path, logs: P
     assert later <= {503, 504}
 
 
-def test_a_transformer_without_a_predictor_is_live_and_not_ready(bundle: Path, logs: Path) -> None:
-    options = (f"--model_dir={bundle}", "--predictor_host=127.0.0.1:9")
+def test_a_transformer_without_a_predictor_is_live_and_not_ready(quick_bundle: Path, logs: Path) -> None:
+    options = (f"--model_dir={quick_bundle}", "--predictor_host=127.0.0.1:9")
     service = start("transformer", *options, log=logs / "lonely_transformer.log")
     try:
         service.wait_live()
@@ -156,9 +158,9 @@ def test_a_transformer_without_a_predictor_is_live_and_not_ready(bundle: Path, l
         service.kill()
 
 
-def test_a_predictor_of_another_release_is_not_used(bundle: Path, predictor: Service, logs: Path) -> None:
-    host = f"--predictor_host=127.0.0.1:{predictor.http_port}"
-    options = (f"--model_dir={bundle}", host, "--release=another")
+def test_a_predictor_of_another_release_is_not_used(quick_bundle: Path, quick_predictor: Service, logs: Path) -> None:
+    host = f"--predictor_host=127.0.0.1:{quick_predictor.http_port}"
+    options = (f"--model_dir={quick_bundle}", host, "--release=another")
     service = start("transformer", *options, log=logs / "estranged_transformer.log")
     try:
         service.wait_for(lambda: "another release" in service.text(), "estranged")

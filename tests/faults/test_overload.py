@@ -134,8 +134,8 @@ def test_a_deadline_far_away_is_kept(subject: Subject) -> None:
     assert subject.target.http("POST", f"{subject.target.path}/infer", body, headers).status == 200
 
 
-def test_the_predictor_s_503_comes_through_the_transformer(bundle: Path, logs: Path) -> None:
-    model = f"--model_dir={bundle}"
+def test_the_predictor_s_503_comes_through_the_transformer(quick_bundle: Path, logs: Path) -> None:
+    model = f"--model_dir={quick_bundle}"
     with running("predictor", model, "--max_concurrency=1", log=logs / "full_predictor.log") as predictor:
         host = f"--predictor_host=127.0.0.1:{predictor.http_port}"
         with running("transformer", model, host, log=logs / "full_transformer.log") as transformer:
