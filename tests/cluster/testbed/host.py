@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.cluster.testbed import firewall, process
 from tests.cluster.testbed.places import BRIDGE, CGROUP, CONTAINERD_SOCKET, DATA, LOGS, RUN
-from tests.cluster.testbed.process import run
+from tests.cluster.testbed.process import CommandFailed, run
 
 DAEMONS = (
     "server", "containerd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy",
@@ -46,7 +46,7 @@ def restore() -> None:
     remove_cgroups()
     unmount()
     for link in reversed(links()):
-        run("ip", "link", "delete", link)
+        delete_link(link)
     if BEFORE.exists():
         before = json.loads(BEFORE.read_text())
         firewall.clean(before["chains"])
@@ -158,6 +158,15 @@ def traces() -> dict[str, list[str]]:
         "cgroups": [str(cgroup) for cgroup in cgroups() if cgroup.exists()],
         "folders": [str(folder) for folder in (DATA, RUN) if folder.exists()],
     }
+
+
+def delete_link(name: str) -> None:
+    """Delete a network link; a pod's may go by itself meanwhile, with its network namespace."""
+    try:
+        run("ip", "link", "delete", name)
+    except CommandFailed:
+        if Path("/sys/class/net", name).exists():
+            raise
 
 
 def links() -> list[str]:

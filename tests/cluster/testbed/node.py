@@ -110,8 +110,8 @@ KUBE_PROXY: dict[str, Any] = {
 
 
 def is_prepared() -> bool:
-    """Whether the bridge, which `prepare` makes last, is there."""
-    return Path(f"/sys/class/net/{BRIDGE}").exists()
+    """Whether `prepare` has nothing to do."""
+    return host.BEFORE.exists() and all(map(Path.exists, host.cgroups())) and bool(host.links())
 
 
 def prepare() -> None:
@@ -119,6 +119,8 @@ def prepare() -> None:
     host.remember()
     host.set_sysctls({"net.ipv4.ip_forward": "1", "net.bridge.bridge-nf-call-iptables": "1"})
     host.make_cgroups()
+    if host.links():
+        return
     run("ip", "link", "add", BRIDGE, "type", "bridge")
     run("ip", "address", "add", f"{NODE_IP}/{POD_RANGE.partition('/')[2]}", "dev", BRIDGE)
     run("ip", "link", "set", BRIDGE, "up")
