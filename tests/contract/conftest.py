@@ -44,8 +44,8 @@ def payload(server: Target) -> Payload:
 @pytest.fixture
 def binary(server: Target) -> Target:
     """The server, where it has the binary tensor data extension."""
-    if "binary_tensor_data" not in server.server["extensions"]:
-        pytest.skip("the server does not list the extension binary_tensor_data")
+    if not server.has_binary:
+        pytest.skip("the server neither lists binary_tensor_data nor reads binary tensors")
     return server
 
 

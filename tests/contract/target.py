@@ -49,7 +49,7 @@ class Answer:
         end = int(size) if size else len(self.body)
         tensors, at = {}, end
         for spec in json.loads(self.body[:end], parse_constant=_refuse_constant)["outputs"]:
-            length = spec.get("parameters", {}).get("binary_data_size")
+            length = (spec.get("parameters") or {}).get("binary_data_size")
             raw = self.body[at : at + (length or 0)]
             at += length or 0
             tensors[spec["name"]] = tensor_from_json(spec) if length is None else tensor_from_raw(spec, raw)
@@ -60,9 +60,10 @@ class Answer:
         """The text of `{"error": text}`, which a failed request must have with a status in the range."""
         assert lowest <= self.status <= highest, f"expected {lowest} to {highest}, got {self.status}: {self.body!r}"
         content = self.json()
-        assert isinstance(content["error"], str), self.body
-        assert content["error"].strip(), self.body
-        return content["error"]
+        error = content.get("error") if isinstance(content, dict) else None
+        assert isinstance(error, str), f'expected {{"error": text}}, got {self.status}: {self.body!r}'
+        assert error.strip(), f"an error without a text: {self.body!r}"
+        return error
 
     def assert_refused(self) -> str:
         """The text of an error that is the client's fault: a 4xx."""
@@ -117,6 +118,12 @@ class Target:
         payload = from_json(self._sample) if self._sample else from_metadata(self.metadata["inputs"])
         assert payload.tensors, "the metadata name no inputs: give a request with --sample"
         return payload
+
+    @cached_property
+    def has_binary(self) -> bool:
+        """Whether it has the binary tensor data extension: it says so, or answers a request that uses it."""
+        listed = "binary_tensor_data" in self.server["extensions"]
+        return listed or self.infer_binary(*self.payload.binary()).status == 200
 
     def http(
         self, method: str, path: str, body: bytes | str | None = None, headers: dict[str, str] | None = None
