@@ -26,7 +26,7 @@ CONVERTED: EngineName = "onnxruntime"
 
 def measure(model: str) -> list[Bare]:
     """Every engine of the model's bundle, in a process of its own on the server's core."""
-    models.served(model)
+    models.bundle(model)
     command = ["taskset", "-c", str(SERVER_CORE), sys.executable, "-m", "benchmarks.bare", model]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     return msgspec.json.decode(done.stdout, type=list[Bare])
@@ -34,10 +34,9 @@ def measure(model: str) -> list[Bare]:
 
 def main(model: str) -> None:
     """Time every engine at every size, each call with other rows."""
-    served = models.served(model)
-    loaded = bundle.load(served.bundle)
+    loaded = bundle.load(models.bundle(model))
     info = loaded.manifest.model
-    features = _features(served, info)
+    features = _features(models.trained(model), info)
     found = []
     names: list[EngineName] = [info.native, *([CONVERTED] if info.onnx else [])]
     for name in names:
@@ -46,10 +45,10 @@ def main(model: str) -> None:
     print(msgspec.json.encode(found).decode())
 
 
-def _features(served: models.Served, info: ModelInfo) -> Features:
+def _features(trained: models.Trained, info: ModelInfo) -> Features:
     if info.input == "matrix":
-        return served.rows.to_numpy(np.float32 if info.datatype == "FP32" else np.float64)
-    return {str(name): column.to_numpy() for name, column in served.rows.items()}
+        return trained.rows.to_numpy(np.float32 if info.datatype == "FP32" else np.float64)
+    return {str(name): column.to_numpy() for name, column in trained.rows.items()}
 
 
 def _seconds(engine: Engine, features: Features, size: int) -> float:

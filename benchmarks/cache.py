@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -24,3 +26,15 @@ def key(files: Iterable[Path], *extra: str) -> str:
     for file in sorted(files):
         digest.update(f"\0{file.name}\0".encode() + file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def fill(folder: Path, make: Callable[[Path], None]) -> None:
+    """Make a folder with `make`, which is given a draft of it; one that is there is left as it is."""
+    if folder.exists():
+        return
+    draft = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        make(draft)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

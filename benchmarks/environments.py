@@ -10,6 +10,8 @@ from pathlib import Path
 from benchmarks import cache
 
 PEERS = Path(__file__).parent / "peers"
+OURS = "tabserve"
+"""The environment that runs this."""
 GENERATOR = Path(__file__).parent / "generator"
 
 
@@ -18,7 +20,7 @@ def python(name: str) -> Path:
 
     Raises subprocess.CalledProcessError where it can't be installed.
     """
-    if name == "tabserve":
+    if name == OURS:
         return Path(sys.executable)
     lock = PEERS / f"{name}.lock"
     folder = cache.folder("environments") / f"{name}-{cache.key([lock], sys.version)}"

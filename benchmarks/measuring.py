@@ -56,7 +56,7 @@ class Session:
             self._report(f"  FAILED: {error}")
 
     def _visit(self, visit: Visit, number: int) -> None:
-        model = models.served(visit.model)
+        model = models.trained(visit.model)
         first = payloads(model, visit.steps[0].rows, visit.steps[0].encoding)
         answer = self._folder / "answer"
         if visit.peer.answers == "same":
@@ -71,7 +71,7 @@ class Session:
 
     def _steps(self, server: Server, visit: Visit, number: int) -> float:
         """Measure every step; the largest difference from the library's answers."""
-        model = models.served(visit.model)
+        model = models.trained(visit.model)
         differences, capacity = [], 0.0
         for step in visit.steps:
             asked = payloads(model, step.rows, step.encoding)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,14 +31,18 @@ COLOURS = ("amber", "blue", "green", "red", "white")
 Probabilities = npt.NDArray[np.float64]
 
 
-class Served(NamedTuple):
-    """A trained model's folders, the pool of rows it is asked for, and what its library predicts for them."""
+class Trained(NamedTuple):
+    """A trained model in its library's own format, the rows it is asked for, and what the library predicts for them."""
 
     name: str
-    bundle: Path
-    native: Path
+    folder: Path
     rows: pd.DataFrame
     probabilities: Probabilities
+
+    @property
+    def native(self) -> Path:
+        """The folder of model.ubj or model.joblib."""
+        return self.folder / "native"
 
 
 def _numbers(random: np.random.Generator, count: int, width: int) -> pd.DataFrame:
@@ -76,21 +79,23 @@ MODELS: dict[str, Callable[[], Any]] = {
 
 
 @functools.cache
-def served(name: str) -> Served:
-    """The model of that name, trained and saved when asked for the first time."""
-    path = cache.folder("models") / f"{name}-{_key(name)}"
-    if not path.exists():
-        draft = Path(tempfile.mkdtemp(dir=path.parent))
-        _train(name, draft)
-        draft.rename(path)
-    rows = pd.DataFrame(joblib.load(path / "rows"))
-    return Served(name, path / "bundle", path / "native", rows, np.load(path / "probabilities.npy"))
+def trained(name: str) -> Trained:
+    """The model of that name, trained when asked for the first time."""
+    versions = [importlib.metadata.version(library) for library in ("scikit-learn", "xgboost-cpu")]
+    folder = cache.folder("models") / f"{name}-{cache.key([Path(__file__)], name, *versions)}"
+    cache.fill(folder, lambda draft: _train(name, draft))
+    rows = pd.DataFrame(joblib.load(folder / "rows"))
+    return Trained(name, folder, rows, np.load(folder / "probabilities.npy"))
 
 
-def _key(name: str) -> str:
+@functools.cache
+def bundle(model: str) -> Path:
+    """The bundle of the model of that name, saved anew when tabserve's own code has changed."""
+    of = trained(model).folder
     sources = [p for part in ("bundle", "engines", "schema") for p in (cache.ROOT / "tabserve" / part).glob("*.py")]
-    versions = [importlib.metadata.version(library) for library in ("scikit-learn", "xgboost-cpu", "skl2onnx")]
-    return cache.key([Path(__file__), *sources], name, *versions)
+    folder = cache.folder("bundles") / f"{of.name}-{cache.key(sources)}"
+    cache.fill(folder, lambda draft: _save(of, draft))
+    return folder / "bundle"
 
 
 def _train(name: str, folder: Path) -> None:
@@ -98,12 +103,9 @@ def _train(name: str, folder: Path) -> None:
     make = _mixed if name != "xgboost" else lambda random, count: _numbers(random, count, 30)
     rows, pool = make(random, TRAINING_ROWS), make(random, POOL_ROWS)
     model = MODELS[name]().fit(rows, _labels(random, rows))
-    schema = folder / "schema.yaml"
-    schema.write_text(yaml.safe_dump(_schema(rows), sort_keys=False))
-    options: dict[str, Any] = {"name": NAME, "version": "1", "schema": schema, "sample": rows}
-    tabserve.bundle.save(model, folder / "bundle", **options)
     np.save(folder / "probabilities.npy", np.asarray(model.predict_proba(pool), np.float64))
-    joblib.dump(pool, folder / "rows")
+    for file, content in (("model", model), ("sample", rows), ("rows", pool)):
+        joblib.dump(content, folder / file)
     (folder / "native").mkdir()
     if name == "xgboost":
         # Without names: servers that make a DMatrix of a tensor have none to give it.
@@ -111,6 +113,14 @@ def _train(name: str, folder: Path) -> None:
         model.save_model(folder / "native" / "model.ubj")
     else:
         joblib.dump(model, folder / "native" / "model.joblib")
+
+
+def _save(of: Path, folder: Path) -> None:
+    sample = joblib.load(of / "sample")
+    schema = folder / "schema.yaml"
+    schema.write_text(yaml.safe_dump(_schema(sample), sort_keys=False))
+    options: dict[str, Any] = {"name": NAME, "version": "1", "schema": schema, "sample": sample}
+    tabserve.bundle.save(joblib.load(of / "model"), folder / "bundle", **options)
 
 
 def _schema(rows: pd.DataFrame) -> dict[str, Any]:

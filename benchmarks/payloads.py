@@ -13,7 +13,7 @@ import orjson
 import pandas as pd
 
 from benchmarks import cache, pool
-from benchmarks.models import NAME, Served
+from benchmarks.models import NAME, Trained
 from tabserve.inference import open_inference_pb2 as pb
 
 Encoding = Literal["json", "binary", "grpc", "columns", "records"]
@@ -33,7 +33,7 @@ _BANDS = ((0.8, "refuse"), (0.4, "review"), (0.0, "accept"))
 class Payloads:
     """A pool of requests of so many rows each, every row another one, as a file for the generator."""
 
-    model: Served
+    model: Trained
     rows: int
     encoding: Encoding
     file: Path
@@ -66,9 +66,9 @@ def count(rows: int) -> int:
     return max(FEWEST, min(MOST, 65_536 // rows))
 
 
-def payloads(model: Served, rows: int, encoding: Encoding) -> Payloads:
+def payloads(model: Trained, rows: int, encoding: Encoding) -> Payloads:
     """The pool of that model, size and encoding, written when asked for the first time."""
-    name = f"{model.bundle.parent.name}-{rows}-{encoding}-{cache.key([Path(__file__)])}"
+    name = f"{model.folder.name}-{rows}-{encoding}-{cache.key([Path(__file__)])}"
     file = cache.folder("payloads") / name
     if not file.exists():
         draft = file.with_suffix(".draft")

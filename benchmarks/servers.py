@@ -16,7 +16,7 @@ from pathlib import Path
 import grpc
 import psutil
 
-from benchmarks import cache, environments, pool
+from benchmarks import cache, environments, models, pool
 from benchmarks.payloads import Payloads
 from benchmarks.roster import Peer
 
@@ -75,7 +75,7 @@ def running(peer: Peer, asked: Payloads, answer: Path, log: Path) -> Generator[S
     words = {
         "python": str(environments.python(peer.environment)),
         "peers": str(environments.PEERS),
-        "bundle": str(asked.model.bundle),
+        "bundle": str(models.bundle(asked.model.name)) if peer.environment == environments.OURS else "",
         "native": str(asked.model.native),
         "answer": str(answer),
         **{name: str(port) for name, port in ports.items()},

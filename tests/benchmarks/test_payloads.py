@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import payloads, pool
-from benchmarks.models import Served
+from benchmarks.models import Trained
 from benchmarks.payloads import Answers, Encoding, Payloads
 from tabserve.inference import open_inference_pb2 as pb
 
@@ -18,16 +18,16 @@ REQUESTS = payloads.FEWEST
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Served:
+def model(tmp_path: Path) -> Trained:
     random = np.random.default_rng(0)
     count = 65_536
     positive = random.random(count)
     rows = pd.DataFrame(random.random((count, 2)).astype(np.float32), columns=["a", "b"])
-    return Served("model", tmp_path / "key" / "bundle", tmp_path, rows, np.column_stack([1 - positive, positive]))
+    return Trained("model", tmp_path / "key", rows, np.column_stack([1 - positive, positive]))
 
 
 @pytest.fixture
-def asked(model: Served, tmp_path: Path) -> Callable[[Encoding], Payloads]:
+def asked(model: Trained, tmp_path: Path) -> Callable[[Encoding], Payloads]:
     return lambda encoding: Payloads(model, 256, encoding, tmp_path / "pool")
 
 
@@ -93,7 +93,7 @@ def test_a_decision_of_another_band_is_found(asked: Callable[[Encoding], Payload
 
 @pytest.mark.parametrize("encoding", ["json", "binary", "grpc", "columns", "records"])
 def test_no_row_repeats_within_a_pool(
-    model: Served, encoding: Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Trained, encoding: Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     written = pool.read(payloads.payloads(model, 256, encoding).file)
@@ -103,7 +103,7 @@ def test_no_row_repeats_within_a_pool(
 
 
 def test_the_binary_header_tells_where_the_tensors_begin(
-    model: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     asked = payloads.payloads(model, 64, "binary")
