@@ -53,9 +53,7 @@ def restore() -> None:
         set_sysctls(before["sysctls"])
         for folder in (folder for folder in FOLDERS if str(folder) not in before["folders"] and folder.exists()):
             shutil.rmtree(folder)
-    for folder in RUN, DATA:
-        if folder.exists():
-            shutil.rmtree(folder)
+    run("rm", "--recursive", "--force", "--one-file-system", RUN, DATA)
 
 
 def sysctl(name: str) -> Path:
