@@ -55,7 +55,7 @@ def settle(row: Row, tell: bool = False) -> None:
     began = time.monotonic()
     try:
         api.wait(row.name, row.lacking, row.seconds, row.explain)
-    except (CommandFailed, api.NotReadyInTime) as error:
+    except (CommandFailed, api.NotReadyInTime, api.ApiError) as error:
         raise SystemExit(f"{row.name} failed: {error}") from error
     if row.marker:
         row.marker.parent.mkdir(exist_ok=True)

@@ -9,7 +9,7 @@ from tests.cluster.testbed import build, catalog, certificates, control_plane, m
 from tests.cluster.testbed.addons import dns, envoy_gateway, knative, kserve, metrics, prometheus, storage
 from tests.cluster.testbed.api import Cluster, Object, condition
 from tests.cluster.testbed.images import Built, Image, PythonBase
-from tests.cluster.testbed.places import DATA, KUBECONFIG, LOGS, NODE
+from tests.cluster.testbed.places import CONTAINERD_SOCKET, DATA, KUBECONFIG, LOGS, NODE
 from tests.cluster.testbed.process import CommandFailed, Daemon, running, tail
 
 
@@ -95,6 +95,11 @@ def api_lacking() -> str:
     return "" if answer == "ok" else answer
 
 
+def socket_lacking() -> str:
+    """Whether containerd listens yet."""
+    return "" if CONTAINERD_SOCKET.exists() else f"no socket {CONTAINERD_SOCKET}"
+
+
 def node_lacking() -> str:
     """Why the node isn't Ready."""
     return condition(cluster().get("v1", "Node", NODE), "Ready")
@@ -113,7 +118,7 @@ def rows() -> list[Row]:
         daemon("kube-apiserver", control_plane.api_server, api_lacking),
         daemon("kube-controller-manager", control_plane.controller_manager),
         daemon("kube-scheduler", control_plane.scheduler),
-        daemon("containerd", node.containerd),
+        daemon("containerd", node.containerd, socket_lacking),
         *map(loaded, catalog.TESTBED),
         daemon("kubelet", node.kubelet, node_lacking),
         daemon("kube-proxy", node.kube_proxy),
@@ -123,9 +128,7 @@ def rows() -> list[Row]:
         kinds("Gateway API kinds", envoy_gateway.definitions),
         addon("Envoy Gateway", envoy_gateway.objects, envoy_gateway.NAMESPACE, blocks=False),
         kinds("Knative kinds", knative.definitions),
-        addon(
-            "Knative Serving and Kourier", knative.objects, knative.NAMESPACE, knative.GATEWAY_NAMESPACE, blocks=False
-        ),
+        addon("Knative, Kourier", knative.objects, knative.NAMESPACE, knative.GATEWAY_NAMESPACE, blocks=False),
         kinds("KServe kinds", kserve.definitions),
         addon("KServe", kserve.objects, kserve.NAMESPACE),
         addon("KServe webhooks", kserve.judged),
