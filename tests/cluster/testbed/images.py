@@ -176,5 +176,5 @@ def push(tag: str, archive: Path) -> None:
     archive.parent.mkdir(parents=True, exist_ok=True)
     unfinished = archive.with_suffix(".unfinished")
     unfinished.unlink(missing_ok=True)
-    buildah("push", "--disable-compression", tag, f"oci-archive:{unfinished}:{tag}")
+    buildah("push", tag, f"oci-archive:{unfinished}:{tag}")
     unfinished.rename(archive)
