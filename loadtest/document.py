@@ -115,7 +115,7 @@ def _section(result: Result, plan: Plan) -> Section:
         late_limit_ms=plan.generator.late_ms,
         busy=recording.busy,
         closed=measured.closed,
-        stock=result.stock,
+        stock=result.stock if result.trusted else [],
         tables=measured.tables,
         limits=plan.scenarios[result.scenario].latency,
         seconds=[_point(number, told) for number in sorted(told.seconds)],
