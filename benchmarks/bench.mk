@@ -1,5 +1,5 @@
 # Measure tabserve beside other servers (benchmarks/README.md). Peers are installed from their locks into the user's cache.
-.PHONY: bench bench-quick bench-lock soak
+.PHONY: bench bench-quick bench-check bench-lock soak
 
 bench: .venv/ready ## tabserve beside other servers, all of it, into benchmarks/results
 	$(PYTHON) -m benchmarks full
@@ -9,6 +9,10 @@ bench-quick: .venv/ready ## the same in minutes: one row a request, beside FastA
 
 soak: .venv/ready ## an hour at half capacity: memory, descriptors and p99 must not grow
 	$(PYTHON) -m benchmarks soak
+
+bench-check: ## test the load generator
+	go -C benchmarks/generator vet ./...
+	go -C benchmarks/generator test ./...
 
 bench-lock: .venv/ready ## resolve benchmarks/peers/*.in again into their locks
 	for peer in fastapi kserve mlserver noop; do \
