@@ -15,7 +15,7 @@ from locust.env import Environment
 
 from loadtest import objectives, payloads, report, session, sizing
 from loadtest.bench import Bench
-from loadtest.document import decode, document
+from loadtest.document import decode, document, encode
 from loadtest.objectives import ObjectivesError, Plan
 from loadtest.payloads import Payload, PayloadError
 from loadtest.replicas import watching
@@ -40,6 +40,17 @@ def main() -> None:
 def join(address: str) -> None:
     """Send requests for the run in charge at ADDRESS (HOST:PORT)."""
     session.join(address)
+
+
+@main.command()
+@click.argument("file", type=_FILE)
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def render(file: Path, folder: Path) -> None:
+    """Write the report in FILE (report.json, or what --json printed) to FOLDER as a page and for CI."""
+    try:
+        report.write(folder, decode(file.read_bytes()))
+    except msgspec.DecodeError as error:
+        raise click.ClickException(f"{file}: {error}") from None
 
 
 @main.command(context_settings={"show_default": True})
@@ -81,6 +92,7 @@ def size(file: Path, peak: float, cpu: float, memory: float, reaction: float | N
 @click.option("--watch", default="", metavar="NAMESPACE/SELECTOR", help="Deployments whose replicas are recorded.")
 @click.option("--report", "folder", type=click.Path(file_okay=False, path_type=Path), help="Where the report goes.")
 @click.option("--title", default="", help="What the report is about.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one line of JSON, to be kept from a log.")
 @click.option("--quiet", is_flag=True, help="Print the verdicts only.")
 def run(**options: Any) -> None:
     """Run SCENARIOS and exit with 0 for PASS, 1 for FAIL, 2 for TOO FEW SAMPLES, 3 for INVALID.
@@ -100,7 +112,7 @@ def run(**options: Any) -> None:
     if options["folder"]:
         report.write(options["folder"], found)
         click.echo(f"report: {options['folder'] / report.PAGE}", err=True)
-    click.echo(report.text(found))
+    click.echo(encode(found, indent=0) if options["as_json"] else report.text(found))
     sys.exit(found.exit_code)
 
 

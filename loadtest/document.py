@@ -150,9 +150,9 @@ def curve(latencies: Latencies, points: int = 200) -> list[tuple[float, int]]:
     return [(rank / n, value) for rank, value in zip(ranks, latencies.at_ranks(ranks), strict=True)]
 
 
-def encode(found: Document) -> bytes:
-    """As JSON, indented, a newline at the end."""
-    return msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
+def encode(found: Document, indent: int = 2) -> bytes:
+    """As JSON; indent 0 for a single line."""
+    return msgspec.json.format(msgspec.json.encode(found), indent=indent or -1)
 
 
 def decode(data: bytes) -> Document:
