@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ def template(values: Values, helm: Path, *flags: str) -> subprocess.CompletedPro
     """`helm template` of the least values with others over them."""
     command: list[str | Path] = [helm, "template", "fraud", CHART, "--namespace", "models"]
     options = ["--kube-version", KUBERNETES, "--values", str(LEAST), "--values", "-", *flags]
-    given = yaml.safe_dump(dict(values))
+    given = json.dumps(dict(values))  # which is YAML, and leaves no doubt what is a string
     return subprocess.run([*command, *options], input=given, text=True, capture_output=True, check=False)
 
 

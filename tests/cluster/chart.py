@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,9 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tabserve import bundle as bundles
 from tests.cluster.testbed import api, build
 from tests.cluster.testbed.places import KUBECONFIG, PROJECT, VOLUME
 from tests.cluster.testbed.process import run
@@ -65,9 +63,9 @@ def values(model: str, **changes: Any) -> Values:
 
 
 def on_volume(folder: Path) -> Values:
-    """Put a bundle on the PersistentVolume `bundles`; where it is then, for `releases`."""
-    digest = bundles.load(folder).digest
-    name = digest.removeprefix("sha256:")[:12]
+    """Put a bundle, also a broken one, on the PersistentVolume `bundles`; where it is then, for `releases`."""
+    digest = f"sha256:{hashlib.sha256((folder / 'bundle.json').read_bytes()).hexdigest()}"
+    name = f"{folder.name}-{digest[7:19]}".replace("_", "-")
     shutil.copytree(folder, VOLUME / name, dirs_exist_ok=True)
     return {"bundle": {"storageUri": f"pvc://bundles/{name}", "digest": digest}}
 
@@ -90,7 +88,7 @@ class Release:
     def run(self, *command: str | Path, given: Values | None = None) -> str:
         """A helm command in the namespace; values go over standard input. Raises CommandFailed."""
         options = ("--values", "-") if given is not None else ()
-        stdin = yaml.safe_dump(given) if given is not None else None
+        stdin = json.dumps(given) if given is not None else None
         return run(self.helm, *command, "--namespace", NAMESPACE, *options,
                    env={"KUBECONFIG": str(kubeconfig())}, stdin=stdin)  # fmt: skip
 
@@ -111,7 +109,7 @@ class Release:
             "--values",
             "-",
         ]
-        done = subprocess.run(command, input=yaml.safe_dump(given), text=True, capture_output=True, check=False,
+        done = subprocess.run(command, input=json.dumps(given), text=True, capture_output=True, check=False,
                               env={**os.environ, "KUBECONFIG": str(kubeconfig())})  # fmt: skip
         assert done.returncode != 0, f"expected a refusal, got:\n{done.stdout}"
         return done.stderr
@@ -182,7 +180,17 @@ def release_of(service: str) -> str:
     return annotations["tabserve/release"]
 
 
+def staying(**labels: str) -> list[api.Object]:
+    """The pods that carry these labels and are not being deleted."""
+    found = connect().find("v1", "Pod", NAMESPACE, **labels)
+    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+
 def pods(**labels: str) -> list[str]:
     """Names of the pods that carry these labels and are not being deleted."""
-    found = connect().find("v1", "Pod", NAMESPACE, **labels)
-    return [pod["metadata"]["name"] for pod in found if "deletionTimestamp" not in pod["metadata"]]
+    return [pod["metadata"]["name"] for pod in staying(**labels)]
+
+
+def ready_pods(**labels: str) -> list[str]:
+    """Names of those that are Ready."""
+    return [pod["metadata"]["name"] for pod in staying(**labels) if api.condition(pod, "Ready") == ""]

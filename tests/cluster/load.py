@@ -15,7 +15,7 @@ import grpc
 
 from tabserve.inference import open_inference_pb2 as pb
 
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 60.0  # a model may have to be woken up
 RELEASES = ("tabserve-transformer-release", "tabserve-predictor-release")
 
 

@@ -59,8 +59,9 @@
 {{- $share := and .canary (gt (int $traffic.canaryPercent) 0) -}}
 {{- $promotion := and (not .canary) $live (ne $liveStable .stable.release) (ne $liveStable $liveRelease) -}}
 {{- if or $share $promotion -}}
-{{- $ready := eq (get ($live.revisions | default dict) "latestReadyRevision") (get ($live.revisions | default dict) "latestCreatedRevision" | default "-") -}}
-{{- if or (ne $liveRelease $target.release) (not $ready) -}}
+{{- $name := get ($live.revisions | default dict) "latestReadyRevision" | default "none" -}}
+{{- $revision := lookup "serving.knative.dev/v1" "Revision" $root.Release.Namespace $name | default dict -}}
+{{- if ne (dig "metadata" "annotations" "tabserve/release" "" $revision) $target.release -}}
 {{- fail (printf "ERROR: slot %s can't be given traffic: its revision is not Ready; set traffic.canaryPercent to 0 and raise it when it is" $target.slot) -}}
 {{- end -}}
 {{- end -}}

@@ -1,0 +1,45 @@
+"""The chart in Standard mode: what it installs answers, over REST and gRPC, as the bundle says it must."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tabserve import bundle as bundles
+from tabserve import expected
+from tabserve.client import Client
+from tests.cluster import chart
+from tests.cluster.chart import NAMESPACE, released
+from tests.cluster.load import Target
+from tests.cluster.testbed.places import STANDARD_PORT
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
+GATEWAY = f"127.0.0.1:{STANDARD_PORT}"
+
+
+@pytest.mark.parametrize("placement", ["separate", "collocated"])
+def test_an_installed_bundle_answers_as_it_does_locally(bundle: Path, placement: str) -> None:
+    found = bundles.load(bundle)
+    given = chart.values("breast-cancer", releases={"a": chart.on_volume(bundle)},
+                         transformer={"placement": placement})  # fmt: skip
+    with released(f"install-{placement}") as release:
+        notes = release.apply(given)
+        chart.wait_ready(f"{release.name}-a")
+        tested = release.test()
+        host = f"{release.name}-{NAMESPACE}.example.com"
+        target = Target(GATEWAY, host, "breast-cancer", expected.record(found, 0))
+        decisions = Client(f"http://{GATEWAY}", host).decide(
+            "breast-cancer", [expected.record(found, n) for n in range(9)]
+        )
+        with target.channel() as channel:
+            over_grpc = target.grpc(channel)
+        over_rest = target.once()
+
+    assert host in notes
+    assert "Phase:          Succeeded" in tested
+    wanted = [expected.decision(found, row) for row in range(9)]
+    assert [decision["decision"] for decision in decisions] == [one["decision"] for one in wanted]
+    assert [decision["score"] for decision in decisions] == pytest.approx([one["score"] for one in wanted])
+    assert (over_rest.status, over_grpc.status) == ("200", "OK")
+    assert over_rest.transformer == over_rest.predictor == over_grpc.transformer == over_grpc.predictor != ""
