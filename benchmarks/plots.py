@@ -8,10 +8,14 @@ from statistics import median
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from benchmarks.results import CLOSED, Cell, Results, cpu, per_second
 
-_SIZE = (8.0, 5.0)
+_SIZE = (9.0, 4.5)
+_POINTS = 3
+"""A line has at least so many."""
+_PLAIN = FuncFormatter(lambda value, _: f"{value:,.10g}")
 _STEPS = 200
 """Steps of the quantiles, before the last one, which is 0.999."""
 
@@ -23,8 +27,9 @@ def write(results: Results, folder: Path) -> None:
         axes = figure.subplots()
         draw(axes, results)
         if axes.lines:
-            axes.grid(alpha=0.3, which="both")
-            axes.legend(frameon=False)
+            axes.grid(alpha=0.3)
+            axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+            axes.spines[["top", "right"]].set_visible(False)
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
 
 
@@ -34,20 +39,21 @@ def _latency(axes: Axes, results: Results) -> None:
         values = [median(quantile) * 1e3 for quantile in zip(*rounds, strict=True)]
         axes.plot(values, [step / _STEPS for step in range(_STEPS)], label=cell.peer)
     axes.set(xscale="log", xlabel="ms to the answer", ylabel="share of requests answered by then", ylim=(0, 1))
+    axes.xaxis.set_major_formatter(_PLAIN)
     axes.set_title("Latency, 1 row a request, 1 connection (XGBoost, V2 JSON)")
 
 
 def _concurrency(axes: Axes, results: Results) -> None:
     cells = _like(results, lambda cell: (cell.rows, cell.encoding) == (1, "json"))
     _lines(axes, cells, lambda cell: cell.connections, lambda cell: results.median(cell, per_second) or 0.0)
-    axes.set(xscale="log", yscale="log", xlabel="connections", ylabel="requests a second, one core")
+    axes.set(xlabel="connections", ylabel="requests a second, one core")
     axes.set_title("Throughput by concurrency, 1 row a request (XGBoost, V2 JSON)")
 
 
 def _batch_size(axes: Axes, results: Results) -> None:
     cells = _like(results, lambda cell: (cell.encoding, cell.connections) == ("json", 1))
     _lines(axes, cells, lambda cell: cell.rows, lambda cell: (results.median(cell, cpu) or 0.0) / cell.rows * 1e6)
-    axes.set(xscale="log", yscale="log", xlabel="rows a request", ylabel="µs of the server's CPU a row")
+    axes.set(xlabel="rows a request", ylabel="µs of the server's CPU a row")
     axes.set_title("Cost by batch size, 1 connection (XGBoost, V2 JSON)")
 
 
@@ -56,11 +62,17 @@ def _like(results: Results, wanted: Callable[[Cell], bool]) -> list[Cell]:
 
 
 def _lines(axes: Axes, cells: list[Cell], x: Callable[[Cell], int], y: Callable[[Cell], float]) -> None:
-    """A line for each peer with several points."""
+    """A line for each peer with enough points; the x axis is marked where they are."""
+    shown: set[int] = set()
+    axes.set(xscale="log", yscale="log")
     for peer in dict.fromkeys(cell.peer for cell in cells):
         of = sorted((cell for cell in cells if cell.peer == peer), key=x)
-        if len(of) > 1:
+        if len(of) >= _POINTS:
             axes.plot([x(cell) for cell in of], [y(cell) for cell in of], marker="o", label=peer)
+            shown.update(x(cell) for cell in of)
+    axes.set_xticks(sorted(shown), [str(tick) for tick in sorted(shown)])
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(_PLAIN)
 
 
 _PLOTS: dict[str, Callable[[Axes, Results], None]] = {

@@ -46,7 +46,9 @@ def _targets(results: Results) -> str:
     head = ("what", "target", "stretch", "got", "by CPU time", "verdict")
     missing = [each.title for each in TARGETS if each.value(results) is None]
     rows = table(head, (_target(each, results) for each in TARGETS if each.title not in missing))
-    return f"{rows}\n\nNot measured in this run: {'; '.join(missing) or 'nothing'}."
+    found = [measured.foreign > DISTURBED for cell in results.cells() for measured in results.measured(cell)]
+    told = f"Others disturbed {sum(found)} of {len(found)} measurements; what they disturbed is no verdict."
+    return f"{rows}\n\n{told} Not measured in this run: {'; '.join(missing) or 'nothing'}."
 
 
 def _target(target: Target, results: Results) -> Sequence[str]:

@@ -11,7 +11,7 @@ def test_each_plot_needs_its_figures(tmp_path: Path) -> None:
     found = Results({})
     plots.write(found, tmp_path)
     assert list(tmp_path.iterdir()) == []
-    for rows, connections in ((1, 1), (1, 32), (64, 1)):
+    for rows, connections in ((1, 1), (1, 8), (1, 32), (16, 1), (64, 1)):
         cell = Cell("tabserve", "xgboost", rows, "json", connections)
         found.samples += [Sample(cell, number, measurement(1000)) for number in range(2)]
     plots.write(found, tmp_path)
