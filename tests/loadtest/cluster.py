@@ -23,6 +23,12 @@ WATCH = f"{NAMESPACE}/app.kubernetes.io/instance={NAME}"
 STANDARD = (f"--url=http://127.0.0.1:{STANDARD_PORT}", f"--host={NAME}-{NAMESPACE}.example.com")
 KNATIVE = (f"--url=http://127.0.0.1:{KNATIVE_PORT}", f"--host={NAME}-predictor.{NAMESPACE}.example.com")
 FEATURES = ["multi-container-probing", "kubernetes.podspec-securitycontext"]
+HPA = {
+    "enabled": True,
+    "minReplicas": 1,
+    "maxReplicas": 3,
+    "behavior": {"scaleDown": {"stabilizationWindowSeconds": 15}},  # soon enough to be seen
+}
 OBJECTIVES = Path(__file__).with_name("cluster.yaml")
 
 
@@ -52,7 +58,8 @@ def standard(release: Release, bundle: Path, folder: Path) -> dict[str, Document
     }
     deploy(release, merged(one, both(replicas=3)))
     found["three pods"] = load("three-pods", folder, bundle, "ramp", *STANDARD)
-    deploy(release, merged(one, both(autoscaling={"enabled": True, "minReplicas": 1, "maxReplicas": 3})))
+    deploy(release, one)
+    deploy(release, merged(one, both(autoscaling=HPA)))
     found["autoscaler"] = load("autoscale", folder, bundle, "autoscale", *STANDARD, f"--watch={WATCH}")
     found["canary"] = canary(release, one, bundle, folder)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 
@@ -15,23 +16,33 @@ from tests.cluster.testbed.images import Built
 from tests.cluster.testbed.places import PROJECT
 
 pytestmark = pytest.mark.cluster
-IMAGE = Built("tabserve-loadtest", PROJECT / "loadtest/Dockerfile", context=PROJECT, version="dev",
-              copies=("requirements.lock", "pyproject.toml", "tabserve", "loadtest"))  # fmt: skip
+COPIED = ("requirements.lock", "pyproject.toml", "tabserve", "loadtest")
 RELEASE = "jobs"
 SHORT = ["--url=http://jobs-a-transformer", "--set=rate=20", "--set=seconds=5", "--set=p50=5000", "--set=p99=9000"]
 JOB_SECONDS = 240.0
 
 
 @pytest.fixture
-def objects() -> Generator[list[api.Object]]:
+def image(tmp_path: Path) -> Built:
+    """The generator's image, in the node; built from a copy, which the project's .dockerignore is not part of."""
+    for name in COPIED:
+        copy = shutil.copytree if (PROJECT / name).is_dir() else shutil.copy
+        copy(PROJECT / name, tmp_path / name)
+    built = Built("tabserve-loadtest", tmp_path / "loadtest/Dockerfile", tmp_path, COPIED, version="dev")
+    if not catalog.is_loaded(built):
+        catalog.make(built)
+        catalog.load(built)
+    return built
+
+
+@pytest.fixture
+def objects(image: Built) -> Generator[list[api.Object]]:
     """The manifests, for the image built here and a short run on the release; deleted with the test."""
-    catalog.make(IMAGE)
-    catalog.load(IMAGE)
     found = api.load(PROJECT / "manifests/loadtest/loadtest.yaml")
     for item in found:
         item["metadata"]["namespace"] = NAMESPACE
     for job in (item for item in found if item["kind"] == "Job"):
-        job["spec"]["template"]["spec"]["containers"][0] |= {"image": IMAGE.tag, "imagePullPolicy": "Never"}
+        job["spec"]["template"]["spec"]["containers"][0] |= {"image": image.tag, "imagePullPolicy": "Never"}
     arguments = api.named(found, "Job", "loadtest")["spec"]["template"]["spec"]["containers"][0]["args"]
     arguments += SHORT  # of an option given twice the last counts
     yield found
