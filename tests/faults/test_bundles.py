@@ -230,8 +230,8 @@ def test_what_is_no_xgboost_model_is_refused(payments_bundle: Path, tmp_path: Pa
     assert_refused("predictor", folder, "model.ubj", log=tmp_path / "log")
 
 
-def test_a_model_changed_while_it_is_served_is_not_looked_at_again(bundle: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+def test_a_model_changed_while_it_is_served_is_not_looked_at_again(quick_bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(quick_bundle, tmp_path / "bundle"))
     service = start("predictor", f"--model_dir={folder}", log=tmp_path / "log")
     try:
         service.wait_ready()
