@@ -32,8 +32,8 @@ def containers(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Every container of services."""
     runtimes = [item["spec"]["containers"] for item in objects if item["kind"] == "ServingRuntime"]
     services = [item["spec"] for item in objects if item["kind"] == "InferenceService"]
-    transformers = [service.get("transformer", {}).get("containers", []) for service in services]
-    return [container for listed in (*runtimes, *transformers) for container in listed]
+    own = [part.get("containers", []) for service in services for part in service.values()]
+    return [container for listed in (*runtimes, *own) for container in listed]
 
 
 def backends(objects: list[dict[str, Any]]) -> list[list[tuple[str, int, int]]]:
@@ -150,6 +150,16 @@ def test_every_object_carries_the_common_labels(helm: Path, topology: dict[str, 
 
     assert {"PodMonitor", "NetworkPolicy"} <= {item["kind"] for item in objects}
     assert [item["kind"] for item in objects if item["metadata"]["labels"].get("team") != "risk"] == []
+
+
+@pytest.mark.parametrize("changes", [{}, COLLOCATED], ids=["separate", "collocated"])
+def test_a_baked_in_bundle_has_no_runtime_and_no_storage(helm: Path, changes: dict[str, Any]) -> None:
+    objects = rendered(changes | {"releases": {"a": {"bundle": {"storageUri": ""}}}}, helm)
+
+    assert len(containers(objects)) == 2
+    assert "ServingRuntime" not in {item["kind"] for item in objects}
+    assert "model" not in one(objects, "InferenceService")["spec"]["predictor"]
+    assert all("STORAGE_URI" not in str(container["env"]) for container in containers(objects))
 
 
 def test_extra_objects_are_templates(helm: Path) -> None:

@@ -87,6 +87,17 @@ volumeMounts:
   {{- end }}
 {{- end }}
 
+{{- /* The containers of a predictor's pod, and their volumes. Takes: root, slot. */ -}}
+{{- define "tabserve.predictorContainers" -}}
+{{- $components := ternary (list "predictor" "transformer") (list "predictor") (eq .root.Values.transformer.placement "collocated") -}}
+containers:
+  {{- range $components }}
+  - {{- include "tabserve.container" (dict "root" $.root "slot" $.slot "component" .) | nindent 4 }}
+  {{- end }}
+volumes:
+  {{- include "tabserve.volumes" (dict "slot" .slot "components" $components) | nindent 2 }}
+{{- end }}
+
 {{- define "tabserve.containerSecurity" -}}
 allowPrivilegeEscalation: false
 capabilities: {drop: [ALL]}
