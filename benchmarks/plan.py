@@ -10,6 +10,7 @@ from benchmarks.results import CLOSED, HALF, OVERLOAD
 from benchmarks.roster import Peer
 
 OVERLOAD_CONNECTIONS = 1024
+OVERLOAD_SECONDS = 60
 SOAK_MINUTES = 60
 
 
@@ -98,7 +99,14 @@ FULL = Plan(
             for model in ("logistic", "forest", "histogram")
             for peer in (roster.TABSERVE, roster.KSERVE_SKLEARNSERVER)
         ),
-        _xgboost(roster.TABSERVE, *_steps("json", 1, 32), Step(1, "json", OVERLOAD_CONNECTIONS, OVERLOAD, 60)),
+        *(
+            _xgboost(
+                roster.TABSERVE,
+                *_steps("json", rows, 32),
+                Step(rows, "json", OVERLOAD_CONNECTIONS, OVERLOAD, OVERLOAD_SECONDS),
+            )
+            for rows in (1, 64)
+        ),
     ),
     bare=("xgboost", "logistic", "forest", "histogram"),
 )

@@ -108,26 +108,30 @@ def differs(results: Results) -> float | None:
     return max(found, default=None)
 
 
-def _overload(results: Results) -> list[Sample]:
-    return [sample for sample in results.samples if sample.cell.load == OVERLOAD]
+def overloaded(rows: int, what: Callable[[Sample], float | None]) -> Value:
+    """The median of a figure under overload by requests of so many rows."""
+
+    def value(results: Results) -> float | None:
+        samples = [each for each in results.samples if each.cell.load == OVERLOAD and each.cell.rows == rows]
+        found = [figure for each in samples if (figure := what(each)) is not None]
+        return median(found) if found else None
+
+    return value
 
 
-def goodput(results: Results) -> float | None:
-    """Right answers a second under overload by those of the closed loop in the same start."""
-    found = [each.measured.per_second / each.capacity for each in _overload(results)]
-    return median(found) if found else None
+def goodput(sample: Sample) -> float:
+    """Right answers a second by those of the closed loop in the same start."""
+    return sample.measured.per_second / sample.capacity
 
 
-def refusal(results: Results) -> float | None:
+def refusal(sample: Sample) -> float | None:
     """99th percentile of the milliseconds to a refusal."""
-    found = [each.measured.refused_quantiles[198] * 1e3 for each in _overload(results) if each.measured.refused]
-    return median(found) if found else None
+    return sample.measured.refused_quantiles[198] * 1e3 if sample.measured.refused else None
 
 
-def growth(results: Results) -> float | None:
-    """The most memory under overload by that shortly after it began."""
-    found = [max(each.resident) / each.resident[SETTLED_SECONDS] for each in _overload(results)]
-    return median(found) if found else None
+def growth(sample: Sample) -> float:
+    """The most memory by that shortly after the overload began."""
+    return max(sample.resident) / sample.resident[SETTLED_SECONDS]
 
 
 def grown(what: Callable[[Sample], float]) -> Value:
@@ -149,6 +153,17 @@ def _pipelines() -> list[Target]:
         targets += [
             throughput(f"{model} pipeline, 1 row: throughput by KServe sklearnserver's", many, 15, 30),
             latency(f"{model} pipeline: p50", one, 1 / 10, 1 / 15),
+        ]
+    return targets
+
+
+def _overloads() -> list[Target]:
+    targets = []
+    for rows, many in ((1, "1 row"), (64, "64 rows")):
+        targets += [
+            Target(f"overload at three times capacity, {many}: goodput by capacity", overloaded(rows, goodput), 0.9),
+            Target(f"overload, {many}: p99 of refusals, ms", overloaded(rows, refusal), 50, at_most=True),
+            Target(f"overload, {many}: memory by that after 10 s", overloaded(rows, growth), 1.05, at_most=True),
         ]
     return targets
 
@@ -177,9 +192,7 @@ TARGETS = (
     latency("chain with records and decisions: p50 by our single hop's", _HOPS, 3, 2),
     throughput("gRPC, 1 row: throughput by the no-op's", compared(("noop-grpc",), encoding="grpc"), 0.6, 0.8),
     throughput("gRPC, 1 row: by stock KServe's", compared(("kserve-custom",), encoding="grpc"), 2.5, 3),
-    Target("overload at three times capacity: right answers by capacity", goodput, 0.9),
-    Target("overload: p99 of refusals, ms", refusal, 50, at_most=True),
-    Target("overload: memory by that after 10 s", growth, 1.05, at_most=True),
+    *_overloads(),
     started("start to first answer by stock KServe's", lambda start: start.seconds, 0.5),
     started("resident memory by stock KServe's", lambda start: start.resident, 0.6),
     Target(

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import load, report, targets
 from benchmarks.load import Measurement, Usage
-from benchmarks.results import Cell, Failure, Results, Sample, Start
+from benchmarks.results import HALF, OVERLOAD, Cell, Failure, Results, Sample, Start
 from benchmarks.servers import PeerError
 from benchmarks.targets import Target
 
@@ -83,3 +83,23 @@ def test_foreign_work_on_a_core_is_told() -> None:
     disturbed.usage.cores[0] += 2.0
     assert quiet.foreign == 0
     assert math.isclose(disturbed.foreign, 0.2)
+
+
+def test_overload_is_told_by_the_capacity_of_the_same_start() -> None:
+    found = results()
+    refused = msgspec.structs.replace(measurement(900), refused=10, refused_quantiles=[0.02] * 202)
+    cell = Cell("tabserve", "xgboost", 1, "json", 1024, OVERLOAD)
+    found.samples.append(Sample(cell, 0, refused, resident=[50, *[100] * 50, 104], capacity=1000))
+    got = {target.title: target.value(found) for target in targets.TARGETS if "1 row: " in target.title}
+    assert got["overload at three times capacity, 1 row: goodput by capacity"] == pytest.approx(0.9)
+    assert targets.overloaded(1, targets.refusal)(found) == pytest.approx(20)
+    assert targets.overloaded(1, targets.growth)(found) == pytest.approx(1.04)
+    assert targets.overloaded(64, targets.goodput)(found) is None
+
+
+def test_a_soak_compares_its_last_tenth_with_its_first() -> None:
+    found = results()
+    cell = Cell("tabserve", "xgboost", 1, "json", 64, HALF)
+    found.samples += [Sample(cell, 0, measurement(100), descriptors=10 + number) for number in range(20)]
+    assert targets.grown(lambda each: each.descriptors)(found) == pytest.approx(28.5 / 10.5)
+    assert targets.grown(lambda each: each.measured.p99)(found) == pytest.approx(1.0)
