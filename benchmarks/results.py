@@ -60,7 +60,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Bare(msgspec.Struct, frozen=True):
-    """Median seconds of one call of an engine alone."""
+    """Median seconds of CPU of one call of an engine alone."""
 
     model: str
     engine: str

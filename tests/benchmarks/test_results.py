@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import load, report, targets
 from benchmarks.load import Measurement, Usage
-from benchmarks.results import HALF, OVERLOAD, Cell, Failure, Results, Sample, Start
+from benchmarks.results import HALF, OVERLOAD, Bare, Cell, Failure, Results, Sample, Start
 from benchmarks.servers import PeerError
 from benchmarks.targets import Target
 
@@ -103,3 +103,12 @@ def test_a_soak_compares_its_last_tenth_with_its_first() -> None:
     found.samples += [Sample(cell, 0, measurement(100), descriptors=10 + number) for number in range(20)]
     assert targets.grown(lambda each: each.descriptors)(found) == pytest.approx(28.5 / 10.5)
     assert targets.grown(lambda each: each.measured.p99)(found) == pytest.approx(1.0)
+
+
+def test_binary_is_compared_with_the_fastest_engine_alone() -> None:
+    found = results()
+    found.samples.append(Sample(Cell("tabserve", "xgboost", 64, "binary", 32), 0, measurement(1000)))
+    assert targets.of_bare_engine(found) is None
+    found.bare += [Bare("xgboost", "a", 64, 0.0008), Bare("xgboost", "b", 64, 0.002), Bare("xgboost", "a", 1, 1e-5)]
+    assert targets.of_bare_engine(found) == pytest.approx(0.8)
+    assert targets.of_bare_engine_by_cpu(found) == pytest.approx(0.8 / 0.95)
