@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import platform
+import signal
+import sys
 import tempfile
 from dataclasses import replace
 from importlib.metadata import version
@@ -30,6 +32,7 @@ def main(name: str, rounds: int | None, seconds: float | None, output: Path | No
     chosen = replace(chosen, rounds=rounds or chosen.rounds, seconds=seconds or chosen.seconds)
     results = Results(_about(chosen))
     output = output or (RESULTS if name == "full" else RESULTS / name)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that the servers are ended too
     environments.generator()
     with tempfile.TemporaryDirectory(prefix="tabserve-bench-") as folder:
         for model in chosen.bare:
