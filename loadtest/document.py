@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 import msgspec
 
+import tabserve
 from loadtest.latencies import Latencies, Quantile
 from loadtest.measured import Table
 from loadtest.objectives import Plan
@@ -91,7 +92,8 @@ def document(title: str, command: str, results: Sequence[Result], plan: Plan) ->
         command=command,
         versions={
             "python": platform.python_version(),
-            **{name: version(name) for name in ("tabserve", "locust", "hdrhistogram")},
+            "tabserve": tabserve.__version__,  # not in the metadata of the image, where it is not installed
+            **{name: version(name) for name in ("locust", "hdrhistogram")},
         },
         confidence=plan.confidence,
         sections=[_section(result, plan) for result in results],
