@@ -7,7 +7,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format lock proto clean
+.PHONY: help demo test test-long lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -17,7 +17,10 @@ demo: .venv/ready ## train breast_cancer, serve it, print a decision; CHECK=1 st
 	$(PYTHON) -m tabserve.cli up $(BUNDLE) $(if $(CHECK),--check)
 
 test: lint ## everything that needs no cluster; pytest's closing line comes last
-	$(PYTHON) -m pytest -m "not cluster"
+	$(PYTHON) -m pytest -m "not cluster and not long"
+
+test-long: .venv/ready ## what takes minutes, or a machine that has nothing else to do
+	$(PYTHON) -m pytest -m "long and not cluster"
 
 lint: .venv/ready ## ruff, mypy --strict, import contracts
 	$(PYTHON) -m ruff format --check .

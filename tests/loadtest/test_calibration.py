@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.loadtest.conftest import TRUSTING, Loadtest, Stubs, at_quantile, held
+
+# They compare times that were measured, which holds only on a machine that has nothing else to do.
+pytestmark = pytest.mark.long
 
 RATE, SECONDS, STALL_SECONDS = 300, 17, 2.0
 
