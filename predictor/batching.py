@@ -22,7 +22,10 @@ from tabserve.inference.errors import DeadlineExceeded
 from tabserve.inference.model import Context
 
 INLINE_SECONDS = 0.002
-"""An engine call expected to take longer runs in a thread, so that health and metrics are answered meanwhile."""
+"""An engine call expected to need more CPU time runs in a thread, so that health and metrics are answered meanwhile.
+
+CPU time, not wall time: on a busy machine, or waiting for the interpreter's lock, a short call takes long.
+"""
 
 Outputs = dict[str, Array]
 
@@ -41,6 +44,7 @@ class _Call(NamedTuple):
     result: Outputs | Exception
     started: float
     seconds: float
+    cpu_seconds: float
 
 
 class Batcher:
@@ -51,7 +55,7 @@ class Batcher:
         self._instruments = instruments
         self._queue: deque[_Waiting] = deque()
         self._busy = False
-        self._seconds: dict[tuple[str, tuple[str, ...], int], float] = {}
+        self._cpu_seconds: dict[tuple[str, tuple[str, ...], int], float] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
 
     async def run(self, engine: Engine, features: Features, outputs: tuple[str, ...], context: Context) -> Outputs:
@@ -71,7 +75,7 @@ class Batcher:
         if not batch:
             self._busy = False
             return
-        if self._seconds.get(_size(batch), 1.0) > INLINE_SECONDS:
+        if self._cpu_seconds.get(_size(batch), 1.0) > INLINE_SECONDS:
             running = loop.run_in_executor(self._thread, _call, batch)
             running.add_done_callback(lambda done: self._finish(loop, batch, done.result()))
         else:
@@ -123,8 +127,8 @@ class Batcher:
 
     def _measure(self, batch: Sequence[_Waiting], call: _Call) -> None:
         size = _size(batch)
-        before = self._seconds.get(size, call.seconds)
-        self._seconds[size] = 0.8 * before + 0.2 * call.seconds
+        before = self._cpu_seconds.get(size, call.cpu_seconds)
+        self._cpu_seconds[size] = 0.8 * before + 0.2 * call.cpu_seconds
         count = sum(waiting.rows for waiting in batch)
         queued = [call.started - waiting.since for waiting in batch]
         self._instruments.called(batch[0].engine.name, count, call.seconds, queued)
@@ -132,14 +136,14 @@ class Batcher:
 
 def _call(batch: Sequence[_Waiting]) -> _Call:
     first = batch[0]
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.thread_time()
     result: Outputs | Exception
     try:
         features = first.features if len(batch) == 1 else concatenate([waiting.features for waiting in batch])
         result = first.engine.run(features, first.outputs)
     except Exception as error:  # noqa: BLE001 - handed on to every request of the batch
         result = error
-    return _Call(result, started, time.perf_counter() - started)
+    return _Call(result, started, time.perf_counter() - started, time.thread_time() - cpu_started)
 
 
 def _size(batch: Sequence[_Waiting]) -> tuple[str, tuple[str, ...], int]:
