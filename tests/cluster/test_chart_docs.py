@@ -1,0 +1,58 @@
+"""docs/kubernetes.md does what it says, with the model of docs/your-model.md."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import chart
+from tests.cluster.chart import Release, kubeconfig
+from tests.cluster.testbed import build
+from tests.cluster.testbed.places import PROJECT, S3_PORT, STANDARD_PORT
+from tests.docs.blocks import consoles, files
+from tests.docs.test_pages import run
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
+SMALL = "autoscaling: {enabled: false}, replicas: 1, resources: {requests: {cpu: 20m}}"  # two cores hold both slots
+SHOWN = {
+    "https://s3.example.com": f"http://127.0.0.1:{S3_PORT}",
+    "http://gateway.example.com": f"http://127.0.0.1:{STANDARD_PORT}",
+    "charts/tabserve": str(chart.CHART),
+    "tabserve-predictor}": f"tabserve-predictor, tag: dev}}, {SMALL}",
+    "tabserve-transformer}": f"tabserve-transformer, tag: dev}}, {SMALL}",
+    "registry.example": "dev.local",
+}
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """`helm` and `kubectl` on the path, the cluster's kubeconfig and the S3 server's credentials; tidied up after."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    (folder / "helm").symlink_to(build.HELM3.folder / "helm")
+    (folder / "kubectl").symlink_to(build.WHEELS.folder / build.KUBECTL)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig()))
+    monkeypatch.setenv("S3_USER", "testbed:testbed-secret")
+    yield
+    Release("pump", build.HELM3.folder / "helm").uninstall()
+
+
+@pytest.mark.usefixtures("tools")
+def test_from_a_bundle_to_a_second_version(tmp_path: Path) -> None:
+    page = (PROJECT / "docs" / "kubernetes.md").read_text()
+    written = files((PROJECT / "docs" / "your-model.md").read_text()) | files(page)
+    for name, content in written.items():
+        for shown, used in SHOWN.items():
+            content = content.replace(shown, used)
+        (tmp_path / name).write_text(content)
+    subprocess.run([sys.executable, "train.py"], cwd=tmp_path, check=True)
+
+    commands = [command for block in consoles(page) for command in block]
+    assert len(commands) >= 15
+    run(commands, tmp_path, SHOWN)
