@@ -20,7 +20,7 @@ Object = dict[str, Any]
 def rendered(helm: str) -> list[Object]:
     """The chart's objects, without Helm's own labels and the test."""
     command: list[str | Path] = [helm, "template", "breast-cancer", ROOT / "charts" / "tabserve"]
-    options = ["--values", FOLDER / "values.yaml", "--kube-version", KUBERNETES]
+    options: list[str | Path] = ["--values", FOLDER / "values.yaml", "--kube-version", KUBERNETES]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
     objects = [item for item in yaml.safe_load_all(done.stdout) if item]
     return [plain(item) for item in objects if not item["metadata"]["name"].endswith("-test")]
