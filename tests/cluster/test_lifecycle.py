@@ -43,7 +43,7 @@ def machine() -> dict[str, object]:
         "mounts": host.mounts(),
         "links": sorted(path.name for path in Path("/sys/class/net").iterdir()),
         "rules": firewall.rules(),
-        "cgroups": sorted(str(path) for path in Path("/sys/fs/cgroup").rglob("*") if path.is_dir()),
+        "cgroups": sorted(map(str, Path("/sys/fs/cgroup").glob("*/*/"))),  # below these, others' come and go
         "sysctls": {name: host.sysctl(name).read_text() for name in host.SYSCTLS if host.sysctl(name).exists()},
         "folders": [str(folder) for folder in host.FOLDERS if folder.exists()],
     }
