@@ -212,7 +212,7 @@ def doctor(context: str | None) -> None:
     try:
         findings = clusters.examine(clusters.connect(context))
     except ModuleNotFoundError:
-        raise click.ClickException("expected the Python package `kubernetes`; pip install kubernetes") from None
+        raise click.ClickException("doctor needs the Kubernetes client: pip install tabserve[doctor]") from None
     except OSError as error:
         raise click.ClickException(str(error)) from None
     click.echo(table(list(clusters.rows(findings))))
