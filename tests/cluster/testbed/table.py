@@ -1,5 +1,7 @@
 """What the testbed consists of, from the machine up to KServe: a row for each thing, in the order it is started."""
 
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -96,8 +98,10 @@ def api_lacking() -> str:
 
 
 def socket_lacking() -> str:
-    """Whether containerd listens yet."""
-    return "" if CONTAINERD_SOCKET.exists() else f"no socket {CONTAINERD_SOCKET}"
+    """Whether containerd listens yet; a socket file may be left over from one that was killed."""
+    with socket.socket(socket.AF_UNIX) as client:
+        refused = client.connect_ex(str(CONTAINERD_SOCKET))
+    return f"{CONTAINERD_SOCKET}: {os.strerror(refused)}" if refused else ""
 
 
 def node_lacking() -> str:
