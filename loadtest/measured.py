@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from loadtest.latencies import Latencies
 from loadtest.objectives import Objectives, fraction
 from loadtest.recording import ERRORS, Recording, Second
 from loadtest.schedule import Segment
-from loadtest.verdict import Finding
+from loadtest.verdict import Finding, milliseconds
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -64,3 +65,9 @@ def rate_of(recording: Recording, outcome: str, seconds: Sequence[int]) -> float
     """Requests per second that ended so, over those seconds of the run."""
     found = [recording.seconds[number].outcomes[outcome] for number in seconds if number in recording.seconds]
     return sum(found) / max(1, len(seconds))
+
+
+def p50_and_p99(latencies: Latencies) -> tuple[str, ...]:
+    """For a table's row: in words, `none` where nothing was recorded."""
+    quantiles = (latencies.quantile(q, 0.99) for q in (0.5, 0.99))
+    return tuple(milliseconds(quantile.value) if quantile else "none" for quantile in quantiles)

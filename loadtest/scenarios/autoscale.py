@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TypeAlias
 
-from loadtest.measured import Measured
+from loadtest.latencies import Latencies
+from loadtest.measured import Measured, Table, p50_and_p99
+from loadtest.recording import Recording
 from loadtest.schedule import Segment
 from loadtest.verdict import Finding, Verdict
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from loadtest.bench import Bench
 
 Timeline: TypeAlias = dict[str, list[tuple[float, int]]]
+
+ROW_SECONDS = 5
+"""How much of the run a row of the timeline's table covers."""
 
 
 def run(bench: Bench) -> Measured:
@@ -30,6 +35,7 @@ def run(bench: Bench) -> Measured:
         f"{load.rate:g} requests/s, {load.factor:g} times that, and back, {load.seconds:g} s each, Poisson",
         recording,
         figures=figures(timeline, load.seconds),
+        tables=(table(recording, timeline),),
         findings=() if timeline else (_unwatched(),),
         offered=(low, high, low),
         replicas=timeline,
@@ -44,6 +50,24 @@ def figures(timeline: Timeline, step: float) -> dict[str, float]:
     more = [at for at, total in totals if at > step and total > low]
     found = {"replicas_low": float(low), "replicas_high": float(max((total for _, total in totals), default=0))}
     return found | ({"reaction_s": more[0] - step} if more else {})
+
+
+def table(recording: Recording, timeline: Timeline) -> Table:
+    """The run in steps of a few seconds: ready replicas at their start, and the requests meant to start in them."""
+    numbers = range(0, max(recording.seconds, default=-1) + 1, ROW_SECONDS)
+    rows = tuple(_row(recording, timeline, first) for first in numbers)
+    return Table("Timeline", ("s", *timeline, "requests/s", "p50", "p99", "not ok"), rows)
+
+
+def _row(recording: Recording, timeline: Timeline, first: int) -> tuple[str, ...]:
+    found = [recording.seconds[at] for at in range(first, first + ROW_SECONDS) if at in recording.seconds]
+    latencies = Latencies()
+    for second in found:
+        latencies.merge(second.latencies)
+    requests = sum(second.outcomes.total() for second in found)
+    bad = requests - sum(second.outcomes["ok"] for second in found)
+    replicas = (str(at_time(changes, first)) for changes in timeline.values())
+    return (str(first), *replicas, f"{requests / ROW_SECONDS:.1f}", *p50_and_p99(latencies), f"{bad:,}")
 
 
 def at_time(changes: list[tuple[float, int]], at: float) -> int:

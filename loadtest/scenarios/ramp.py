@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from loadtest import bounds
-from loadtest.measured import Measured, Table
+from loadtest.measured import Measured, Table, p50_and_p99
 from loadtest.objectives import Objectives, fraction
 from loadtest.recording import Recording
 from loadtest.schedule import Segment
-from loadtest.verdict import Finding, Verdict, judge, milliseconds, overall, trust
+from loadtest.verdict import Finding, Verdict, judge, overall, trust
 
 if TYPE_CHECKING:
     from loadtest.bench import Bench
@@ -107,7 +107,5 @@ def _table(steps: list[Step]) -> Table:
 
 def _row(step: Step) -> tuple[str, ...]:
     outcomes, latencies = step.recording.outcomes, step.recording.latencies
-    quantiles = (latencies.quantile(q, 0.99) for q in (0.5, 0.99))
-    shown = (milliseconds(quantile.value) if quantile else "none" for quantile in quantiles)
     bad = outcomes.total() - outcomes["ok"]
-    return (f"{step.rate:.4g}", f"{outcomes.total():,}", *shown, f"{bad:,}", step.verdict.value)
+    return (f"{step.rate:.4g}", f"{outcomes.total():,}", *p50_and_p99(latencies), f"{bad:,}", step.verdict.value)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.testbed import api
 from tests.cluster.testbed.places import KUBECONFIG, PROJECT
+from tests.cluster.testbed.process import run
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +24,16 @@ def cluster() -> api.Cluster:
     found = api.Cluster(Path(given or KUBECONFIG))
     found.request("GET", "/version")
     return found
+
+
+@pytest.fixture
+def testbed() -> Callable[[str], str]:
+    """A command of the testbed, `up` or `down`, for tests that stop a part of the cluster: it must be ours to stop."""
+    if os.environ.get("TABSERVE_KUBECONFIG"):
+        pytest.skip("TABSERVE_KUBECONFIG names a cluster that is not ours to stop")
+    if not KUBECONFIG.exists():
+        pytest.skip(f"no testbed: {KUBECONFIG} does not exist; `make cluster-up` makes one")
+    return lambda command: run(sys.executable, "-m", "tests.cluster.testbed", command, cwd=PROJECT)
 
 
 @pytest.fixture(scope="session")

@@ -30,13 +30,9 @@ SHOWN = {
 
 
 @pytest.fixture
-def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+def tools(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
     """`helm` and `kubectl` on the path, the cluster's kubeconfig and the S3 server's credentials; tidied up after."""
-    folder = tmp_path / "tools"
-    folder.mkdir()
-    (folder / "helm").symlink_to(build.HELM3.folder / "helm")
-    (folder / "kubectl").symlink_to(build.WHEELS.folder / build.KUBECTL)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{build.link_tools()}:{os.environ['PATH']}")
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig()))
     monkeypatch.setenv("S3_USER", "testbed:testbed-secret")
     yield

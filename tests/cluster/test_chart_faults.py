@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.cluster import chart
 from tests.cluster.chart import NAMESPACE, connect, merged, released
 from tests.cluster.load import Target, constant
 from tests.cluster.shares import wait_for
-from tests.cluster.testbed import api, control_plane, process
+from tests.cluster.testbed import api, process
 from tests.cluster.testbed.places import STANDARD_PORT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
@@ -106,17 +107,69 @@ def test_throttled_pods_pass_their_probes(bundle: Path) -> None:
     assert any(answer.good for answer in seen.answers)
 
 
+def ends(service: str) -> list[str]:
+    """Why containers of a slot ended, those that have been restarted."""
+    found = connect().find("v1", "Pod", NAMESPACE, **{"serving.kserve.io/inferenceservice": service})
+    states = [state for pod in found for state in pod["status"]["containerStatuses"]]
+    return [state["lastState"]["terminated"]["reason"] for state in states if state["restartCount"]]
+
+
+def send(target: Target, size: int) -> str:
+    """A body of so many bytes; the answer's status, or how the connection ended."""
+    with closing(target.connection()) as connection:
+        try:
+            connection.request("POST", f"/v2/models/{target.model}/infer", bytes(size), {"Host": target.host})
+            return str(connection.getresponse().status)
+        except OSError as error:
+            return repr(error)
+
+
+def test_a_pod_out_of_memory_restarts_and_the_other_one_answers(bundle: Path) -> None:
+    tight = {"replicas": 2, "settings": {"max_body_bytes": 2**30}, "resources": {"limits": {"memory": "200Mi"}}}
+    given = chart.values(MODEL, releases={"a": chart.on_volume(bundle)}, predictor=tight)
+    record = expected.record(bundles.load(bundle), 0)
+    target = Target(f"127.0.0.1:{STANDARD_PORT}", f"oom-{NAMESPACE}.example.com", MODEL, record)
+    with released("oom") as release:
+        release.apply(merged(given, {"transformer": {"placement": "none"}}))
+        chart.wait_ready("oom-a")
+        with constant(target, rest=2) as seen:
+            wait_for(seen, 50)
+            sent = send(target, 300 * 2**20)
+            api.wait("a restart", lambda: "" if ends("oom-a") else "none", 60, chart.explain)
+            meanwhile = seen.answers[-20:]
+            chart.wait_ready("oom-a")
+            calm = len(seen.answers)
+            wait_for(seen, 100)
+        reasons = ends("oom-a")
+
+    assert sent != "200"
+    assert reasons == ["OOMKilled"]
+    assert any(answer.good for answer in meanwhile)
+    assert {answer.status for answer in seen.failures()} <= {"503"}
+    assert all(answer.good for answer in seen.answers[calm + 10 :])
+
+
+def test_answers_go_on_while_the_nodes_agents_restart(target: Target, testbed: Callable[[str], str]) -> None:
+    with constant(target, rest=2, grpc=1) as seen:
+        process.stop("kubelet")
+        process.stop("containerd")
+        wait_for(seen, 300)
+        testbed("up")
+        connect().delete("v1", "Pod", chart.pods(**PREDICTORS)[0], NAMESPACE)
+        wait_for_two()
+        wait_for(seen, 100)
+
+    assert seen.failures() == []
+
+
 @pytest.mark.long
-def test_answers_go_on_while_the_api_server_is_away(target: Target) -> None:
+def test_answers_go_on_while_the_api_server_is_away(target: Target, testbed: Callable[[str], str]) -> None:
     with constant(target, rest=2, grpc=1) as seen:
         process.stop("kube-apiserver")
         try:
             wait_for(seen, 2 * 60 * 60)  # two minutes of three clients with 20 requests a second
         finally:
-            control_plane.api_server().start()
-        api.wait(
-            "the API server", lambda: "" if connect().request("GET", "/readyz") == "ok" else "no", 60, chart.explain
-        )
+            testbed("up")
         wait_for(seen, 100)
 
     assert seen.failures() == []

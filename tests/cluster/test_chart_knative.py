@@ -48,7 +48,7 @@ def wait_for_revision(service: str, number: int) -> None:
              chart.READY_SECONDS, chart.explain)  # fmt: skip
 
 
-def test_fill_share_roll_back_and_promote_lose_no_request(bundle: Path, tmp_path: Path) -> None:
+def test_fill_share_roll_back_promote_and_empty_lose_no_request(bundle: Path, tmp_path: Path) -> None:
     second = chart.next_version(bundle, tmp_path / "second")
     only_a = values(bundle)
     filled = merged(only_a, {"releases": {"b": chart.on_volume(second)}, "traffic": {"canary": "b"}})
@@ -76,12 +76,15 @@ def test_fill_share_roll_back_and_promote_lose_no_request(bundle: Path, tmp_path
             wait_for_share(seen, b)
             release.apply(promoted)
             wait_until_only(seen, b)
+            release.apply(merged(promoted, {"releases": {"a": None}}))  # empty
+            only_b = {*wait_for(seen, 200)}
 
     low, high = bounds(len(counted), 0.2)
     assert "Phase:          Succeeded" in tested
     assert seen.failures() == []
     assert seen.mixed() == []
     assert untouched == {a}
+    assert only_b == {b}
     assert low <= counted.count(b) <= high
     assert "ERROR: on a first install KServe would send the canary all traffic" in first_with_canary
     assert "ERROR: slot b can't be given traffic" in early

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import quantiles
-from typing import NamedTuple
 
 import pytest
 
@@ -16,55 +11,16 @@ from tabserve import bundle as bundles
 from tabserve import expected
 from tests.cluster import chart
 from tests.cluster.chart import NAMESPACE, connect, merged, released
-from tests.cluster.load import Answer, Seen, Target, constant
+from tests.cluster.load import Target, constant
 from tests.cluster.shares import wait_for
 from tests.cluster.testbed import api
-from tests.cluster.testbed.places import KNATIVE_PORT, STANDARD_PORT
+from tests.cluster.testbed.places import KNATIVE_PORT, PROJECT, STANDARD_PORT
+from tests.loadtest.cluster import load
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
 MODEL = "breast-cancer"
-SAMPLE_SECONDS = 5.0
 FEATURES = ["multi-container-probing", "kubernetes.podspec-securitycontext"]
-
-
-class Sample(NamedTuple):
-    """A line of the timeline: seconds since the start, ready pods, and what was answered since the line before."""
-
-    seconds: float
-    replicas: int
-    per_second: float
-    p99_ms: float
-    failed: int
-
-
-@contextmanager
-def timeline(seen: Seen, **labels: str) -> Generator[list[Sample]]:
-    """A sample of a load and of the pods with these labels every few seconds, until the block is left."""
-    samples: list[Sample] = []
-    stopped = threading.Event()
-    began = time.monotonic()
-
-    def watch() -> None:
-        counted = 0
-        while not stopped.wait(SAMPLE_SECONDS):
-            answers = seen.answers[counted:]
-            counted += len(answers)
-            samples.append(sample(time.monotonic() - began, len(chart.ready_pods(**labels)), answers))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield samples
-    finally:
-        stopped.set()
-        watcher.join()
-
-
-def sample(seconds: float, replicas: int, answers: list[Answer]) -> Sample:
-    """A line of the timeline."""
-    times = [answer.seconds * 1000 for answer in answers]
-    p99 = quantiles(times, n=100)[98] if len(times) > 1 else 0.0
-    return Sample(seconds, replicas, len(answers) / SAMPLE_SECONDS, p99, sum(not answer.good for answer in answers))
+REPORTS = PROJECT / "build" / "cluster"
 
 
 def wait_for_pods(count: int, **labels: str) -> None:
@@ -72,21 +28,10 @@ def wait_for_pods(count: int, **labels: str) -> None:
     api.wait(f"{count} pods", lambda: "" if len(chart.ready_pods(**labels)) == count else "not", 300, chart.explain)
 
 
-def report(title: str, samples: list[Sample]) -> str:
-    """A timeline as a table, with the replicas and the rate as bars."""
-    lines = [f"{title}\n{'s':>6} {'pods':>4} {'req/s':>6} {'p99 ms':>7} {'failed':>6}"]
-    lines += [
-        f"{one.seconds:6.0f} {one.replicas:4} {one.per_second:6.1f} {one.p99_ms:7.0f} {one.failed:6}"
-        f"  {'#' * one.replicas:8} {'.' * round(one.per_second / 4)}"
-        for one in samples
-    ]
-    return "\n".join(lines)
-
-
-def requests_of(component: str, service: str) -> dict[str, float]:
-    """Requests each pod of a component has counted, by its own metrics, read through the API server."""
+def idle(component: str, service: str) -> str:
+    """The pods of a component that have answered no request, by their own metrics, read through the API server."""
     labels = {"serving.kserve.io/inferenceservice": service, "component": component}
-    return {pod: counted(pod) for pod in chart.pods(**labels)}
+    return ", ".join(pod for pod in chart.pods(**labels) if not counted(pod))
 
 
 def counted(pod: str) -> float:
@@ -102,28 +47,25 @@ def test_load_raises_replicas_that_all_work_and_its_end_lowers_them(bundle: Path
                "behavior": {"scaleDown": {"stabilizationWindowSeconds": 15}}}  # fmt: skip
     cpu = {"resources": {"requests": {"cpu": "100m"}}, "autoscaling": scaling}
     given = chart.values(MODEL, releases={"a": chart.on_volume(bundle)})
-    record = expected.record(bundles.load(bundle), 0)
     predictors = {"serving.kserve.io/inferenceservice": "scaled-a", "component": "predictor"}
-    target = Target(f"127.0.0.1:{STANDARD_PORT}", f"scaled-{NAMESPACE}.example.com", MODEL, record)
-    with released("scaled") as release:
+    watch = f"--watch={NAMESPACE}/serving.kserve.io/inferenceservice=scaled-a,component=predictor"
+    gateway = (f"--url=http://127.0.0.1:{STANDARD_PORT}", f"--host=scaled-{NAMESPACE}.example.com")
+    steps = ("--set=rate=4", "--set=factor=60", "--set=seconds=90")
+
+    with released("scaled") as release, ThreadPoolExecutor(1) as background:
         release.apply(merged(given, {"predictor": cpu}))
         chart.wait_ready("scaled-a")
-        with constant(target, rest=1, per_second=1) as seen, timeline(seen, **predictors) as samples:
-            with constant(target, rest=6, per_second=50) as pressure:
-                api.wait(
-                    "three pods",
-                    lambda: "" if len(chart.ready_pods(**predictors)) == 3 else "fewer",
-                    240,
-                    chart.explain,
-                )
-                wait_for(pressure, 1_000)
-                shares = requests_of("predictor", "scaled-a")
-            wait_for_pods(1, **predictors)
+        running = background.submit(load, "autoscale", REPORTS, bundle, "autoscale", *gateway, watch, *steps)
+        wait_for_pods(3, **predictors)
+        api.wait("requests to all three", lambda: idle("predictor", "scaled-a"), 60, chart.explain)
+        wait_for_pods(1, **predictors)
+        (section,) = running.result().sections
 
-    print(report("Standard mode, HPA on CPU", samples), shares)
-    assert seen.failures() + pressure.failures() == []
-    assert len(shares) == 3
-    assert all(count > 0 for count in shares.values())
+    (timeline,) = section.tables
+    print(*map("\t".join, (timeline.columns, *timeline.rows)), f"drawn in {REPORTS}/autoscale/report.html", sep="\n")
+    assert {*section.outcomes} == {"ok"}
+    assert timeline.rows[0][1] == "1"
+    assert "3" in {row[1] for row in timeline.rows}
 
 
 def test_the_first_request_wakes_a_model_from_zero(bundle: Path) -> None:

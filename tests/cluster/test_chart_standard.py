@@ -43,3 +43,23 @@ def test_an_installed_bundle_answers_as_it_does_locally(bundle: Path, placement:
     assert [decision["score"] for decision in decisions] == pytest.approx([one["score"] for one in wanted])
     assert (over_rest.status, over_grpc.status) == ("200", "OK")
     assert over_rest.transformer == over_rest.predictor == over_grpc.transformer == over_grpc.predictor != ""
+
+
+def test_a_predictor_alone_answers_with_the_models_own_outputs(bundle: Path) -> None:
+    found = bundles.load(bundle)
+    given = chart.values("breast-cancer", releases={"a": chart.on_volume(bundle)}, transformer={"placement": "none"})
+    with released("install-none") as release:
+        release.apply(given)
+        chart.wait_ready(f"{release.name}-a")
+        tested = release.test()
+        host = f"{release.name}-{NAMESPACE}.example.com"
+        records = [expected.record(found, row) for row in range(9)]
+        predictions = Client(f"http://{GATEWAY}", host).decide("breast-cancer", records)
+        target = Target(GATEWAY, host, "breast-cancer", records[0])
+        with target.channel() as channel:
+            over_grpc = target.grpc(channel)
+        installed = chart.release_of(f"{release.name}-a")
+
+    assert "Phase:          Succeeded" in tested
+    assert predictions == found.reference.outputs["predict"][:9].tolist()
+    assert (over_grpc.status, over_grpc.transformer, over_grpc.predictor) == ("OK", "", installed)

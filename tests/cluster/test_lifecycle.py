@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.testbed import api, firewall, host
-from tests.cluster.testbed.places import KUBECONFIG, PROJECT
+from tests.cluster.testbed.places import KUBECONFIG
 
 pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 
-def run_testbed(command: str) -> str:
-    """Run a command of the testbed and return what it printed."""
-    arguments = [sys.executable, "-m", "tests.cluster.testbed", command]
-    done = subprocess.run(arguments, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.fixture
-def own_testbed() -> Generator[None]:
-    """The testbed is ours to end; the test leaves it up, with both service images."""
-    if os.environ.get("TABSERVE_KUBECONFIG"):
-        pytest.skip("TABSERVE_KUBECONFIG names a cluster that is not ours to end")
-    if not KUBECONFIG.exists():
-        pytest.skip(f"no testbed: {KUBECONFIG} does not exist; `make cluster-up` makes one")
-    yield
-    run_testbed("up")
-    run_testbed("images")
+def run_testbed(testbed: Callable[[str], str]) -> Generator[Callable[[str], str]]:
+    """A command of the testbed, which is up after the test, with both service images."""
+    yield testbed
+    testbed("up")
+    testbed("images")
 
 
 def machine() -> dict[str, object]:
@@ -49,7 +34,7 @@ def machine() -> dict[str, object]:
     }
 
 
-def test_down_leaves_nothing_and_up_comes_back_three_times(own_testbed: None) -> None:
+def test_down_leaves_nothing_and_up_comes_back_three_times(run_testbed: Callable[[str], str]) -> None:
     sysctls = json.loads(host.BEFORE.read_text())["sysctls"]
     run_testbed("down")
     before = machine()
@@ -64,6 +49,6 @@ def test_down_leaves_nothing_and_up_comes_back_three_times(own_testbed: None) ->
         assert machine() == before
 
 
-def test_up_does_nothing_when_all_is_up(own_testbed: None) -> None:
+def test_up_does_nothing_when_all_is_up(run_testbed: Callable[[str], str]) -> None:
     run_testbed("up")
     assert run_testbed("up").startswith("ready: 0 things done")

@@ -15,6 +15,7 @@ from loadtest.document import Document, decode
 from loadtest.verdict import milliseconds
 from tests.cluster import chart
 from tests.cluster.chart import NAMESPACE, Release, Values, merged, released
+from tests.cluster.testbed import build
 from tests.cluster.testbed.places import KNATIVE_PORT, PROJECT, STANDARD_PORT
 
 NAME, MODEL = "load", "breast-cancer"
@@ -98,7 +99,8 @@ def load(name: str, folder: Path, bundle: Path, *options: str) -> Document:
     """Run a load test; its report goes to a folder of the name."""
     report = folder / name
     command = [sys.executable, "-m", "loadtest", "run", f"--bundle={bundle}", f"--report={report}"]
-    environment = {**os.environ, "KUBECONFIG": str(chart.kubeconfig())}
+    path = f"{build.link_tools()}:{os.environ['PATH']}"  # with kubectl
+    environment = {**os.environ, "PATH": path, "KUBECONFIG": str(chart.kubeconfig())}
     subprocess.run(
         [*command, f"--objectives={OBJECTIVES}", f"--title={name}", *options], cwd=PROJECT, env=environment, check=False
     )

@@ -78,6 +78,14 @@ def test_reaction_is_from_the_step_to_the_first_ready_replica_more() -> None:
     assert "reaction_s" not in autoscale.figures({"predictor": [(0.0, 2)]}, 60)
 
 
+def test_a_timeline_has_replicas_requests_and_latency_in_steps() -> None:
+    timeline = {"predictor": [(0.0, 1), (4.9, 2), (9.0, 1)]}
+    table = autoscale.table(recorded([(10, 0, 0)] * 5 + [(19, 1, 5)] * 3), timeline)
+
+    assert table.columns == ("s", "predictor", "requests/s", "p50", "p99", "not ok")
+    assert table.rows == (("0", "1", "10.0", "1 ms", "1 ms", "0"), ("5", "2", "15.0", "1 ms", "900 ms", "15"))
+
+
 def test_replicas_of_a_run_start_with_what_was_before() -> None:
     changes = [(90.0, 1), (95.0, 2), (105.0, 2), (120.0, 3), (900.0, 1)]
 

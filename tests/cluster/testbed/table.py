@@ -1,11 +1,11 @@
 """What the testbed consists of, from the machine up to KServe: a row for each thing, in the order it is started."""
 
-import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+
+import grpc
 
 from tests.cluster.testbed import build, catalog, certificates, control_plane, machine, node
 from tests.cluster.testbed.addons import dns, envoy_gateway, knative, kserve, metrics, prometheus, storage
@@ -97,11 +97,14 @@ def api_lacking() -> str:
     return "" if answer == "ok" else answer
 
 
-def socket_lacking() -> str:
-    """Whether containerd listens yet; a socket file may be left over from one that was killed."""
-    with socket.socket(socket.AF_UNIX) as client:
-        refused = client.connect_ex(str(CONTAINERD_SOCKET))
-    return f"{CONTAINERD_SOCKET}: {os.strerror(refused)}" if refused else ""
+def runtime_lacking() -> str:
+    """Why containerd does not answer a kubelet yet, which would end."""
+    with grpc.insecure_channel(f"unix://{CONTAINERD_SOCKET}") as channel:
+        try:
+            channel.unary_unary("/runtime.v1.RuntimeService/Version")(b"", timeout=5)
+        except grpc.RpcError as error:
+            return str(error.details())
+    return ""
 
 
 def node_lacking() -> str:
@@ -122,7 +125,7 @@ def rows() -> list[Row]:
         daemon("kube-apiserver", control_plane.api_server, api_lacking),
         daemon("kube-controller-manager", control_plane.controller_manager),
         daemon("kube-scheduler", control_plane.scheduler),
-        daemon("containerd", node.containerd, socket_lacking),
+        daemon("containerd", node.containerd, runtime_lacking),
         *map(loaded, catalog.TESTBED),
         daemon("kubelet", node.kubelet, node_lacking),
         daemon("kube-proxy", node.kube_proxy),
