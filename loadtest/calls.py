@@ -40,7 +40,7 @@ class GrpcConnection:
             body, call = self._call.with_call(request, timeout=self._timeout)
         except grpc.RpcError as error:
             return _failed(error)
-        return Answer(200, {key: str(value) for key, value in call.initial_metadata() or ()}, body)
+        return Answer(200, {key: str(value) for key, value in call.trailing_metadata() or ()}, body)
 
     def close(self) -> None:
         """Close the channel."""

@@ -66,8 +66,10 @@ class Inputs:
         if array.dtype.kind not in "fiu":
             raise InvalidRequest(f"input `{MATRIX}`: expected numbers ({self._model.datatype}), got {tensor.datatype}")
         self._check_rows(len(array))
-        found = _numbers(MATRIX, array, self._dtype)
-        self._check_values(found)
+        found = _typed(MATRIX, array, self._dtype)
+        if self._codes or not np.isfinite(found).all():
+            _refuse_infinite(MATRIX, found)
+            self._check_values(found)
         return found
 
     def _check_values(self, matrix: Array) -> None:
@@ -89,7 +91,8 @@ class Inputs:
         given = {tensor.name: tensor for tensor in inputs}
         columns = {name: _column(given[name], spec) for name, spec in self._specs.items()}
         for name, column in columns.items():
-            self._check_present(name, column)
+            if column.dtype == object or not np.isfinite(column).all():
+                self._check_column(name, column)
         lengths = {len(column) for column in columns.values()}
         if len(lengths) > 1:
             raise InvalidRequest(f"inputs: expected the same number of rows in each, got {sorted(lengths)}")
@@ -111,7 +114,9 @@ class Inputs:
             )
             raise InvalidRequest(f"inputs: expected {expected}; {problem}")
 
-    def _check_present(self, name: str, column: Array) -> None:
+    def _check_column(self, name: str, column: Array) -> None:
+        if column.dtype != object:
+            _refuse_infinite(name, column)
         if name not in self._may_miss:
             gaps = [value is None for value in column] if column.dtype == object else np.isnan(column)
             for row in np.flatnonzero(gaps)[:1]:
@@ -126,20 +131,23 @@ def _missing(name: str, row: int) -> InvalidRequest:
     return InvalidRequest(f"feature `{name}`: expected a value, got none at row {row}")
 
 
-def _numbers(name: str, array: Array, dtype: np.dtype[np.float64]) -> Array:
-    """The array as the model's floating point type; NaN is a missing value.
+def _typed(name: str, array: Array, dtype: np.dtype[np.float64]) -> Array:
+    """The array as the model's floating point type, infinite where that is too small; NaN is a missing value.
 
-    Infinities and whole numbers that no FP64 holds are refused.
+    Whole numbers that no FP64 holds are refused.
     """
     if array.dtype.kind in "iu" and ((array > WHOLE_LIMIT) | (array < -WHOLE_LIMIT)).any():
         raise InvalidRequest(f"input `{name}`: expected whole numbers up to 2^53, got a larger one")
     if array.dtype != dtype:
-        with np.errstate(over="ignore"):  # an overflow becomes an infinity, which is refused below
-            array = array.astype(dtype)
-    if np.isinf(array).any():
-        at = np.argwhere(np.isinf(array))[0].tolist()
-        raise InvalidRequest(f"input `{name}`: expected finite numbers of {dtype.name}, got one out of range at {at}")
+        with np.errstate(over="ignore"):
+            return array.astype(dtype)
     return array
+
+
+def _refuse_infinite(name: str, array: Array) -> None:
+    for at in np.argwhere(np.isinf(array))[:1].tolist():
+        text = f"expected finite numbers of {array.dtype.name}, got one out of range at {at}"
+        raise InvalidRequest(f"input `{name}`: {text}")
 
 
 def _column(tensor: Tensor, spec: FeatureSpec) -> Array:
@@ -152,7 +160,7 @@ def _column(tensor: Tensor, spec: FeatureSpec) -> Array:
         return _categories(tensor, array, spec)
     if array.dtype.kind not in "fiub":
         raise InvalidRequest(f"input `{spec.name}`: expected numbers (FP64), got {tensor.datatype}")
-    return _numbers(spec.name, array, np.dtype(np.float64))
+    return _typed(spec.name, array, np.dtype(np.float64))
 
 
 def _categories(tensor: Tensor, array: Array, spec: FeatureSpec) -> Array:

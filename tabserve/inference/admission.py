@@ -21,16 +21,22 @@ class Admission:
         self._limit = limit
         self._metrics = metrics
         self._in_flight = 0
+        self.reason = f"all {limit} places for requests are taken"
 
-    def check(self, protocol: str) -> None:
-        """Raise Overloaded when there is no place."""
-        if self._in_flight >= self._limit:
-            self._metrics.rejected.add(protocol)
-            raise Overloaded(f"all {self._limit} places for requests are taken")
+    @property
+    def full(self) -> bool:
+        """Whether there is no place."""
+        return self._in_flight >= self._limit
+
+    def count_refusal(self, protocol: str) -> None:
+        """A request gets no place."""
+        self._metrics.rejected.add(protocol)
 
     def enter(self, protocol: str) -> None:
         """Take a place; raises Overloaded when there is none."""
-        self.check(protocol)
+        if self.full:
+            self.count_refusal(protocol)
+            raise Overloaded(self.reason)
         self._in_flight += 1
         self._metrics.in_flight.value = self._in_flight
 

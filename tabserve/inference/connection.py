@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -15,6 +17,8 @@ LINGER_SECONDS = 2.0
 
 
 _END_OF_HEADERS = b"\r\n\r\n"
+_REFUSED: Any = SimpleNamespace(response_complete=True, message_event=asyncio.Event())
+"""What uvicorn finds in place of its cycle of a request and an answer, where it had no part in the answer."""
 
 
 class Connection(HttpToolsProtocol):
@@ -22,6 +26,8 @@ class Connection(HttpToolsProtocol):
 
     max_header_bytes = 64 * 2**10
     read_timeout = 30.0
+    refuse: Callable[[bytes, bytes], bytes | None] = staticmethod(lambda method, path: None)
+    """By method and path, the whole answer to a request that is refused before it is read."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -63,11 +69,24 @@ class Connection(HttpToolsProtocol):
         self.scope["tabserve.connection"] = self  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
-        """The headers are read; the application starts."""
+        """The headers are read; the application starts, unless the request is refused already."""
         self._in_headers = self._begun = False
         self._header_bytes = 0
         self._tail = b""
-        super().on_headers_complete()
+        refusal = self.refuse(self.parser.get_method(), self.url) if self._may_be_refused() else None
+        if refusal is None:
+            super().on_headers_complete()
+            return
+        self.cycle = _REFUSED
+        self.transport.write(refusal)
+        self.linger()
+        self.on_response_complete()
+
+    def _may_be_refused(self) -> bool:
+        """Whether nothing of uvicorn's is needed for the answer: its queue, flow control or closing of connections."""
+        idle = self.cycle is None or self.cycle.response_complete
+        stays = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
+        return idle and stays and not self.flow.write_paused and not self.server_state.default_headers
 
     def on_message_complete(self) -> None:
         """The request is read; what comes next is another one's headers."""

@@ -110,7 +110,7 @@ class Servicer:
             ours = _context(context)
             response = await self._model.infer(request, ours)
             await self._may_answer.wait()
-            await context.send_initial_metadata((*self._headers, *ours.response_headers.items()))
+            context.set_trailing_metadata((*self._headers, *ours.response_headers.items()))
             return self._encoder.encode(request, response)
         finally:
             self._admission.leave()

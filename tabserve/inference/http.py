@@ -11,11 +11,13 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
 import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from tabserve import __version__
 from tabserve.inference.admission import Admission, deadline, within_deadline
 from tabserve.inference.errors import (
     InferenceError,
+    Overloaded,
     PredictionFailed,
     RequestTooLarge,
     UnsupportedMediaType,
@@ -80,6 +82,7 @@ class Application:
         metadata = model.metadata
         self._encoder = ResponseEncoder(metadata.name, metadata.versions[-1])
         self._headers = [(name.encode(), value.encode()) for name, value in model.headers.items()]
+        self._overloaded = _whole(Overloaded(admission.reason), self._headers)
         self._pages = _pages(metadata, ready, metrics)
         self._work = self._work_paths()
 
@@ -90,6 +93,18 @@ class Application:
         infer = {b"/v2/models/%b%b/infer" % (name, version): self._infer for version in versions}
         return {**infer, b"/v1/models/%b:predict" % name: self._predict}
 
+    def refuse(self, method: bytes, path: bytes) -> bytes | None:
+        """The whole answer to a request that gets no place; None where it must be read first.
+
+        Called when its headers are there: under overload most of what a server does is to refuse.
+        """
+        work = self._work.get(path) if self._admission.full and method == b"POST" else None
+        if work is None:
+            return None
+        self._admission.count_refusal(self._protocol(work))
+        self._count(Overloaded.http_status, self._protocol(work), 0.0)
+        return self._overloaded
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
         if scope["type"] != "http":
@@ -98,7 +113,7 @@ class Application:
         if work is None:
             await self._answer_page(scope, send)
             return
-        protocol = "v1" if work == self._predict else "rest"
+        protocol = self._protocol(work)
         started = time.perf_counter()
         connection = scope["tabserve.connection"]
         connection.task = asyncio.current_task()
@@ -113,13 +128,11 @@ class Application:
             await self._answer_error(failed(error), protocol, started, send)
         else:
             await self._answer(200, body, extra, send)
-            self._metrics.requests.add(protocol, "200")
-            self._metrics.seconds.observe(time.perf_counter() - started, protocol)
+            self._count(200, protocol, time.perf_counter() - started)
         finally:
             connection.task = None
 
     async def _work_on(self, work: Work, protocol: str, receive: Receive, headers: Headers) -> tuple[bytes, Pairs]:
-        self._admission.check(protocol)
         context = _context(headers)
         # A place is taken once the body is there: a client that sends slowly holds none.
         body = await _read(receive, headers, self._max_body_bytes)
@@ -161,12 +174,15 @@ class Application:
             await self._answer(404, orjson.dumps({"error": _not_found(path, self._model.metadata)}), [_JSON], send)
 
     async def _answer_error(self, error: InferenceError, protocol: str, started: float, send: Send) -> None:
-        extra = [_JSON]
-        if error.retry_after is not None:
-            extra.append((b"retry-after", b"%d" % error.retry_after))
-        await self._answer(error.http_status, error_body(error.message), extra, send)
-        self._metrics.requests.add(protocol, str(error.http_status))
-        self._metrics.seconds.observe(time.perf_counter() - started, protocol)
+        await self._answer(error.http_status, error_body(error.message), _error_headers(error), send)
+        self._count(error.http_status, protocol, time.perf_counter() - started)
+
+    def _count(self, status: int, protocol: str, seconds: float) -> None:
+        self._metrics.requests.add(protocol, str(status))
+        self._metrics.seconds.observe(seconds, protocol)
+
+    def _protocol(self, work: Work) -> str:
+        return "v1" if work == self._predict else "rest"
 
     async def _answer(self, status: int, body: bytes, headers: Pairs, send: Send) -> None:
         headers = [(b"content-length", b"%d" % len(body)), *headers, *self._headers]
@@ -177,6 +193,18 @@ class Application:
 def error_body(message: str) -> bytes:
     """`{"error": message}`; characters that JSON cannot carry are replaced."""
     return orjson.dumps({"error": message.encode(errors="replace").decode()})
+
+
+def _error_headers(error: InferenceError) -> Pairs:
+    return [_JSON] if error.retry_after is None else [_JSON, (b"retry-after", b"%d" % error.retry_after)]
+
+
+def _whole(error: InferenceError, headers: Pairs) -> bytes:
+    """An error as it goes over the wire, on a connection that stays open."""
+    body = error_body(error.message)
+    lines = [(b"content-length", b"%d" % len(body)), *_error_headers(error), *headers]
+    head = b"".join(b"%b: %b\r\n" % pair for pair in lines)
+    return b"%b%b\r\n%b" % (STATUS_LINE[error.http_status], head, body)
 
 
 def _not_found(path: bytes, metadata: ModelMetadata) -> str:

@@ -80,6 +80,7 @@ class _Service:
         class LimitedConnection(Connection):
             max_header_bytes = settings.max_header_bytes
             read_timeout = settings.read_timeout
+            refuse = staticmethod(application.refuse)
 
         return _HttpServer(
             uvicorn.Config(

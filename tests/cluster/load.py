@@ -88,7 +88,7 @@ class Target:
             _, call = method.with_call(self.message(), timeout=TIMEOUT_SECONDS, metadata=metadata)
         except grpc.RpcError as error:
             return Answer(began, "gRPC", f"{error.code()} {error.details()}", time.monotonic() - began)
-        told = {key: str(value) for key, value in call.initial_metadata()}
+        told = {key: str(value) for key, value in call.trailing_metadata()}
         return Answer(began, "gRPC", "OK", time.monotonic() - began, *(told.get(name, "") for name in RELEASES))
 
     def message(self) -> pb.ModelInferRequest:

@@ -62,6 +62,28 @@ def test_past_the_places_requests_are_503_at_once_and_health_is_answered(small: 
     assert small.target.infer(asking(small)).status == 200
 
 
+def test_a_request_is_refused_before_its_body_is_there_and_its_connection_goes_on(small: Subject) -> None:
+    body = json.dumps(asking(small)).encode()
+    request = wire.post("/v2/models/echo/infer", f"Content-Length: {len(body)}", body=body)
+    counter = 'tabserve_requests_rejected_total{protocol="rest"}'
+    with ThreadPoolExecutor(PLACES) as pool, wire.connection(small.service.http_port) as opened:
+        held = [pool.submit(small.target.infer, asking(small, hold=True)) for _ in range(PLACES)]
+        small.service.wait_metric("echo_held", PLACES)
+        wire.send(opened, request[:-10])
+        (early,) = wire.answers(opened)
+        refused = small.service.metric(counter)
+        wire.send(opened, request[-10:] + request)
+        (again,) = wire.answers(opened)
+        let_go(small)
+        assert [one.result(60).status for one in held] == [200] * PLACES
+        wire.send(opened, request)
+        (served,) = wire.answers(opened)
+
+    early.assert_error(503, 503)
+    assert [early.status, again.status, served.status] == [503, 503, 200]
+    assert small.service.metric(counter) == refused + 1
+
+
 def test_a_client_that_goes_away_over_rest_gives_its_place_back(small: Subject) -> None:
     given_up = small.service.metric("echo_abandoned")
     body = json.dumps(asking(small, hold=True)).encode()

@@ -23,7 +23,7 @@ class Row:
     there: Callable[[], bool]  # whether it was started, or made
     start: Callable[[], object]
     lacking: Callable[[], str] = lambda: ""  # what it lacks to be ready
-    seconds: float = 60  # to become ready
+    seconds: float = 120  # to become ready
     explain: Callable[[], str] = lambda: ""
     blocks: bool = True  # whether what comes after it needs it to be ready
     marker: Path | None = None  # a file that is made once it is ready
@@ -77,7 +77,7 @@ def addon(name: str, objects: Callable[[], list[Object]], *namespaces: str, bloc
     def explain() -> str:
         return "\n".join(map(cluster().explain, namespaces))
 
-    return Row(name, applied.exists, apply, lacking, 120, explain, blocks, applied)
+    return Row(name, applied.exists, apply, lacking, explain=explain, blocks=blocks, marker=applied)
 
 
 def kinds(name: str, objects: Callable[[], list[Object]]) -> Row:
