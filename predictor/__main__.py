@@ -26,6 +26,7 @@ def serve(settings: Settings) -> None:
                 lean.import_xgboost()
             rehearse(found)
         model = load(found, settings, metrics)
+        lean.give_back()
         if hooked:
             from predictor.kserve_model import PredictorModel
             from tabserve import kserve_adapter

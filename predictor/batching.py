@@ -1,8 +1,9 @@
 """Micro-batching that keeps the engine busy and never waits for a timer.
 
-An idle engine starts with what is there. Requests that arrive while it works, or in the same turn of the event loop,
-gather and go together in the next turn. A request's answer does not depend on its batch: only requests for the same
-engine and outputs are joined, and only where the engine answers every row the same whatever stands beside it.
+An idle engine starts with what is there, at once for a request that is alone. Requests that arrive while it works, or
+in the same turn of the event loop, gather and go together in the next turn. A request's answer does not depend on its
+batch: only requests for the same engine and outputs are joined, and only where the engine answers every row the same
+whatever stands beside it.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ class Batcher:
         self._queue.append(waiting)
         if not self._busy:
             self._busy = True
-            loop.call_soon(self._turn, loop)
+            if context.alone:
+                self._turn(loop)
+            else:
+                loop.call_soon(self._turn, loop)
         return await answer
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:

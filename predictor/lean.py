@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import sys
 
 
@@ -21,3 +23,11 @@ def import_xgboost() -> None:
     finally:
         for name in hidden:
             del sys.modules[name]
+
+
+def give_back() -> None:
+    """Hand what loading has freed back to the kernel, where the C library can (glibc's malloc_trim)."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -53,6 +54,7 @@ class Outputs:
         return Tensor(spec.name, spec.datatype, computed[spec.name].astype(DATATYPES[spec.datatype], copy=False))
 
 
-def of_engine(names: Sequence[str]) -> tuple[str, ...]:
+@lru_cache
+def of_engine(names: tuple[str, ...]) -> tuple[str, ...]:
     """What an engine must compute for these outputs."""
     return tuple(dict.fromkeys("predict" if name == LABEL else name for name in names))

@@ -40,11 +40,14 @@ class EngineSet:
 
         The answer depends on nothing but the two arguments. Raises KeyError for an output no engine computes.
         """
-        for name in outputs:
-            if name not in self.outputs:
-                raise KeyError(name)
-        planned = next((engine for from_rows, engine in self._plan if rows >= from_rows), self._native)
-        return planned if planned.outputs.issuperset(outputs) else self._native
+        for from_rows, engine in self._plan:
+            if rows >= from_rows and engine.outputs.issuperset(outputs):
+                return engine
+            if rows >= from_rows:
+                break
+        if not self.outputs.issuperset(outputs):
+            raise KeyError(next(name for name in outputs if name not in self.outputs))
+        return self._native
 
 
 class Deferred:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from tabserve.inference.http import error_body
+from tabserve.inference.http import JSON, error_body, message
 
 SWEEP_SECONDS = 1.0
 LINGER_SECONDS = 2.0
@@ -31,8 +31,11 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._read_until: float | None = self.loop.time() + self.read_timeout
-        self.task: asyncio.Task[None] | None = None
+        self._until: float | None = self.loop.time() + self.read_timeout  # when what is waited for is too late
+        self._idle = False  # what is waited for is another request
+        self._receiving = False
+        self._worked_on: Any = None  # uvicorn's cycle of the request that the application has
+        self._task: asyncio.Task[None] | None = None
         self._in_headers = True  # what comes next is of the headers
         self._begun = False  # and some of them has come
         self._answered = False
@@ -42,8 +45,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone away: what answers it is cancelled."""
         super().connection_lost(exc)
-        if self.task is not None:
-            self.task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless the headers in it are too long; the parser would keep them all."""
@@ -61,11 +64,11 @@ class Connection(HttpToolsProtocol):
         return self._header_bytes + (len(data) if end < 0 else end) > self.max_header_bytes
 
     def on_message_begin(self) -> None:
-        """A request begins; the application finds this connection in its scope and sets `task` while it works."""
+        """A request begins; the application finds this connection in its scope."""
         super().on_message_begin()
-        self._begun = True
-        self._answered = False
-        self._read_until = self.loop.time() + self.read_timeout
+        self._begun = self._receiving = True
+        self._answered = self._idle = False
+        self._until = self.loop.time() + self.read_timeout
         self.scope["tabserve.connection"] = self  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
@@ -88,11 +91,63 @@ class Connection(HttpToolsProtocol):
         stays = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
         return idle and stays and not self.flow.write_paused and not self.server_state.default_headers
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """The application starts on a request; on a connection it has one at a time."""
+        self._worked_on = cycle
+        self._task = self.loop.create_task(cycle.run_asgi(app))
+        self._task.add_done_callback(self.tasks.discard)
+        self.tasks.add(self._task)
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other request is under way, on any connection."""
+        return len(self.tasks) == 1
+
+    def body(self) -> bytes | None:
+        """The body of the request that is worked on, where all of it has come already."""
+        cycle = self._worked_on
+        return None if cycle.more_body or cycle.disconnected else bytes(cycle.body)
+
+    async def answer(self, status: int, lines: bytes, body: bytes) -> None:
+        """Send the whole answer to the request that is worked on; lines: of its headers but those of the framing.
+
+        In one write: ASGI's two messages would be two, and a system call is a good part of what a small answer costs.
+        """
+        cycle = self._worked_on
+        if self.flow.write_paused and not cycle.disconnected:
+            await self.flow.drain()
+        if cycle.disconnected:
+            return
+        ends = not cycle.keep_alive or bool(self.server_state.default_headers)
+        self.transport.write(message(status, lines, body, ends=ends, head_only=cycle.scope["method"] == "HEAD"))
+        cycle.response_started = cycle.response_complete = True
+        if ends:
+            self.transport.close()
+        cycle.on_response()
+
     def on_message_complete(self) -> None:
         """The request is read; what comes next is another one's headers."""
-        self._read_until = None
+        self._receiving = False
+        self._until = None
         self._in_headers = True
+        if self.cycle.response_complete:
+            self._wait_for_another()
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The answer is sent. Unlike uvicorn, which arms a timer, leave it to `time_out` to end an idle connection."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif not self._receiving:
+            self._wait_for_another()
+
+    def _wait_for_another(self) -> None:
+        self._idle = True
+        self._until = self.loop.time() + self.timeout_keep_alive
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP request, and close."""
@@ -101,19 +156,21 @@ class Connection(HttpToolsProtocol):
     def linger(self) -> None:
         """The request is answered: what is still to come of it is thrown away, and must come soon."""
         self._answered = True
-        if self._read_until is not None:
-            self._read_until = min(self._read_until, self.loop.time() + LINGER_SECONDS)
+        if self._until is not None:
+            self._until = min(self._until, self.loop.time() + LINGER_SECONDS)
 
     def time_out(self, now: float) -> None:
-        """Answer 408 if nothing was answered yet, and close, if the request under way has taken too long."""
-        if self._read_until is not None and self._read_until < now and not self.transport.is_closing():
+        """Close if the request under way takes too long to come, with 408 if nothing was answered, or none comes."""
+        if self._until is None or now < self._until or self.transport.is_closing():
+            return
+        if self._idle:
+            self.transport.close()
+        else:
             self._refuse(408, "the request took too long to arrive")
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, status: int, text: str) -> None:
         if not self._answered:
-            body = error_body(message)
-            head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
-            self.transport.write(STATUS_LINE[status] + head + body)
+            self.transport.write(message(status, JSON, error_body(text), ends=True))
         self.transport.close()
 
 

@@ -109,7 +109,8 @@ class Servicer:
             request = decode_request(message)
             ours = _context(context)
             response = await self._model.infer(request, ours)
-            await self._may_answer.wait()
+            if not self._may_answer.is_set():
+                await self._may_answer.wait()
             context.set_trailing_metadata((*self._headers, *ours.response_headers.items()))
             return self._encoder.encode(request, response)
         finally:

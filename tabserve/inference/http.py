@@ -8,7 +8,8 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, TypeAlias
+from functools import lru_cache
+from typing import Any, Protocol, TypeAlias
 
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -32,16 +33,16 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Headers: TypeAlias = dict[bytes, bytes]
-Pairs: TypeAlias = list[tuple[bytes, bytes]]
 Page: TypeAlias = tuple[int, bytes]
-Work: TypeAlias = Callable[[bytes, Headers, Context], Awaitable[tuple[bytes, Pairs]]]
+Work: TypeAlias = Callable[[bytes, Headers, Context], Awaitable[tuple[bytes, bytes]]]
+"""Of a body its answer, and the lines of headers that belong to it."""
 
 EXTENSIONS = ["binary_tensor_data"]
 TRACE_HEADERS = (b"traceparent", b"tracestate", b"x-request-id")
 
-_JSON = (b"content-type", b"application/json")
-_BINARY = (b"content-type", b"application/octet-stream")
-_TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+JSON = b"content-type: application/json\r\n"
+_BINARY = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
+_TEXT = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 # curl -d sends a form type, and many clients send none: what cannot be anything but JSON is read as JSON.
 _READABLE = re.compile(
     rb"(application/([\w.-]+\+)?json|application/octet-stream|application/x-www-form-urlencoded)\s*(;.*)?",
@@ -64,6 +65,23 @@ def failed(error: Exception) -> PredictionFailed:
     return PredictionFailed("prediction failed")
 
 
+class Connection(Protocol):
+    """What answers go to."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other request is under way."""
+
+    def body(self) -> bytes | None:
+        """The request's body, where all of it has come already."""
+
+    def linger(self) -> None:
+        """The request is answered before it was read: throw away what is still to come of it."""
+
+    async def answer(self, status: int, lines: bytes, body: bytes) -> None:
+        """Send a whole answer; lines: of its headers but those of the framing."""
+
+
 class Application:
     """Serves one model over REST; see the checklist in tests/contract for what each path answers."""
 
@@ -81,8 +99,9 @@ class Application:
         self._max_body_bytes = max_body_bytes
         metadata = model.metadata
         self._encoder = ResponseEncoder(metadata.name, metadata.versions[-1])
-        self._headers = [(name.encode(), value.encode()) for name, value in model.headers.items()]
-        self._overloaded = _whole(Overloaded(admission.reason), self._headers)
+        self._headers = b"".join(line(name, value) for name, value in model.headers.items())
+        status, lines, body = _refused(Overloaded(admission.reason))
+        self._overloaded = message(status, lines + self._headers, body)
         self._pages = _pages(metadata, ready, metrics)
         self._work = self._work_paths()
 
@@ -105,77 +124,72 @@ class Application:
         self._count(Overloaded.http_status, self._protocol(work), 0.0)
         return self._overloaded
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI)."""
+    async def __call__(self, scope: Scope, receive: Receive, _: Send) -> None:
+        """Answer one request (ASGI, but for the answer, which goes to the connection as one)."""
         if scope["type"] != "http":
             return
+        connection: Connection = scope["tabserve.connection"]
         work = self._work.get(scope["raw_path"]) if scope["method"] == "POST" else None
-        if work is None:
-            await self._answer_page(scope, send)
-            return
-        protocol = self._protocol(work)
-        started = time.perf_counter()
-        connection = scope["tabserve.connection"]
-        connection.task = asyncio.current_task()
         try:
-            body, extra = await self._work_on(work, protocol, receive, dict(scope["headers"]))
+            if work is None:
+                await connection.answer(*self._page(scope["raw_path"], scope["method"]))
+            else:
+                await self._worked(work, receive, dict(scope["headers"]), connection)
         except asyncio.CancelledError:
             logger.debug("the client went away")
+
+    async def _worked(self, work: Work, receive: Receive, headers: Headers, connection: Connection) -> None:
+        protocol = self._protocol(work)
+        started = time.perf_counter()
+        try:
+            body = await _read(connection.body(), receive, headers, self._max_body_bytes)
+            context = _context(headers, connection.alone)
+            body, lines = await self._work_on(work, protocol, body, headers, context)
+            status = 200
         except InferenceError as error:
             connection.linger()
-            await self._answer_error(error, protocol, started, send)
+            status, lines, body = _refused(error)
         except Exception as error:  # noqa: BLE001 - the edge: logged by type and place, answered as a 500
-            await self._answer_error(failed(error), protocol, started, send)
-        else:
-            await self._answer(200, body, extra, send)
-            self._count(200, protocol, time.perf_counter() - started)
-        finally:
-            connection.task = None
+            status, lines, body = _refused(failed(error))
+        await connection.answer(status, lines + self._headers, body)
+        self._count(status, protocol, time.perf_counter() - started)
 
-    async def _work_on(self, work: Work, protocol: str, receive: Receive, headers: Headers) -> tuple[bytes, Pairs]:
-        context = _context(headers)
+    async def _work_on(
+        self, work: Work, protocol: str, body: bytes, headers: Headers, context: Context
+    ) -> tuple[bytes, bytes]:
         # A place is taken once the body is there: a client that sends slowly holds none.
-        body = await _read(receive, headers, self._max_body_bytes)
         self._admission.enter(protocol)
         try:
             running = work(body, headers, context)
             if context.deadline == math.inf:
-                answer, extra = await running
+                answer, lines = await running
             else:
-                answer, extra = await within_deadline(running, context)
+                answer, lines = await within_deadline(running, context)
         finally:
             self._admission.leave()
-        if context.response_headers:
-            extra += [(name.encode(), value.encode()) for name, value in context.response_headers.items()]
-        return answer, extra
+        for name, value in context.response_headers.items():
+            lines += line(name, value)
+        return answer, lines
 
-    async def _infer(self, body: bytes, headers: Headers, context: Context) -> tuple[bytes, Pairs]:
+    async def _infer(self, body: bytes, headers: Headers, context: Context) -> tuple[bytes, bytes]:
         request = decode_request(body, headers.get(b"inference-header-content-length"))
         response = await self._model.infer(request, context)
         encoded = self._encoder.encode(request, response)
-        if encoded.json_size is None:
-            return encoded.body, [_JSON]
-        return encoded.body, [_BINARY, (b"inference-header-content-length", b"%d" % encoded.json_size)]
+        return encoded.body, JSON if encoded.json_size is None else _BINARY % encoded.json_size
 
-    async def _predict(self, body: bytes, _: Headers, context: Context) -> tuple[bytes, Pairs]:
-        return await self._model.predict(body, context), [_JSON]
+    async def _predict(self, body: bytes, _: Headers, context: Context) -> tuple[bytes, bytes]:
+        return await self._model.predict(body, context), JSON
 
-    async def _answer_page(self, scope: Scope, send: Send) -> None:
-        path, method = scope["raw_path"], scope["method"]
+    def _page(self, path: bytes, method: str) -> tuple[int, bytes, bytes]:
         page = self._pages.get(path)
         allow = b"GET, HEAD" if page else b"POST" if path in self._work else b""
         if page and method in ("GET", "HEAD"):
             status, body = page()
-            await self._answer(status, body, [_TEXT if path == b"/metrics" else _JSON], send)
-        elif allow:
-            body = orjson.dumps({"error": f"expected method {allow.decode()}"})
-            await self._answer(405, body, [_JSON, (b"allow", allow)], send)
-        else:
-            await self._answer(404, orjson.dumps({"error": _not_found(path, self._model.metadata)}), [_JSON], send)
-
-    async def _answer_error(self, error: InferenceError, protocol: str, started: float, send: Send) -> None:
-        await self._answer(error.http_status, error_body(error.message), _error_headers(error), send)
-        self._count(error.http_status, protocol, time.perf_counter() - started)
+            return status, (_TEXT if path == b"/metrics" else JSON) + self._headers, body
+        if allow:
+            lines = JSON + self._headers + b"allow: %b\r\n" % allow
+            return 405, lines, error_body(f"expected method {allow.decode()}")
+        return 404, JSON + self._headers, error_body(_not_found(path, self._model.metadata))
 
     def _count(self, status: int, protocol: str, seconds: float) -> None:
         self._metrics.requests.add(protocol, str(status))
@@ -184,27 +198,33 @@ class Application:
     def _protocol(self, work: Work) -> str:
         return "v1" if work == self._predict else "rest"
 
-    async def _answer(self, status: int, body: bytes, headers: Pairs, send: Send) -> None:
-        headers = [(b"content-length", b"%d" % len(body)), *headers, *self._headers]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
 
 def error_body(message: str) -> bytes:
     """`{"error": message}`; characters that JSON cannot carry are replaced."""
     return orjson.dumps({"error": message.encode(errors="replace").decode()})
 
 
-def _error_headers(error: InferenceError) -> Pairs:
-    return [_JSON] if error.retry_after is None else [_JSON, (b"retry-after", b"%d" % error.retry_after)]
+def message(status: int, lines: bytes, body: bytes, *, ends: bool = False, head_only: bool = False) -> bytes:
+    """An answer as it goes over the wire.
+
+    ends: whether the connection ends with it. head_only: leave the body out, which only its length tells of.
+    """
+    framing = b"content-length: %d\r\nconnection: close\r\n\r\n" if ends else b"content-length: %d\r\n\r\n"
+    return b"".join((STATUS_LINE[status], lines, framing % len(body), b"" if head_only else body))
 
 
-def _whole(error: InferenceError, headers: Pairs) -> bytes:
-    """An error as it goes over the wire, on a connection that stays open."""
-    body = error_body(error.message)
-    lines = [(b"content-length", b"%d" % len(body)), *_error_headers(error), *headers]
-    head = b"".join(b"%b: %b\r\n" % pair for pair in lines)
-    return b"%b%b\r\n%b" % (STATUS_LINE[error.http_status], head, body)
+@lru_cache
+def line(name: str, value: str) -> bytes:
+    """A header's line. Raises ValueError where the value would end it."""
+    if not value.isprintable():
+        raise ValueError(f"header {name}: expected printable characters, got {value!r}")
+    return f"{name}: {value}\r\n".encode()
+
+
+def _refused(error: InferenceError) -> tuple[int, bytes, bytes]:
+    """Status, lines of headers and body."""
+    lines = JSON if error.retry_after is None else JSON + line("retry-after", str(error.retry_after))
+    return error.http_status, lines, error_body(error.message)
 
 
 def _not_found(path: bytes, metadata: ModelMetadata) -> str:
@@ -214,14 +234,17 @@ def _not_found(path: bytes, metadata: ModelMetadata) -> str:
     return "no such path"
 
 
-def _context(headers: Headers) -> Context:
+def _context(headers: Headers, alone: bool) -> Context:
     trace = {name.decode(): headers[name].decode("latin-1") for name in TRACE_HEADERS if name in headers}
     timeout = headers.get(b"x-request-timeout-ms")
-    return Context(deadline(timeout), trace)
+    return Context(deadline(timeout), trace, alone)
 
 
-async def _read(receive: Receive, headers: Headers, limit: int) -> bytes:
-    """The whole body; raises before it reads more than `limit` bytes, and where the media type is none of ours."""
+async def _read(body: bytes | None, receive: Receive, headers: Headers, limit: int) -> bytes:
+    """The whole body, which may be there already.
+
+    Raises before it reads more than `limit` bytes, and where the media type is none of ours.
+    """
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise UnsupportedMediaType("content-encoding: expected none (identity)")
     media_type = headers.get(b"content-type")
@@ -230,15 +253,14 @@ async def _read(receive: Receive, headers: Headers, limit: int) -> bytes:
     too_large = RequestTooLarge(f"expected a body of at most {limit} bytes")
     if int(headers.get(b"content-length", b"0")) > limit:
         raise too_large
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body"):
+    if body is not None and len(body) <= limit:
         return body
-    chunks, size = [body], len(body)
-    while message.get("more_body"):
-        message = await receive()
-        chunks.append(message.get("body", b""))
+    chunks, size, more = list[bytes](), 0, True
+    while more:
+        received = await receive()
+        chunks.append(received.get("body", b""))
         size += len(chunks[-1])
+        more = received.get("more_body", False)
         if size > limit:
             raise too_large
     return b"".join(chunks)

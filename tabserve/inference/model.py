@@ -22,12 +22,14 @@ class Context(msgspec.Struct):
 
     deadline: time.monotonic() seconds; infinite where the client named none.
     trace: headers to hand on unchanged (W3C `traceparent`, `tracestate`, and `x-request-id`).
-    response_headers: filled by the model, sent as HTTP headers or gRPC initial metadata.
+    alone: whether no other request is under way, so that there is nothing to wait for.
+    response_headers: filled by the model, sent as HTTP headers or gRPC trailing metadata.
     When the client goes away the task that answers it is cancelled.
     """
 
     deadline: float = math.inf
     trace: Mapping[str, str] = {}
+    alone: bool = False
     response_headers: dict[str, str] = msgspec.field(default_factory=dict)
 
     def remaining(self) -> float:
