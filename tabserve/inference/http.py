@@ -132,7 +132,8 @@ class Application:
         work = self._work.get(scope["raw_path"]) if scope["method"] == "POST" else None
         try:
             if work is None:
-                await connection.answer(*self._page(scope["raw_path"], scope["method"]))
+                status, lines, body = self._page(scope["raw_path"], scope["method"])
+                await connection.answer(status, lines + self._headers, body)
             else:
                 await self._worked(work, receive, dict(scope["headers"]), connection)
         except asyncio.CancelledError:
@@ -142,8 +143,8 @@ class Application:
         protocol = self._protocol(work)
         started = time.perf_counter()
         try:
-            body = await _read(connection.body(), receive, headers, self._max_body_bytes)
             context = _context(headers, connection.alone)
+            body = await _read(connection.body(), receive, headers, self._max_body_bytes)
             body, lines = await self._work_on(work, protocol, body, headers, context)
             status = 200
         except InferenceError as error:
@@ -182,14 +183,13 @@ class Application:
 
     def _page(self, path: bytes, method: str) -> tuple[int, bytes, bytes]:
         page = self._pages.get(path)
-        allow = b"GET, HEAD" if page else b"POST" if path in self._work else b""
+        allow = "GET, HEAD" if page else "POST" if path in self._work else ""
         if page and method in ("GET", "HEAD"):
             status, body = page()
-            return status, (_TEXT if path == b"/metrics" else JSON) + self._headers, body
+            return status, _TEXT if path == b"/metrics" else JSON, body
         if allow:
-            lines = JSON + self._headers + b"allow: %b\r\n" % allow
-            return 405, lines, error_body(f"expected method {allow.decode()}")
-        return 404, JSON + self._headers, error_body(_not_found(path, self._model.metadata))
+            return 405, JSON + line("allow", allow), error_body(f"expected method {allow}")
+        return 404, JSON, error_body(_not_found(path, self._model.metadata))
 
     def _count(self, status: int, protocol: str, seconds: float) -> None:
         self._metrics.requests.add(protocol, str(status))
@@ -250,9 +250,8 @@ async def _read(body: bytes | None, receive: Receive, headers: Headers, limit: i
     media_type = headers.get(b"content-type")
     if media_type is not None and media_type != b"application/json" and not _READABLE.fullmatch(media_type):
         raise UnsupportedMediaType("content-type: expected application/json or application/octet-stream")
-    too_large = RequestTooLarge(f"expected a body of at most {limit} bytes")
     if int(headers.get(b"content-length", b"0")) > limit:
-        raise too_large
+        raise _too_large(limit)
     if body is not None and len(body) <= limit:
         return body
     chunks, size, more = list[bytes](), 0, True
@@ -262,8 +261,12 @@ async def _read(body: bytes | None, receive: Receive, headers: Headers, limit: i
         size += len(chunks[-1])
         more = received.get("more_body", False)
         if size > limit:
-            raise too_large
+            raise _too_large(limit)
     return b"".join(chunks)
+
+
+def _too_large(limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"expected a body of at most {limit} bytes")
 
 
 def _pages(

@@ -234,6 +234,17 @@ def test_slow_clients_are_closed_and_hurt_nobody(logs: Path, case: str) -> None:
         subject.assert_serves()
 
 
+def test_an_idle_connection_ends_without_an_answer_and_one_in_use_goes_on(logs: Path) -> None:
+    request = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+    with running("tests.echo", "--keep_alive=1.5", log=logs / "idle.log") as service:
+        with wire.connection(service.http_port) as opened:
+            for _ in range(3):
+                wire.send(opened, request)
+                assert [answer.status for answer in wire.answers(opened)] == [200]
+            assert wire.rest(opened) == b""
+        Subject(service).assert_serves()
+
+
 def test_a_client_that_does_not_read_costs_bounded_memory(echoing: Subject) -> None:
     body, headers = echoing.payload.rows(1000).binary()
     lines = [f"{name}: {value}" for name, value in headers.items()]

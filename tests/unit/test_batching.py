@@ -75,6 +75,18 @@ def test_requests_of_one_turn_share_one_call_and_get_their_own_rows(batcher: Bat
     asyncio.run(main())
 
 
+def test_a_request_that_is_alone_is_answered_without_another_turn_of_the_loop(batcher: Batcher) -> None:
+    async def main() -> None:
+        engine = Doubling()
+        await ask(batcher, engine, 1)  # how long a call takes is known from here on
+        asked = asyncio.create_task(ask(batcher, engine, 2, context=Context(alone=True)))
+        await asyncio.sleep(0)
+        assert asked.done()
+        assert asked.result() == [4]
+
+    asyncio.run(main())
+
+
 def test_a_batch_has_no_more_rows_than_allowed_and_a_larger_request_goes_alone(batcher: Batcher) -> None:
     async def main() -> None:
         engine = Doubling()
