@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from matplotlib.ticker import FuncFormatter
 
 from benchmarks.results import CLOSED, Cell, Results, cpu, per_second
@@ -25,6 +27,7 @@ def write(results: Results, folder: Path) -> None:
     for name, draw in _PLOTS.items():
         figure = Figure(figsize=_SIZE, layout="constrained")
         axes = figure.subplots()
+        axes.set_prop_cycle(cycler(linestyle=["-", "--"]) * rcParams["axes.prop_cycle"])  # more peers than colours
         draw(axes, results)
         if axes.lines:
             axes.grid(alpha=0.3)
