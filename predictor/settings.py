@@ -12,4 +12,4 @@ from tabserve.inference.settings import Positive, ServerSettings
 class Settings(ServerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the predictor can be told, beside what every service can be."""
 
-    max_batch_rows: Annotated[Positive, Meta(description="Most rows of requests joined for one engine call.")] = 256
+    max_batch_rows: Annotated[Positive, Meta(description="Most rows of requests joined for one engine call.")] = 512
