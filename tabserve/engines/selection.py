@@ -41,9 +41,9 @@ class EngineSet:
         The answer depends on nothing but the two arguments. Raises KeyError for an output no engine computes.
         """
         for from_rows, engine in self._plan:
-            if rows >= from_rows and engine.outputs.issuperset(outputs):
-                return engine
             if rows >= from_rows:
+                if engine.outputs.issuperset(outputs):
+                    return engine
                 break
         if not self.outputs.issuperset(outputs):
             raise KeyError(next(name for name in outputs if name not in self.outputs))
