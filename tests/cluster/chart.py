@@ -22,6 +22,8 @@ CHART = PROJECT / "charts" / "tabserve"
 NAMESPACE = "models"
 SERVING = "serving.kserve.io/v1beta1"
 READY_SECONDS = 180.0
+FEATURES = ["multi-container-probing", "kubernetes.podspec-securitycontext"]
+"""The flags of Knative that the cluster under test has on, for `knative.features`."""
 Values = dict[str, Any]
 
 
@@ -194,3 +196,8 @@ def pods(**labels: str) -> list[str]:
 def ready_pods(**labels: str) -> list[str]:
     """Names of those that are Ready."""
     return [pod["metadata"]["name"] for pod in staying(**labels) if api.condition(pod, "Ready") == ""]
+
+
+def wait_for_pods(count: int, labels: Mapping[str, str], seconds: float = 120) -> None:
+    """Until so many pods with these labels are Ready."""
+    api.wait(f"{count} pods", lambda: "" if len(ready_pods(**labels)) == count else "not", seconds, explain)

@@ -44,19 +44,14 @@ def evict(pod: str) -> str:
     return ""
 
 
-def wait_for_two() -> None:
-    """Until two predictors are Ready."""
-    api.wait("two", lambda: "" if len(chart.ready_pods(**PREDICTORS)) == 2 else "fewer", 120, chart.explain)
-
-
 def test_evictions_wait_for_one_another(target: Target) -> None:
     first, second = chart.pods(**PREDICTORS)
     with constant(target, rest=2) as seen:
         granted = evict(first)
         refused = evict(second)
-        wait_for_two()
+        chart.wait_for_pods(2, PREDICTORS)
         api.wait("an eviction", lambda: evict(second), 60, chart.explain)
-        wait_for_two()
+        chart.wait_for_pods(2, PREDICTORS)
         wait_for(seen, 50)
 
     assert granted == ""
@@ -75,7 +70,7 @@ def test_without_predictors_requests_get_503_until_there_are_some_again(target: 
         for pod in chart.pods(**PREDICTORS):
             kill(pod)
         api.wait("a 503", lambda: "" if seen.failures() else "none", 60, chart.explain)
-        wait_for_two()
+        chart.wait_for_pods(2, PREDICTORS)
         chart.wait_ready("faulty-a")
         wait_for(seen, 50)
         again = seen.answers[-20:]
@@ -156,7 +151,7 @@ def test_answers_go_on_while_the_nodes_agents_restart(target: Target, testbed: C
         wait_for(seen, 300)
         testbed("up")
         connect().delete("v1", "Pod", chart.pods(**PREDICTORS)[0], NAMESPACE)
-        wait_for_two()
+        chart.wait_for_pods(2, PREDICTORS)
         wait_for(seen, 100)
 
     assert seen.failures() == []

@@ -18,13 +18,12 @@ from tests.cluster.testbed.places import KNATIVE_PORT
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
 GATEWAY = f"127.0.0.1:{KNATIVE_PORT}"
 MODEL = "breast-cancer"
-FEATURES = ["multi-container-probing", "kubernetes.podspec-securitycontext"]
 
 
 def values(bundle: Path, **knative: object) -> chart.Values:
     """Slot `a` in Knative mode."""
     given = chart.values(MODEL, mode="Knative", releases={"a": chart.on_volume(bundle)},
-                         knative={"features": FEATURES, **knative})  # fmt: skip
+                         knative={"features": chart.FEATURES, **knative})  # fmt: skip
     return merged(given, {"transformer": {"placement": "collocated"}})
 
 

@@ -83,7 +83,7 @@ def test_an_overlay_is_applied_and_answers(
     record = expected.record(bundles.load(bundle), 0)
     with applied(own(f"overlays/{overlay}", tmp_path, slot, namespace=NAMESPACE)):
         chart.wait_ready(*(f"breast-cancer-{name}" for name in slots))
-        api.wait(f"{pods} pods", lambda: "" if len(chart.ready_pods(**OURS)) == pods else "not", 120, chart.explain)
+        chart.wait_for_pods(pods, OURS)
         target = Target(f"127.0.0.1:{STANDARD_PORT}", host, MODEL, record)
         answers = [target.once() for _ in range(60)]
 

@@ -19,13 +19,7 @@ from tests.loadtest.cluster import load
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
 MODEL = "breast-cancer"
-FEATURES = ["multi-container-probing", "kubernetes.podspec-securitycontext"]
 REPORTS = PROJECT / "build" / "cluster"
-
-
-def wait_for_pods(count: int, **labels: str) -> None:
-    """Until so many pods with these labels are Ready."""
-    api.wait(f"{count} pods", lambda: "" if len(chart.ready_pods(**labels)) == count else "not", 300, chart.explain)
 
 
 def idle(component: str, service: str) -> str:
@@ -56,9 +50,9 @@ def test_load_raises_replicas_that_all_work_and_its_end_lowers_them(bundle: Path
         release.apply(merged(given, {"predictor": cpu}))
         chart.wait_ready("scaled-a")
         running = background.submit(load, "autoscale", REPORTS, bundle, "autoscale", *gateway, watch, *steps)
-        wait_for_pods(3, **predictors)
+        chart.wait_for_pods(3, predictors, seconds=300)
         api.wait("requests to all three", lambda: idle("predictor", "scaled-a"), 60, chart.explain)
-        wait_for_pods(1, **predictors)
+        chart.wait_for_pods(1, predictors, seconds=300)
         (section,) = running.result().sections
 
     (timeline,) = section.tables
@@ -69,7 +63,7 @@ def test_load_raises_replicas_that_all_work_and_its_end_lowers_them(bundle: Path
 
 
 def test_the_first_request_wakes_a_model_from_zero(bundle: Path) -> None:
-    zero = {"minReplicas": 0, "window": "6s", "features": FEATURES}
+    zero = {"minReplicas": 0, "window": "6s", "features": chart.FEATURES}
     given = chart.values(MODEL, mode="Knative", releases={"a": chart.on_volume(bundle)}, knative=zero)
     pods = {"serving.kserve.io/inferenceservice": "zero"}
     record = expected.record(bundles.load(bundle), 0)

@@ -23,7 +23,6 @@ CPU = "200m"
 WATCH = f"{NAMESPACE}/app.kubernetes.io/instance={NAME}"
 STANDARD = (f"--url=http://127.0.0.1:{STANDARD_PORT}", f"--host={NAME}-{NAMESPACE}.example.com")
 KNATIVE = (f"--url=http://127.0.0.1:{KNATIVE_PORT}", f"--host={NAME}-predictor.{NAMESPACE}.example.com")
-FEATURES = ["multi-container-probing", "kubernetes.podspec-securitycontext"]
 HPA = {
     "enabled": True,
     "minReplicas": 1,
@@ -41,7 +40,7 @@ def main() -> int:
     with released(NAME) as release:
         found |= standard(release, bundle, folder)
     with released(NAME) as release:
-        release.apply(values(bundle, mode="Knative", knative={"features": FEATURES},
+        release.apply(values(bundle, mode="Knative", knative={"features": chart.FEATURES},
                              transformer={"placement": "collocated"}))  # fmt: skip
         chart.wait_ready(NAME)
         found["Knative"] = load("knative", folder, bundle, "server", *KNATIVE)
