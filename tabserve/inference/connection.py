@@ -7,11 +7,15 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tabserve.inference.admission import Admission
 from tabserve.inference.http import JSON, error_body, message
 
 SWEEP_SECONDS = 1.0
+WAIT_SECONDS = 1.0
+"""A request that is left unread for longer is read, and refused if there is still no place."""
 LINGER_SECONDS = 2.0
 """How long a refused request may go on coming, so that its client can read the answer (RFC 9112, section 9.6)."""
 
@@ -27,7 +31,9 @@ class Connection(HttpToolsProtocol):
     max_header_bytes = 64 * 2**10
     read_timeout = 30.0
     refuse: Callable[[bytes, bytes], bytes | None] = staticmethod(lambda method, path: None)
-    """By method and path, the whole answer to a request that is refused before it is read."""
+    """By method and path, the whole answer to a request that gets no place; None where it needs none."""
+    admission: Admission
+    """What tells which requests are refused or left unread."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -41,14 +47,59 @@ class Connection(HttpToolsProtocol):
         self._answered = False
         self._header_bytes = 0
         self._tail = b""
+        self._turned_away = False  # the request that comes is to be refused
+        self._unread = b""  # what has come of a request that waits for a place
+        self._waiting_since = 0.0
+        self.waited = 0.0
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone away: what answers it is cancelled."""
         super().connection_lost(exc)
+        self.admission.forget(self)
         if self._task is not None:
             self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
+        """Read what came, or leave it unread until its request gets a place; health and metadata never wait."""
+        if self._unread:
+            self._unread += data
+            if len(self._unread) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+        elif not (self.admission.crowded and self._begins() and data.startswith(b"POST ")):
+            self._read(data)
+        elif self.admission.may_refuse():
+            self._turned_away = True
+            self._read(data)
+            self._turned_away = False
+        else:
+            self._wait(data)
+
+    def _begins(self) -> bool:
+        """Whether what comes is the beginning of a request, and no other is under way."""
+        return self._in_headers and not self._begun and (self.cycle is None or self.cycle.response_complete)
+
+    def _wait(self, data: bytes) -> None:
+        self._unread = data
+        self._waiting_since = self.loop.time()
+        self._idle = False
+        self._until = self._waiting_since + WAIT_SECONDS
+        self.admission.wait(self)
+
+    def resume(self) -> None:
+        """Read what was left unread."""
+        self.admission.forget(self)
+        self.flow.resume_reading()
+        self.waited = self.loop.time() - self._waiting_since
+        unread, self._unread = self._unread, b""
+        self._read(unread)
+
+    def shutdown(self) -> None:
+        """The server stops: end the connection, after the answer if there is a request."""
+        if self._unread:
+            self.resume()
+        super().shutdown()
+
+    def _read(self, data: bytes) -> None:
         """Parse what came, unless the headers in it are too long; the parser would keep them all."""
         if self._in_headers and self._too_long(data):
             self._refuse(431, f"expected at most {self.max_header_bytes} bytes of headers")
@@ -76,7 +127,8 @@ class Connection(HttpToolsProtocol):
         self._in_headers = self._begun = False
         self._header_bytes = 0
         self._tail = b""
-        refusal = self.refuse(self.parser.get_method(), self.url) if self._may_be_refused() else None
+        unplaced = self._turned_away or self.admission.full
+        refusal = self.refuse(self.parser.get_method(), self.url) if unplaced and self._may_be_refused() else None
         if refusal is None:
             super().on_headers_complete()
             return
@@ -137,6 +189,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The answer is sent. Unlike uvicorn, which arms a timer, leave it to `time_out` to end an idle connection."""
         self.server_state.total_requests += 1
+        self.waited = 0.0
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
@@ -165,6 +218,8 @@ class Connection(HttpToolsProtocol):
             return
         if self._idle:
             self.transport.close()
+        elif self._unread:
+            self.resume()
         else:
             self._refuse(408, "the request took too long to arrive")
 

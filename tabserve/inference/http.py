@@ -72,6 +72,10 @@ class Connection(Protocol):
     def alone(self) -> bool:
         """Whether no other request is under way."""
 
+    @property
+    def waited(self) -> float:
+        """Seconds for which the request was left unread."""
+
     def body(self) -> bytes | None:
         """The request's body, where all of it has come already."""
 
@@ -113,11 +117,11 @@ class Application:
         return {**infer, b"/v1/models/%b:predict" % name: self._predict}
 
     def refuse(self, method: bytes, path: bytes) -> bytes | None:
-        """The whole answer to a request that gets no place; None where it must be read first.
+        """The whole answer to a request that gets no place; None where it needs none.
 
         Called when its headers are there: under overload most of what a server does is to refuse.
         """
-        work = self._work.get(path) if self._admission.full and method == b"POST" else None
+        work = self._work.get(path) if method == b"POST" else None
         if work is None:
             return None
         self._admission.count_refusal(self._protocol(work))
@@ -141,9 +145,9 @@ class Application:
 
     async def _worked(self, work: Work, receive: Receive, headers: Headers, connection: Connection) -> None:
         protocol = self._protocol(work)
-        started = time.perf_counter()
+        started = time.perf_counter() - connection.waited
         try:
-            context = _context(headers, connection.alone)
+            context = _context(headers, connection)
             body = await _read(connection.body(), receive, headers, self._max_body_bytes)
             body, lines = await self._work_on(work, protocol, body, headers, context)
             status = 200
@@ -234,10 +238,10 @@ def _not_found(path: bytes, metadata: ModelMetadata) -> str:
     return "no such path"
 
 
-def _context(headers: Headers, alone: bool) -> Context:
+def _context(headers: Headers, connection: Connection) -> Context:
     trace = {name.decode(): headers[name].decode("latin-1") for name in TRACE_HEADERS if name in headers}
     timeout = headers.get(b"x-request-timeout-ms")
-    return Context(deadline(timeout), trace, alone)
+    return Context(deadline(timeout, connection.waited), trace, connection.alone)
 
 
 async def _read(body: bytes | None, receive: Receive, headers: Headers, limit: int) -> bytes:

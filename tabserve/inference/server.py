@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -70,17 +71,19 @@ class _Service:
         self._drain_seconds: float | None = None
         self._stop = asyncio.Event()
         admission = Admission(settings.max_concurrency, metrics)
-        self._http = self._http_server(Application(model, self.ready, admission, metrics, settings.max_body_bytes))
+        application = Application(model, self.ready, admission, metrics, settings.max_body_bytes)
+        self._http = self._http_server(application, admission)
         servicer = Servicer(model, self.ready, admission, metrics)
         self._grpc = GrpcServer(servicer, settings.max_body_bytes) if settings.grpc_port else None
 
-    def _http_server(self, application: Application) -> _HttpServer:
+    def _http_server(self, application: Application, places: Admission) -> _HttpServer:
         settings = self._settings
 
         class LimitedConnection(Connection):
             max_header_bytes = settings.max_header_bytes
             read_timeout = settings.read_timeout
             refuse = staticmethod(application.refuse)
+            admission = places
 
         return _HttpServer(
             uvicorn.Config(
@@ -112,6 +115,7 @@ class _Service:
         if self._grpc:
             await self._grpc.start(settings.host, settings.grpc_port)
         await self._model.start()
+        gc.freeze()  # what is loaded stays: going through it again would hold requests up for tens of milliseconds
         http = asyncio.create_task(self._http.serve(sockets=[listener]))
         tasks = [asyncio.create_task(self._report_health()), asyncio.create_task(self._sweep())]
         logger.info("serving %s: REST on %d, gRPC on %s", self._model.metadata.name, settings.http_port,

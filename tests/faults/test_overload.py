@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import select
 import signal
+import socket
+import time
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import grpc
 import pytest
 
 from tabserve.inference import open_inference_pb2 as pb
+from tabserve.inference.admission import REFUSALS_PER_SECOND, deadline
 from tests.contract.target import Answer
 from tests.faults import wire
 from tests.faults.conftest import Subject
@@ -82,6 +87,80 @@ def test_a_request_is_refused_before_its_body_is_there_and_its_connection_goes_o
     early.assert_error(503, 503)
     assert [early.status, again.status, served.status] == [503, 503, 200]
     assert small.service.metric(counter) == refused + 1
+
+
+def request_bytes(subject: Subject, **parameters: bool) -> bytes:
+    """A whole request for an echo, as it goes over the wire."""
+    body = json.dumps(asking(subject, **parameters)).encode()
+    return wire.post("/v2/models/echo/infer", f"Content-Length: {len(body)}", body=body)
+
+
+def until_one_waits(subject: Subject, opened: socket.socket) -> list[Answer]:
+    """Ask on one connection until a request is left unread; the answers to those before it."""
+    request, refused = request_bytes(subject), list[Answer]()
+    while True:
+        wire.send(opened, request)
+        while not select.select([opened], [], [], 0.1)[0]:
+            if subject.service.metric("tabserve_requests_waiting"):
+                return refused
+        refused += wire.answers(opened)
+
+
+@contextmanager
+def full(subject: Subject) -> Generator[list[Future[Answer]]]:
+    """Every place is taken until the echo is let go; at the end those who held them have their answers."""
+    with ThreadPoolExecutor(PLACES) as pool:
+        held = [pool.submit(subject.target.infer, asking(subject, hold=True)) for _ in range(PLACES)]
+        subject.service.wait_metric("echo_held", PLACES)
+        yield held
+        let_go(subject)
+        assert [one.result(60).status for one in held] == [200] * PLACES
+
+
+def test_more_refusals_than_there_is_time_for_wait_unread_and_get_the_next_place(small: Subject) -> None:
+    with wire.connection(small.service.http_port) as opened:
+        with full(small):
+            refused = until_one_waits(small, opened)
+            assert small.service.status("/v2/health/ready") == 200
+        (answer,) = wire.answers(opened)
+    assert {one.status for one in refused} == {503}
+    assert len(refused) >= REFUSALS_PER_SECOND
+    assert answer.status == 200
+    assert small.service.metric("tabserve_requests_waiting") == 0
+
+
+def test_a_request_that_waits_too_long_is_refused(small: Subject) -> None:
+    with wire.connection(small.service.http_port) as opened, full(small):
+        until_one_waits(small, opened)
+        (answer,) = wire.answers(opened)
+        answer.assert_error(503, 503)
+        assert small.service.metric("tabserve_requests_waiting") == 0
+
+
+def test_a_request_whose_client_goes_away_while_it_waits_is_forgotten(small: Subject) -> None:
+    with full(small):
+        started = small.service.metric("echo_started")
+        with wire.connection(small.service.http_port) as opened:
+            until_one_waits(small, opened)
+        small.service.wait_metric("tabserve_requests_waiting", 0)
+        assert small.service.metric("echo_started") == started
+    small.assert_serves()
+
+
+def test_a_waiting_request_is_answered_before_the_server_stops(logs: Path) -> None:
+    with running("tests.echo", f"--max_concurrency={PLACES}", log=logs / "stopping.log") as service:
+        stopping = Subject(service)
+        with wire.connection(service.http_port) as opened:
+            with full(stopping):
+                until_one_waits(stopping, opened)
+                service.signal(signal.SIGTERM)
+            (answer,) = wire.answers(opened)
+        assert answer.status in {200, 503}
+
+
+def test_a_deadline_counts_from_when_the_request_came() -> None:
+    before = time.monotonic()
+    assert before + 0.5 <= deadline(b"1500", waited=1.0) <= time.monotonic() + 0.5
 
 
 def test_a_client_that_goes_away_over_rest_gives_its_place_back(small: Subject) -> None:
