@@ -1,9 +1,9 @@
 """Micro-batching that keeps the engine busy and never waits for a timer.
 
-An idle engine starts with what is there, at once for a request that is alone. Requests that arrive while it works, or
-in the same turn of the event loop, gather and go together in the next turn. A request's answer does not depend on its
-batch: only requests for the same engine and outputs are joined, and only where the engine answers every row the same
-whatever stands beside it.
+An idle engine starts with what is there, at once where the call is short and the request alone. Requests that arrive
+while it works, or in the same turn of the event loop, gather and go together in the next turn. A request's answer does
+not depend on its batch: only requests for the same engine and outputs are joined, and only where the engine answers
+every row the same whatever stands beside it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -28,7 +29,14 @@ INLINE_SECONDS = 0.002
 CPU time, not wall time: on a busy machine, or waiting for the interpreter's lock, a short call takes long.
 """
 
-Outputs = dict[str, Array]
+AT_ONCE_SECONDS = 0.0001
+"""A call expected to need no more than this is not worth a turn of the loop in which others might join it.
+
+There the time of the clock stands for CPU time, which a system call would have to tell.
+"""
+
+Outputs: TypeAlias = dict[str, Array]
+_Size: TypeAlias = tuple[str, tuple[str, ...], int]
 
 
 class _Waiting(msgspec.Struct, eq=False):
@@ -47,6 +55,12 @@ class _Call(NamedTuple):
     seconds: float
     cpu_seconds: float
 
+    def value(self) -> Outputs:
+        """The outputs; raises what the engine raised."""
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
 
 class Batcher:
     """Runs engines one call at a time, for requests that come one by one."""
@@ -56,21 +70,24 @@ class Batcher:
         self._instruments = instruments
         self._queue: deque[_Waiting] = deque()
         self._busy = False
-        self._cpu_seconds: dict[tuple[str, tuple[str, ...], int], float] = {}
+        self._cpu_seconds: dict[_Size, float] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
 
     async def run(self, engine: Engine, features: Features, outputs: tuple[str, ...], context: Context) -> Outputs:
         """The outputs for these rows, computed alone or with others'. Raises what the engine raises."""
+        count, since = rows(features), time.perf_counter()
+        if context.alone and not self._busy:
+            size = _size(engine, outputs, count)
+            if self._cpu_seconds.get(size, 1.0) <= AT_ONCE_SECONDS:
+                call = _call(engine, [features], outputs, time.perf_counter)
+                self._measure(size, count, call, [since])
+                return call.value()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Outputs] = loop.create_future()
-        waiting = _Waiting(engine, features, rows(features), outputs, context, answer, time.perf_counter())
-        self._queue.append(waiting)
+        self._queue.append(_Waiting(engine, features, count, outputs, context, answer, since))
         if not self._busy:
             self._busy = True
-            if context.alone:
-                self._turn(loop)
-            else:
-                loop.call_soon(self._turn, loop)
+            loop.call_soon(self._turn, loop)
         return await answer
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -79,11 +96,18 @@ class Batcher:
         if not batch:
             self._busy = False
             return
-        if self._cpu_seconds.get(_size(batch), 1.0) > INLINE_SECONDS:
-            running = loop.run_in_executor(self._thread, _call, batch)
-            running.add_done_callback(lambda done: self._finish(loop, batch, done.result()))
+        first, count = batch[0], sum(waiting.rows for waiting in batch)
+        size = _size(first.engine, first.outputs, count)
+        work = partial(_call, first.engine, [one.features for one in batch], first.outputs, time.thread_time)
+
+        def finish(call: _Call) -> None:
+            self._measure(size, count, call, [waiting.since for waiting in batch])
+            self._finish(loop, batch, call)
+
+        if self._cpu_seconds.get(size, 1.0) > INLINE_SECONDS:
+            loop.run_in_executor(self._thread, work).add_done_callback(lambda done: finish(done.result()))
         else:
-            self._finish(loop, batch, _call(batch))
+            finish(work())
 
     def _take(self) -> list[_Waiting]:
         """The next batch: the first request still wanted, and those that may join it; the others keep their places."""
@@ -113,7 +137,6 @@ class Batcher:
         return True
 
     def _finish(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Waiting], call: _Call) -> None:
-        self._measure(batch, call)
         at = 0
         for waiting in batch:
             until = at + waiting.rows
@@ -129,30 +152,25 @@ class Batcher:
         else:
             self._busy = False
 
-    def _measure(self, batch: Sequence[_Waiting], call: _Call) -> None:
-        size = _size(batch)
+    def _measure(self, size: _Size, count: int, call: _Call, since: Sequence[float]) -> None:
         before = self._cpu_seconds.get(size, call.cpu_seconds)
         self._cpu_seconds[size] = 0.8 * before + 0.2 * call.cpu_seconds
-        count = sum(waiting.rows for waiting in batch)
-        queued = [call.started - waiting.since for waiting in batch]
-        self._instruments.called(batch[0].engine.name, count, call.seconds, queued)
+        self._instruments.called(size[0], count, call.seconds, [call.started - each for each in since])
 
 
-def _call(batch: Sequence[_Waiting]) -> _Call:
-    first = batch[0]
-    started, cpu_started = time.perf_counter(), time.thread_time()
+def _call(engine: Engine, parts: Sequence[Features], outputs: tuple[str, ...], cpu_clock: Callable[[], float]) -> _Call:
+    started, cpu_started = time.perf_counter(), cpu_clock()
     result: Outputs | Exception
     try:
-        features = first.features if len(batch) == 1 else concatenate([waiting.features for waiting in batch])
-        result = first.engine.run(features, first.outputs)
+        result = engine.run(parts[0] if len(parts) == 1 else concatenate(parts), outputs)
     except Exception as error:  # noqa: BLE001 - handed on to every request of the batch
         result = error
-    return _Call(result, started, time.perf_counter() - started, time.thread_time() - cpu_started)
+    return _Call(result, started, time.perf_counter() - started, cpu_clock() - cpu_started)
 
 
-def _size(batch: Sequence[_Waiting]) -> tuple[str, tuple[str, ...], int]:
+def _size(engine: Engine, outputs: tuple[str, ...], count: int) -> _Size:
     """What a call's time depends on: engine, outputs, and the number of rows to a power of two."""
-    return batch[0].engine.name, batch[0].outputs, sum(waiting.rows for waiting in batch).bit_length()
+    return engine.name, outputs, count.bit_length()
 
 
 def _joins(waiting: _Waiting, first: _Waiting, count: int, limit: int) -> bool:

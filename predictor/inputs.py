@@ -145,7 +145,7 @@ def _typed(name: str, array: Array, dtype: np.dtype[np.float64]) -> Array:
 
 
 def _all_finite(array: Array) -> bool:
-    return bool(np.logical_and.reduce(np.isfinite(array), axis=None))  # as .all(), without its layer of Python
+    return 0 not in np.isfinite(array).tobytes()  # as .all(), without numpy's way to a reduction
 
 
 def _refuse_infinite(name: str, array: Array) -> None:

@@ -33,14 +33,16 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except errors() as error:
             reason = str(error).splitlines()[0]
             raise BundleError(
                 path.name, f"not a graph ONNX Runtime can read: {reason}", "Save the bundle again."
             ) from error
-        self._inputs = [(one.name, _DTYPES[one.type]) for one in self._session.get_inputs()]
-        self.outputs = tuple(one.name for one in self._session.get_outputs())
+        self._inputs = [(one.name, _DTYPES[one.type]) for one in session.get_inputs()]
+        self.outputs = tuple(one.name for one in session.get_outputs())
+        # The session behind: what InferenceSession.run checks first, in Python, holds for everything run here.
+        self._session = session._sess
 
     def run(self, features: Features, outputs: Sequence[str]) -> list[Array]:
         """The named outputs. A missing category is the empty text, which ONNX has for it."""
@@ -51,7 +53,7 @@ class Session:
             fed = {name: features.astype(dtype, copy=False)}
         else:
             fed = {name: _column(features[:, at], dtype) for at, (name, dtype) in enumerate(self._inputs)}
-        return list(self._session.run(outputs, fed))
+        return list(self._session.run(outputs, fed, None))
 
 
 class OnnxEngine:

@@ -141,7 +141,7 @@ def _context(context: grpc.aio.ServicerContext) -> Context:
     remaining = context.time_remaining()
     deadline = float("inf") if remaining is None else time.monotonic() + remaining
     trace = {name: value for name, value in context.invocation_metadata() or () if name in _TRACE_NAMES}
-    return Context(deadline, trace)
+    return Context(deadline, trace, alone=True)  # grpc.aio hands requests over one by one
 
 
 def _tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
