@@ -39,6 +39,14 @@ def test_xgboost_is_imported_without_scikit_learn_and_pandas() -> None:
     assert loaded & {"xgboost", "sklearn", "pandas"} == {"xgboost"}
 
 
+def test_xgboost_is_imported_without_what_scipy_takes_of_numpy_and_does_not_use() -> None:
+    listing = "import sys; print(*(set(sys.modules) & {'numpy.f2py', 'numpy.ma', 'numpy.polynomial', 'numpy.testing'}))"
+    code = f"from predictor import lean; lean.import_xgboost(); {listing}; import numpy; print(numpy.ma.masked_array)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines() == ["", "<class 'numpy.ma.MaskedArray'>"]
+
+
 def test_scikit_learn_and_pandas_can_still_be_imported_afterwards() -> None:
     loaded = loaded_by("from predictor import lean; lean.import_xgboost(); import sklearn, pandas")
 
