@@ -10,7 +10,7 @@ from tabserve.bundle.manifest import FeatureSpec, ModelInfo
 from tabserve.bundle.tensors import MATRIX
 from tabserve.engines import Array, Features
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted
-from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec
+from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec, holds_all
 from tabserve.schema.features import matrix
 
 WHOLE_LIMIT = 2**53
@@ -67,7 +67,7 @@ class Inputs:
             raise InvalidRequest(f"input `{MATRIX}`: expected numbers ({self._model.datatype}), got {tensor.datatype}")
         self._check_rows(len(array))
         found = _typed(MATRIX, array, self._dtype)
-        if self._codes or not _all_finite(found):
+        if self._codes or not holds_all(np.isfinite(found)):
             _refuse_infinite(MATRIX, found)
             self._check_values(found)
         return found
@@ -91,7 +91,7 @@ class Inputs:
         given = {tensor.name: tensor for tensor in inputs}
         columns = {name: _column(given[name], spec) for name, spec in self._specs.items()}
         for name, column in columns.items():
-            if column.dtype == object or not _all_finite(column):
+            if column.dtype == object or not holds_all(np.isfinite(column)):
                 self._check_column(name, column)
         lengths = {len(column) for column in columns.values()}
         if len(lengths) > 1:
@@ -142,10 +142,6 @@ def _typed(name: str, array: Array, dtype: np.dtype[np.float64]) -> Array:
         with np.errstate(over="ignore"):
             return array.astype(dtype)
     return array
-
-
-def _all_finite(array: Array) -> bool:
-    return 0 not in np.isfinite(array).tobytes()  # as .all(), without numpy's way to a reduction
 
 
 def _refuse_infinite(name: str, array: Array) -> None:

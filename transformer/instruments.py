@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter as Tally
-
 from tabserve.inference.metrics import PROBABILITY, SECONDS, Counter, Histogram, Info, Metrics
 from tabserve.inference.tensors import Array
 
@@ -28,9 +26,8 @@ class Instruments:
 
     def decided(self, made: dict[str, Array]) -> None:
         """What was decided on one request's records."""
-        if "decision" in made:
-            for decision, count in Tally(made["decision"].tolist()).items():
-                self._decisions.add(decision, count=count)
+        for decision in made["decision"].tolist() if "decision" in made else ():
+            self._decisions.add(decision)
         if self._score and "score" in made:
             _observe(self._score, made["score"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -52,6 +53,7 @@ class TransformerModel:
         self._release = settings.release or bundle.digest
         self._own = (*model.outputs, *(["label"] if classes else []))
         self._default = (*model.default_outputs, *self._decisions.names)
+        self._asks = lru_cache(maxsize=64)(self._asked)
         self._told = [name for name in TOLD if name in (*self._decisions.names, *(["label"] if classes else []))]
         facts = {"name": bundle.manifest.name, "version": bundle.manifest.version, "digest": bundle.digest}
         self._instruments = Instruments(metrics, facts, probability=bool(classes))
@@ -100,11 +102,9 @@ class TransformerModel:
                 raise InvalidRequest(f"outputs: expected of {', '.join(known)}; got {quoted(output.name)}{hint}")
         return tuple(dict.fromkeys(output.name for output in outputs))
 
-    async def _predict(self, inputs: tuple[Tensor, ...], names: Sequence[str], context: Context) -> dict[str, Tensor]:
+    async def _predict(self, inputs: tuple[Tensor, ...], names: tuple[str, ...], context: Context) -> dict[str, Tensor]:
         """The predictor's tensors, those that are named and those that decisions of these names need."""
-        needed = self._decisions.needs([name for name in names if name not in self._own])
-        asked = dict.fromkeys([*(name for name in names if name in self._own), *needed])
-        request = InferRequest(inputs, outputs=tuple(RequestedOutput(name) for name in asked))
+        request = InferRequest(inputs, outputs=self._asks(names))
         started = time.perf_counter()
         try:
             response = await self._predictor.infer(request, context)
@@ -114,6 +114,12 @@ class TransformerModel:
         self._instruments.waited(time.perf_counter() - started, 200)
         context.response_headers[PREDICTOR_RELEASE] = self._release
         return {tensor.name: tensor for tensor in response.outputs}
+
+    def _asked(self, names: tuple[str, ...]) -> tuple[RequestedOutput, ...]:
+        """What the predictor must be asked for."""
+        needed = self._decisions.needs([name for name in names if name not in self._own])
+        asked = dict.fromkeys([*(name for name in names if name in self._own), *needed])
+        return tuple(RequestedOutput(name) for name in asked)
 
     def _decide(self, predicted: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
         if not names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
@@ -24,6 +25,7 @@ from tabserve.inference.tensors import (
     InferRequest,
     InferResponse,
     Parameters,
+    RequestedOutput,
     Tensor,
     binary_elements,
     elements_binary,
@@ -74,15 +76,13 @@ class Codec:
         self.ready = f"GET {path}/ready HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()
 
     def encode(self, request: InferRequest, trace: Mapping[str, str]) -> Parts:
-        """The request, all its tensors binary, in and out."""
+        """The request's tensors and outputs, all binary, in and out; its id and parameters stay here."""
         contents = [elements_binary(tensor.array) for tensor in request.inputs]
-        head: dict[str, Any] = {
-            "inputs": [_described(tensor, len(data)) for tensor, data in zip(request.inputs, contents, strict=True)],
-            "parameters": request.parameters | {"binary_data_output": True},
-        }
-        if request.outputs:
-            head["outputs"] = [{"name": output.name} for output in request.outputs]
-        json = orjson.dumps(head)
+        inputs = tuple(
+            (tensor.name, tensor.datatype, tensor.array.shape, len(data))
+            for tensor, data in zip(request.inputs, contents, strict=True)
+        )
+        json = _head(inputs, request.outputs)
         sizes = b"inference-header-content-length: %d\r\ncontent-length: %d\r\n" % (
             len(json),
             len(json) + sum(map(len, contents)),
@@ -117,13 +117,19 @@ def decode(response: Response) -> InferResponse:
     return InferResponse(tuple(outputs), answer.parameters)
 
 
-def _described(tensor: Tensor, size: int) -> dict[str, Any]:
-    return {
-        "name": tensor.name,
-        "datatype": tensor.datatype,
-        "shape": tensor.array.shape,
-        "parameters": {"binary_data_size": size},
+@lru_cache(maxsize=256)
+def _head(inputs: tuple[tuple[str, str, tuple[int, ...], int], ...], outputs: tuple[RequestedOutput, ...]) -> bytes:
+    """The JSON before the tensors' bytes. inputs: name, datatype, shape and size of each."""
+    head: dict[str, Any] = {
+        "inputs": [
+            {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
+            for name, datatype, shape, size in inputs
+        ],
+        "parameters": {"binary_data_output": True},
     }
+    if outputs:
+        head["outputs"] = [{"name": output.name} for output in outputs]
+    return orjson.dumps(head)
 
 
 def _trace_headers(trace: Mapping[str, str]) -> bytes:

@@ -93,9 +93,9 @@ class Admission:
 
     def _resume(self) -> None:
         """Resume as many as there are places; until they are read and take them, or turn out to need none."""
+        self._resuming = False
         for request in list(islice(self._waiting, max(0, self._limit - self._in_flight))):
             request.resume()
-        self._resuming = False
         if self._waiting and not self.full:
             self._resume_soon()
 

@@ -93,6 +93,16 @@ class ModelMetadata(msgspec.Struct, frozen=True):
     properties: dict[str, str] = {}
 
 
+def holds_all(mask: Array) -> bool:
+    """Whether every element of a BOOL array is true; for a few rows in a fraction of the time of numpy's `all`."""
+    return 0 not in mask.tobytes()
+
+
+def holds_any(mask: Array) -> bool:
+    """Whether any element of a BOOL array is true."""
+    return 1 in mask.tobytes()
+
+
 def text(value: bytes | str) -> str:
     """A BYTES element as text.
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tabserve.inference.errors import InvalidRequest
-from tabserve.inference.tensors import Array
+from tabserve.inference.tensors import Array, holds_all, holds_any
 from tabserve.schema.schema import NOW, OTHER, Field, Schema
 from tabserve.schema.timestamps import EARLIEST, LATEST, seconds
 
@@ -32,6 +32,7 @@ class Checks:
         self._clock = clock
         self.numeric = tuple(field for field in schema.record if field.type != "category")
         self.categories = tuple(field for field in schema.record if field.type == "category")
+        self._names = tuple(field.name for field in self.numeric)
         bounds = np.array([_bounds(field) for field in self.numeric]).reshape(-1, 2)
         self._low, self._high = bounds[:, :1], bounds[:, 1:]
         self._optional = np.array([[not field.required] for field in self.numeric], dtype=bool).reshape(-1, 1)
@@ -51,11 +52,11 @@ class Checks:
         self._fill(numbers)
         fits = (numbers >= self._low) & (numbers <= self._high) & (self._fractional | (np.floor(numbers) == numbers))
         fits |= np.isnan(numbers) & self._optional
-        if not fits.all():
+        if not holds_all(fits):
             record, index = np.argwhere(~fits.T)[0].tolist()
             field = self.numeric[index]
             raise InvalidRequest(misfit(record, field, given(field.name, record)))
-        columns: Columns = {field.name: numbers[i] for i, field in enumerate(self.numeric)}
+        columns: Columns = dict(zip(self._names, numbers, strict=True))
         for field in self.categories:
             columns[field.name] = np.array(self._category(field, categories[field.name]), dtype=object)
         return columns
@@ -63,7 +64,7 @@ class Checks:
     def _fill(self, numbers: Array) -> None:
         for index, field in self._defaults:
             missing = np.isnan(numbers[index])
-            if missing.any():
+            if holds_any(missing):
                 numbers[index, missing] = self._clock() if field.default == NOW else _number(field.default)
 
     def _category(self, field: Field, values: list[str | None]) -> Sequence[str | None]:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tabserve.inference.errors import PredictionFailed
-from tabserve.inference.tensors import Array, TensorSpec
+from tabserve.inference.tensors import Array, TensorSpec, holds_any
 from tabserve.schema.schema import Reasons, Schema
 
 
@@ -89,14 +89,14 @@ class Decisions:
             score = answer[:, chosen]
         else:
             score = answer[np.arange(len(answer)), chosen]
-        if np.isnan(score).any():
+        if holds_any(np.isnan(score)):
             raise PredictionFailed("the model answered with a score that is no number")
         return score
 
     def _decision(self, score: Array, likeliest: Array | None) -> Array:
         if not len(self._bands):
             return np.asarray(self._classes[likeliest])
-        band = np.searchsorted(self._edges.astype(score.dtype), score, side="right") - 1
+        band = self._edges.astype(score.dtype).searchsorted(score, side="right") - 1
         return np.asarray(self._bands.take(band, mode="clip"))
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tabserve.inference.errors import InvalidRequest
-from tabserve.inference.tensors import Array
-from tabserve.schema.columns import Columns, rows, shown, where
+from tabserve.inference.tensors import Array, holds_any
+from tabserve.schema.columns import Columns, shown, where
 from tabserve.schema.schema import Derived, Schema
 
 _DAY, _HOUR = 86_400.0, 3_600.0
@@ -37,10 +37,13 @@ class Feature(Protocol):
 
 def derive(schema: Schema, columns: Columns) -> Columns:
     """The schema's features, in order: columns as they are, and what is derived of timestamps."""
-    return {
-        name: columns[name] if isinstance(feature, str) else _derived(feature, columns)
-        for name, feature in zip(schema.feature_names, schema.features, strict=True)
-    }
+    made: Columns = {}
+    for feature in schema.features:
+        if isinstance(feature, str):
+            made[feature] = columns[feature]
+        else:
+            made[feature.name] = _derived(feature, columns)
+    return made
 
 
 def matrix(features: Mapping[str, Array], specs: Sequence[Feature], dtype: npt.DTypeLike) -> Array:
@@ -49,13 +52,11 @@ def matrix(features: Mapping[str, Array], specs: Sequence[Feature], dtype: npt.D
     A category that is none of the spec's values is missing too. Raises InvalidRequest where a finite number is
     beyond the range of `dtype`, naming record and feature.
     """
-    result = np.empty((rows(dict(features)), len(specs)), dtype)
+    columns = [codes(features[s.name], s.values) if s.type == "category" else features[s.name] for s in specs]
     with np.errstate(over="ignore"):
-        for index, spec in enumerate(specs):
-            column = features[spec.name]
-            result[:, index] = codes(column, spec.values) if spec.type == "category" else column
+        result = np.concatenate(columns).reshape(len(specs), -1).T.astype(dtype, order="C")
     overflown = np.isinf(result)
-    if overflown.any():
+    if holds_any(overflown):
         record, index = np.argwhere(overflown)[0].tolist()
         name = specs[index].name
         limit = f"{np.finfo(result.dtype).max:.3g}"

@@ -6,7 +6,6 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -62,7 +61,6 @@ class Records:
         self._fields = schema.fields
         self._checks = Checks(schema, clock)
         self._attributes = {name: f"f{index}" for index, name in enumerate(self._fields)}
-        self._getters = {name: attrgetter(attribute) for name, attribute in self._attributes.items()}
         self._record = self._struct()
         self._records = list[self._record]  # type: ignore[name-defined]
         envelope = msgspec.defstruct("Envelope", [("instances", self._records)], gc=False)
@@ -125,14 +123,15 @@ class Records:
         return msgspec.defstruct("Record", fields, rename=rename, gc=False, forbid_unknown_fields=True, kw_only=True)
 
     def _columns(self, instances: list[Any]) -> Columns:
-        values = [self._values(field, instances) for field in self._checks.numeric]
+        columns = zip(*map(msgspec.structs.astuple, instances), strict=True) if instances else [()] * len(self._fields)
+        given: dict[str, Any] = dict(zip(self._fields, columns, strict=True))
+        values = [
+            list(map(_instant, given[field.name])) if field.type == "timestamp" else given[field.name]
+            for field in self._checks.numeric
+        ]
         numbers = np.array(values, dtype=np.float64).reshape(len(values), len(instances))
-        categories = {field.name: list(map(self._getters[field.name], instances)) for field in self._checks.categories}
-        return self._checks.columns(numbers, categories, lambda name, record: self._getters[name](instances[record]))
-
-    def _values(self, field: Field, instances: list[Any]) -> list[float | None]:
-        values = list(map(self._getters[field.name], instances))
-        return [_instant(value) for value in values] if field.type == "timestamp" else values
+        categories = {field.name: list(given[field.name]) for field in self._checks.categories}
+        return self._checks.columns(numbers, categories, lambda name, record: given[name][record])
 
     def _check_names(self, tensors: Sequence[Tensor], given: dict[str, Tensor]) -> None:
         for name in given:
