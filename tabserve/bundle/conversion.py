@@ -10,13 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tabserve.bundle import estimators
+from tabserve.bundle import estimators, histogram
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import FeatureSpec, ModelInfo
 from tabserve.engines import xgboost as xgb
 
-OPSET = {"": 15, "ai.onnx.ml": 3}
-_FORESTS = estimators.TREES - estimators.DOUBLE_TREES
+_FORESTS = estimators.TREES - histogram.NAMES
 
 # Operators that compute every row by itself; ONNX Runtime's matrix products are not among them.
 _ELEMENTWISE = frozenset({
@@ -76,24 +75,26 @@ def _booster(file: Path, info: ModelInfo) -> Any:
         from onnxmltools.convert.common.data_types import FloatTensorType
 
         inputs = [("features", FloatTensorType([None, len(info.features)]))]
-        return convert_xgboost(booster, initial_types=inputs, target_opset=OPSET[""])
+        return convert_xgboost(booster, initial_types=inputs, target_opset=histogram.OPSET[""])
 
 
 def _estimator(model: Any, specs: Sequence[FeatureSpec], frame: str, *, zipmap: bool) -> Any:
-    names = estimators.steps(model)
-    if names & estimators.DOUBLE_TREES:
-        raise NotConvertedError("its trees compare in double precision, those of ONNX do not")
+    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    if estimators.steps(model) & histogram.NAMES - {type(last).__name__}:
+        raise NotConvertedError("histogram gradient boosting is converted as the last step alone")
     with _converting("skl2onnx"):
         from skl2onnx import convert_sklearn
+        from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
         from sklearn.impute import SimpleImputer
 
+        boosting = dict.fromkeys((HistGradientBoostingClassifier, HistGradientBoostingRegressor), histogram.convert)
         model = _with_cast(model) if len(getattr(model, "steps", ())) > 1 and hasattr(model, "predict") else model
         return convert_sklearn(
             model,
             initial_types=_inputs(model, specs, frame),
             options={id(model): {"zipmap": False}} if zipmap else None,
-            target_opset=OPSET,
-            custom_conversion_functions={SimpleImputer: _impute},
+            target_opset=histogram.OPSET,
+            custom_conversion_functions={SimpleImputer: _impute, **boosting},
         )
 
 

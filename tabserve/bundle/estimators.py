@@ -32,7 +32,6 @@ TREES = frozenset({
     "HistGradientBoostingClassifier", "HistGradientBoostingRegressor", "RandomForestClassifier",
     "RandomForestRegressor",
 })  # fmt: skip
-DOUBLE_TREES = frozenset({"HistGradientBoostingClassifier", "HistGradientBoostingRegressor"})
 
 
 def describe(model: Any, info: ModelInfo, schema: Schema, features: Columns) -> ModelInfo:

@@ -53,16 +53,16 @@ class TreeContributions:
         steps = getattr(model, "steps", None)
         self._present, self._before = present, model[:-1] if steps and len(steps) > 1 else None
         final = steps[-1][1] if steps else model
-        trees = list(_trees(final))
-        if sum(len(tree.left) for tree in trees) > _MOST_NODES:
+        found = list(trees(final))
+        if sum(len(tree.left) for tree in found) > _MOST_NODES:
             raise ValueError(f"more than {_MOST_NODES} nodes")
         self._single = type(final).__name__ not in _HISTOGRAM
         some = take(reference, _FEW)
         self._owned = linear.owners(self._transformed, some, specs).T.astype(np.float64)
         if (self._owned.sum(axis=1) > 1).any():
             raise ValueError("a step before the trees mixes features")
-        self._cuts = _cuts(trees, self._owned.shape[0])
-        self._booster = _booster(trees, self._cuts)
+        self._cuts = _cuts(found, self._owned.shape[0])
+        self._booster = _booster(found, self._cuts)
         first = self._groups(take(some, slice(0, 1)))
         self._base = _answer(model, present(take(some, slice(0, 1)))) - first.sum(axis=2)
 
@@ -103,7 +103,7 @@ def contributor(
         return None
 
 
-def _trees(model: Any) -> Iterator[Tree]:
+def trees(model: Any) -> Iterator[Tree]:
     """The model as a sum of trees, up to a constant. Raises ValueError where it is not one."""
     kind = type(model).__name__
     if kind in _SINGLE:

@@ -22,7 +22,7 @@ class Context(msgspec.Struct):
 
     deadline: time.monotonic() seconds; infinite where the client named none.
     trace: headers to hand on unchanged (W3C `traceparent`, `tracestate`, and `x-request-id`).
-    alone: whether no other request is under way, so that there is nothing to wait for.
+    alone: whether no other request comes together with this one, so that a batch has nothing to wait for.
     response_headers: filled by the model, sent as HTTP headers or gRPC trailing metadata.
     When the client goes away the task that answers it is cancelled.
     """

@@ -29,7 +29,8 @@ from xgboost import XGBClassifier, XGBRegressor, XGBRFClassifier
 import tabserve.bundle
 from tabserve import engines
 from tabserve.bundle import Bundle, BundleError
-from tabserve.engines import Engine
+from tabserve.engines import Engine, forest
+from tabserve.engines.selection import open_engine
 from tests.unit.bundles import ROWS, records, saved, schema, target
 
 NUMBERS = ("amount", "age")
@@ -40,7 +41,8 @@ ALL = ("amount", "country", "income", "age")
 def mixed(final: Any) -> Any:
     numbers = make_pipeline(SimpleImputer(), StandardScaler())
     columns = make_column_transformer(
-        (OneHotEncoder(handle_unknown="ignore"), ["country"]), (numbers, ["amount", "income", "age"])
+        (OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["country"]),
+        (numbers, ["amount", "income", "age"]),
     )
     return make_pipeline(columns, final)
 
@@ -75,6 +77,7 @@ MODELS = {
     "gradient boosting": (GradientBoostingClassifier(n_estimators=20), "multiclass", NUMBERS),
     "histogram gradient boosting": (HistGradientBoostingClassifier(max_iter=20), "binary", MISSING),
     "histogram gradient boosting, regression": (HistGradientBoostingRegressor(max_iter=20), "regression", MISSING),
+    "histogram gradient boosting, classes": (mixed(HistGradientBoostingClassifier(max_iter=20)), "multiclass", ALL),
     "support vectors": (make_pipeline(StandardScaler(), SVC()), "multiclass", NUMBERS),
     "linear support vectors": (make_pipeline(StandardScaler(), LinearSVC()), "binary", NUMBERS),
     "naive Bayes": (GaussianNB(), "binary", NUMBERS),
@@ -220,7 +223,7 @@ def test_what_does_not_fit_is_refused_with_the_remedy(tmp_path: Path) -> None:
         "field `amount`: expected a number of at least 0, got -1", linear, tmp_path, sample=[{"amount": -1, "age": 3}]
     )
     refused("expected records, got none", linear, tmp_path, sample=[])
-    refused("onnxruntime can't be used", HistGradientBoostingClassifier(max_iter=2), tmp_path, engine="onnxruntime")
+    refused("onnxruntime can't be used", XGBClassifier(n_estimators=2, booster="dart"), tmp_path, engine="onnxruntime")
 
 
 class SomeClasses:
@@ -275,7 +278,45 @@ def test_an_older_bundle_is_replaced_and_nothing_else_is(tmp_path: Path) -> None
     assert (tmp_path / "home" / "letter").read_text() == "dear"
 
 
-def test_histogram_gradient_boosting_is_never_rounded_to_single_precision(tmp_path: Path) -> None:
-    bundle: Bundle = saved(HistGradientBoostingClassifier(max_iter=10), tmp_path)
-    assert all(part.from_rows == 0 for part in bundle.manifest.model.engines[:1])
-    assert all(one.max_difference <= 1e-6 for one in bundle.manifest.model.agreement)
+@pytest.mark.parametrize(
+    ("model", "task"),
+    [
+        (HistGradientBoostingClassifier(max_iter=30), "binary"),
+        (HistGradientBoostingClassifier(max_iter=30), "multiclass"),
+        (HistGradientBoostingRegressor(max_iter=30), "regression"),
+        (HistGradientBoostingRegressor(max_iter=30, loss="poisson"), "regression"),
+    ],
+)
+def test_histogram_gradient_boosting_is_converted_with_its_double_precision(
+    model: Any, task: str, tmp_path: Path
+) -> None:
+    bundle: Bundle = saved(model, tmp_path, task, fields=MISSING)
+    rows = beside_thresholds(model, len(MISSING))
+    name = "predict" if task == "regression" else "predict_proba"
+    assert "onnxruntime" in {part.engine for part in bundle.manifest.model.engines}
+    answers = open_engine(bundle, "onnxruntime", 1).run(rows, ["predict", name])
+    given = pd.DataFrame(rows, columns=list(MISSING))
+    for output in ("predict", name):
+        np.testing.assert_allclose(answers[output], getattr(model, output)(given), rtol=1e-6, atol=1e-6)
+
+
+def beside_thresholds(model: Any, width: int) -> Any:
+    """Rows with a value at, just below and just above each threshold of a model, and with values missing."""
+    random = np.random.default_rng(3)
+    cuts = [
+        (feature, value)
+        for tree in forest.trees(model)
+        for feature, value in zip(tree.feature[tree.left >= 0], tree.threshold[tree.left >= 0], strict=True)
+        if np.isfinite(value)
+    ]
+    rows = random.choice([np.nan, 1.0, 50.0, 3000.0], (3 * len(cuts), width))
+    for at, (feature, value) in enumerate(cuts):
+        rows[3 * at : 3 * at + 3, feature] = [value, np.nextafter(value, -np.inf), np.nextafter(value, np.inf)]
+    return rows
+
+
+def test_histogram_gradient_boosting_with_categories_stays_in_scikit_learn(tmp_path: Path) -> None:
+    model = HistGradientBoostingClassifier(max_iter=10, categorical_features=[1])
+    bundle = saved(model, tmp_path, trusted=("functools.partial", "sklearn.utils.validation.check_array"))
+    assert bundle.manifest.model.onnx is None
+    assert any("categorical splits" in note for note in bundle.manifest.model.notes)

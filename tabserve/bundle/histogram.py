@@ -1,0 +1,117 @@
+"""Histogram gradient boosting in ONNX: its trees compare in double precision, which those of skl2onnx do not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tabserve.engines import forest
+from tabserve.engines.engine import Array
+
+OPSET = {"": 15, "ai.onnx.ml": 3}
+"""The versions that all graphs are written in."""
+NAMES = frozenset({"HistGradientBoostingClassifier", "HistGradientBoostingRegressor"})
+"""The estimators `convert` is for."""
+
+
+def convert(scope: Any, operator: Any, container: Any) -> None:
+    """Write the operator's model into the container (a `custom_conversion_functions` of skl2onnx).
+
+    Raises NotImplementedError where its ONNX form would not be exact.
+    """
+    model = operator.raw_operator
+    if len(operator.inputs) > 1 or model.is_categorical_ is not None:
+        raise NotImplementedError("categorical splits")
+    nodes = _Nodes(scope, container)
+    sums = nodes.add("Cast", [_trees(nodes, operator.inputs[0].full_name, model)], to=nodes.double)
+    outputs = [output.full_name for output in operator.outputs]
+    if hasattr(model, "classes_"):
+        _classes(nodes, sums, model.classes_, *outputs)
+    else:
+        nodes.add(_INVERSE[type(model._loss.link).__name__], [sums], outputs[0])
+
+
+_INVERSE = {"IdentityLink": "Identity", "LogLink": "Exp"}
+
+
+class _Nodes:
+    """Adds nodes and constants under names of their own."""
+
+    def __init__(self, scope: Any, container: Any) -> None:
+        from onnx import TensorProto
+
+        self.double, self.integer, self.text = TensorProto.DOUBLE, TensorProto.INT64, TensorProto.STRING
+        self._scope, self._container = scope, container
+
+    def add(self, kind: str, inputs: Sequence[str], output: str = "", *, domain: str = "", **attributes: Any) -> str:
+        """The name of the node's output."""
+        output = output or self._scope.get_unique_variable_name(kind)
+        name = self._scope.get_unique_operator_name(kind)
+        self._container.add_node(
+            kind, list(inputs), [output], op_domain=domain, op_version=OPSET[domain], name=name, **attributes
+        )
+        return output
+
+    def constant(self, kind: int, values: Sequence[Any]) -> str:
+        """The name of a one-dimensional constant."""
+        name: str = self._scope.get_unique_variable_name("constant")
+        self._container.add_initializer(name, kind, [len(values)], values)
+        return name
+
+
+def _trees(nodes: _Nodes, features: str, model: Any) -> str:
+    """The sums of the trees' values and the baseline, [rows, groups]; ONNX answers them in single precision."""
+    from onnx import numpy_helper
+
+    trees = list(forest.trees(model))
+    inner = [tree.left >= 0 for tree in trees]
+    leaves = [np.flatnonzero(~split) for split in inner]
+
+    def joined(parts: Sequence[Array]) -> list[Any]:
+        values: list[Any] = np.concatenate(parts).tolist()
+        return values
+
+    def split(parts: Sequence[Array]) -> list[Any]:
+        """Of every node; 0 at the leaves."""
+        return joined([np.where(at, part, 0) for at, part in zip(inner, parts, strict=True)])
+
+    def tensor(values: Any) -> Any:
+        return numpy_helper.from_array(np.asarray(values, np.float64).ravel())
+
+    return nodes.add(
+        "TreeEnsembleRegressor",
+        [features],
+        domain="ai.onnx.ml",
+        n_targets=max(tree.group for tree in trees) + 1,
+        base_values_as_tensor=tensor(model._baseline_prediction),
+        nodes_treeids=joined([np.full(len(tree.left), index) for index, tree in enumerate(trees)]),
+        nodes_nodeids=joined([np.arange(len(tree.left)) for tree in trees]),
+        nodes_modes=["BRANCH_LEQ" if at else "LEAF" for at in joined(inner)],
+        nodes_featureids=split([tree.feature for tree in trees]),
+        nodes_values_as_tensor=tensor(split([tree.threshold for tree in trees])),
+        nodes_truenodeids=split([tree.left for tree in trees]),
+        nodes_falsenodeids=split([tree.right for tree in trees]),
+        nodes_missing_value_tracks_true=split([tree.missing_left.astype(int) for tree in trees]),
+        target_treeids=joined([np.full(len(at), index) for index, at in enumerate(leaves)]),
+        target_nodeids=joined(leaves),
+        target_ids=joined([np.full(len(at), tree.group) for at, tree in zip(leaves, trees, strict=True)]),
+        target_weights_as_tensor=tensor(joined([tree.value[at] for at, tree in zip(leaves, trees, strict=True)])),
+    )
+
+
+def _classes(nodes: _Nodes, sums: str, classes: Array, label: str, probabilities: str) -> None:
+    """The likeliest class and the probabilities, as the binomial and multinomial losses have them."""
+    if len(classes) == 2:
+        second = nodes.add("Sigmoid", [sums])
+        one = nodes.constant(nodes.double, [1.0])
+        nodes.add("Concat", [nodes.add("Sub", [one, second]), second], probabilities, axis=1)
+    else:
+        nodes.add("Softmax", [sums], probabilities, axis=1)
+    is_text = classes.dtype.kind in "OU"
+    names = [str(one).encode() for one in classes] if is_text else classes.astype(np.int64).tolist()
+    known = nodes.constant(nodes.text if is_text else nodes.integer, names)
+    likeliest = nodes.add("ArgMax", [probabilities], axis=1, keepdims=0)
+    chosen = nodes.add("ArrayFeatureExtractor", [known, likeliest], domain="ai.onnx.ml")
+    nodes.add("Reshape", [chosen, nodes.constant(nodes.integer, [-1])], label)
