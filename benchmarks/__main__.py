@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import bare, environments, plan, plots, report
+from benchmarks import bare, environments, models, plan, plots, report
 from benchmarks.measuring import Session
 from benchmarks.results import Results
 
@@ -25,28 +25,31 @@ OURS = ("tabserve", "uvicorn", "httptools", "uvloop", "grpcio", "onnxruntime", "
 @click.argument("name", type=click.Choice(list(plan.PLANS)))
 @click.option("--rounds", type=click.IntRange(1), help="Fresh starts of each server, instead of the plan's.")
 @click.option("--seconds", type=click.FloatRange(1), help="Of each measurement, instead of the plan's.")
+@click.option("--model", type=click.Choice(list(models.MODELS)), help="Only what is measured of this model.")
 @click.option("--output", type=click.Path(path_type=Path), default=None, help="Folder of the results.")
-def main(name: str, rounds: int | None, seconds: float | None, output: Path | None) -> None:
+def main(name: str, rounds: int | None, seconds: float | None, model: str | None, output: Path | None) -> None:
     """Carry out a plan; what was found so far is written after each server."""
     chosen = plan.PLANS[name]
     chosen = replace(chosen, rounds=rounds or chosen.rounds, seconds=seconds or chosen.seconds)
-    results = Results(_about(chosen))
-    output = output or (RESULTS if name == "full" else RESULTS / name)
+    chosen = plan.of_model(chosen, model) if model else chosen
+    results = Results(_about(chosen, model))
+    output = output or RESULTS / (model or ("" if name == "full" else name))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that the servers are ended too
     environments.generator()
     with tempfile.TemporaryDirectory(prefix="tabserve-bench-") as folder:
-        for model in chosen.bare:
-            results.bare += bare.measure(model)
+        for each in chosen.bare:
+            results.bare += bare.measure(each)
         for _ in Session(chosen, results, Path(folder), click.echo).run():
             report.write(results, output)
             plots.write(results, output)
     click.echo(report.page(results))
 
 
-def _about(chosen: plan.Plan) -> dict[str, str]:
+def _about(chosen: plan.Plan, model: str | None) -> dict[str, str]:
+    only = f" --model {model}" if model else ""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
-        "command": f"python -m benchmarks {chosen.name} --rounds {chosen.rounds} --seconds {chosen.seconds:g}",
+        "command": f"python -m benchmarks {chosen.name} --rounds {chosen.rounds} --seconds {chosen.seconds:g}{only}",
         "machine": f"{_processor()}, server on core 0, generator on core 1, {platform.platform()}",
         "python": platform.python_version(),
         "tabserve's": ", ".join(f"{each} {version(each)}" for each in OURS),

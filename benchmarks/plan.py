@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks import roster
 from benchmarks.payloads import Encoding
@@ -117,5 +117,12 @@ SOAK = Plan(
     seconds=5,
     visits=(_xgboost(roster.TABSERVE, *_steps("json", 1, 32), *((Step(1, "json", 64, HALF, 60),) * SOAK_MINUTES)),),
 )
+
+
+def of_model(plan: Plan, model: str) -> Plan:
+    """What a plan measures of one model."""
+    visits = tuple(visit for visit in plan.visits if visit.model == model)
+    return replace(plan, visits=visits, bare=tuple(name for name in plan.bare if name == model))
+
 
 PLANS = {plan.name: plan for plan in (QUICK, FULL, SOAK)}

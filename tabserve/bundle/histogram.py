@@ -73,7 +73,7 @@ def _trees(nodes: _Nodes, features: str, model: Any) -> str:
         values: list[Any] = np.concatenate(parts).tolist()
         return values
 
-    def split(parts: Sequence[Array]) -> list[Any]:
+    def of_splits(parts: Sequence[Array]) -> list[Any]:
         """Of every node; 0 at the leaves."""
         return joined([np.where(at, part, 0) for at, part in zip(inner, parts, strict=True)])
 
@@ -89,11 +89,11 @@ def _trees(nodes: _Nodes, features: str, model: Any) -> str:
         nodes_treeids=joined([np.full(len(tree.left), index) for index, tree in enumerate(trees)]),
         nodes_nodeids=joined([np.arange(len(tree.left)) for tree in trees]),
         nodes_modes=["BRANCH_LEQ" if at else "LEAF" for at in joined(inner)],
-        nodes_featureids=split([tree.feature for tree in trees]),
-        nodes_values_as_tensor=tensor(split([tree.threshold for tree in trees])),
-        nodes_truenodeids=split([tree.left for tree in trees]),
-        nodes_falsenodeids=split([tree.right for tree in trees]),
-        nodes_missing_value_tracks_true=split([tree.missing_left.astype(int) for tree in trees]),
+        nodes_featureids=of_splits([tree.feature for tree in trees]),
+        nodes_values_as_tensor=tensor(of_splits([tree.threshold for tree in trees])),
+        nodes_truenodeids=of_splits([tree.left for tree in trees]),
+        nodes_falsenodeids=of_splits([tree.right for tree in trees]),
+        nodes_missing_value_tracks_true=of_splits([tree.missing_left.astype(int) for tree in trees]),
         target_treeids=joined([np.full(len(at), index) for index, at in enumerate(leaves)]),
         target_nodeids=joined(leaves),
         target_ids=joined([np.full(len(at), tree.group) for at, tree in zip(leaves, trees, strict=True)]),

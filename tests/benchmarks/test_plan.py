@@ -50,3 +50,12 @@ def test_the_full_plan_measures_every_peer_of_the_targets() -> None:
     }
     assert {cell.peer for cell in measured} >= {*STOCK, *CHAINS, "fastapi"}
     assert {Cell(peer, "xgboost", rows, "json", 32) for peer in STOCK for rows in (1, 64)} <= measured
+
+
+def test_a_plan_of_one_model_measures_that_and_nothing_else() -> None:
+    part = plan.of_model(plan.FULL, "histogram")
+    assert [(visit.peer, visit.model) for visit in part.visits] == [
+        (roster.TABSERVE, "histogram"),
+        (roster.KSERVE_SKLEARNSERVER, "histogram"),
+    ]
+    assert (part.bare, part.rounds) == (("histogram",), plan.FULL.rounds)
