@@ -119,7 +119,7 @@ def _impute(scope: Any, operator: Any, container: Any) -> None:
     imputer, (source, *others) = operator.raw_operator, operator.inputs
     statistics = imputer.statistics_
     if others or imputer.add_indicator or statistics.dtype.kind != "f" or (statistics != statistics).any():
-        raise NotImplementedError("SimpleImputer of several inputs, text, or with an indicator")
+        raise ValueError("SimpleImputer of several inputs, text, or with an indicator")
     filled = OnnxWhere(OnnxIsNaN(source, op_version=13), statistics[None, :], source, op_version=13)
     OnnxIdentity(filled, op_version=13, output_names=operator.outputs[:1]).add_to(scope, container)
 

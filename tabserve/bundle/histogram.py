@@ -19,11 +19,11 @@ NAMES = frozenset({"HistGradientBoostingClassifier", "HistGradientBoostingRegres
 def convert(scope: Any, operator: Any, container: Any) -> None:
     """Write the operator's model into the container (a `custom_conversion_functions` of skl2onnx).
 
-    Raises NotImplementedError where its ONNX form would not be exact.
+    Raises ValueError where ONNX has no form of it.
     """
     model = operator.raw_operator
     if len(operator.inputs) > 1 or model.is_categorical_ is not None:
-        raise NotImplementedError("categorical splits")
+        raise ValueError("categorical splits")
     nodes = _Nodes(scope, container)
     sums = nodes.add("Cast", [_trees(nodes, operator.inputs[0].full_name, model)], to=nodes.double)
     outputs = [output.full_name for output in operator.outputs]
