@@ -17,10 +17,11 @@ from tabserve.engines import xgboost as xgb
 
 _FORESTS = estimators.TREES - histogram.NAMES
 
-# Operators that compute every row by itself; ONNX Runtime's matrix products are not among them.
+# Operators that compute every row by itself. ONNX Runtime's matrix products are not among them, nor what it computes in
+# vectors with other code for their ends (Exp, Sigmoid, Softmax in double precision).
 _ELEMENTWISE = frozenset({
-    "Add", "ArgMax", "ArrayFeatureExtractor", "Cast", "Concat", "Div", "Exp", "Identity", "Imputer", "IsNaN",
-    "LabelEncoder", "Mul", "Normalizer", "OneHotEncoder", "Reshape", "Scaler", "Sigmoid", "Softmax", "Sub",
+    "Add", "ArgMax", "ArrayFeatureExtractor", "Cast", "Concat", "Div", "Identity", "Imputer", "IsNaN",
+    "LabelEncoder", "Mul", "Normalizer", "OneHotEncoder", "Reshape", "Scaler", "Sub",
     "TreeEnsembleClassifier", "TreeEnsembleRegressor", "Where",
 })  # fmt: skip
 

@@ -25,12 +25,12 @@ def convert(scope: Any, operator: Any, container: Any) -> None:
     if len(operator.inputs) > 1 or model.is_categorical_ is not None:
         raise ValueError("categorical splits")
     nodes = _Nodes(scope, container)
-    sums = nodes.add("Cast", [_trees(nodes, operator.inputs[0].full_name, model)], to=nodes.double)
-    outputs = [output.full_name for output in operator.outputs]
+    features, outputs = operator.inputs[0].full_name, [output.full_name for output in operator.outputs]
     if hasattr(model, "classes_"):
-        _classes(nodes, sums, model.classes_, *outputs)
+        _classes(nodes, features, model, *outputs)
     else:
-        nodes.add(_INVERSE[type(model._loss.link).__name__], [sums], outputs[0])
+        values = nodes.add("Cast", [_trees(nodes, features, model)], to=nodes.double)
+        nodes.add(_INVERSE[type(model._loss.link).__name__], [values], outputs[0])
 
 
 _INVERSE = {"IdentityLink": "Identity", "LogLink": "Exp"}
@@ -62,10 +62,13 @@ class _Nodes:
 
 
 def _trees(nodes: _Nodes, features: str, model: Any) -> str:
-    """The sums of the trees' values and the baseline, [rows, groups]; ONNX answers them in single precision."""
+    """A regression's sums of trees and baseline, [rows, 1], or a classifier's probabilities; in single precision."""
     from onnx import numpy_helper
 
     trees = list(forest.trees(model))
+    baseline = np.ravel(model._baseline_prediction)
+    classes = len(getattr(model, "classes_", ()))
+    second = int(classes == 2)  # two classes have one sum, the second's; the first's is 0
     inner = [tree.left >= 0 for tree in trees]
     leaves = [np.flatnonzero(~split) for split in inner]
 
@@ -84,8 +87,9 @@ def _trees(nodes: _Nodes, features: str, model: Any) -> str:
         "TreeEnsembleRegressor",
         [features],
         domain="ai.onnx.ml",
-        n_targets=max(tree.group for tree in trees) + 1,
-        base_values_as_tensor=tensor(model._baseline_prediction),
+        post_transform="SOFTMAX" if classes else "NONE",
+        n_targets=classes or 1,
+        base_values_as_tensor=tensor([0.0, *baseline] if second else baseline),
         nodes_treeids=joined([np.full(len(tree.left), index) for index, tree in enumerate(trees)]),
         nodes_nodeids=joined([np.arange(len(tree.left)) for tree in trees]),
         nodes_modes=["BRANCH_LEQ" if at else "LEAF" for at in joined(inner)],
@@ -96,19 +100,19 @@ def _trees(nodes: _Nodes, features: str, model: Any) -> str:
         nodes_missing_value_tracks_true=of_splits([tree.missing_left.astype(int) for tree in trees]),
         target_treeids=joined([np.full(len(at), index) for index, at in enumerate(leaves)]),
         target_nodeids=joined(leaves),
-        target_ids=joined([np.full(len(at), tree.group) for at, tree in zip(leaves, trees, strict=True)]),
+        target_ids=joined([np.full(len(at), tree.group + second) for at, tree in zip(leaves, trees, strict=True)]),
         target_weights_as_tensor=tensor(joined([tree.value[at] for at, tree in zip(leaves, trees, strict=True)])),
     )
 
 
-def _classes(nodes: _Nodes, sums: str, classes: Array, label: str, probabilities: str) -> None:
-    """The likeliest class and the probabilities, as the binomial and multinomial losses have them."""
-    if len(classes) == 2:
-        second = nodes.add("Sigmoid", [sums])
-        one = nodes.constant(nodes.double, [1.0])
-        nodes.add("Concat", [nodes.add("Sub", [one, second]), second], probabilities, axis=1)
-    else:
-        nodes.add("Softmax", [sums], probabilities, axis=1)
+def _classes(nodes: _Nodes, features: str, model: Any, label: str, probabilities: str) -> None:
+    """The likeliest class and the probabilities, as the binomial and multinomial losses have them.
+
+    The trees' own operator makes them row by row. Sigmoid and Softmax make them in vectors, a row's last bits depending
+    on where in a batch it stands.
+    """
+    classes = model.classes_
+    nodes.add("Cast", [_trees(nodes, features, model)], probabilities, to=nodes.double)
     is_text = classes.dtype.kind in "OU"
     names = [str(one).encode() for one in classes] if is_text else classes.astype(np.int64).tolist()
     known = nodes.constant(nodes.text if is_text else nodes.integer, names)

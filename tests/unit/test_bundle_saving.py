@@ -300,6 +300,16 @@ def test_histogram_gradient_boosting_is_converted_with_its_double_precision(
         np.testing.assert_allclose(answers[output], getattr(model, output)(given), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_histogram_gradient_boosting_answers_a_row_the_same_wherever_it_stands(task: str, tmp_path: Path) -> None:
+    bundle = saved(HistGradientBoostingClassifier(max_iter=30), tmp_path, task, fields=MISSING)
+    engine, features = open_engine(bundle, "onnxruntime", 1), bundle.reference.features
+    assert engine.row_independent
+    whole = engine.run(features, ["predict_proba"])["predict_proba"]
+    alone = [engine.run(engines.take(features, slice(row, row + 1)), ["predict_proba"]) for row in range(ROWS)]
+    np.testing.assert_array_equal(np.concatenate([answer["predict_proba"] for answer in alone]), whole)
+
+
 def beside_thresholds(model: Any, width: int) -> Any:
     """Rows with a value at, just below and just above each threshold of a model, and with values missing."""
     random = np.random.default_rng(3)
