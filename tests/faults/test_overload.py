@@ -44,55 +44,23 @@ def let_go(subject: Subject) -> None:
     subject.service.signal(signal.SIGUSR1)
 
 
-def assert_unavailable(subject: Subject, message: pb.ModelInferRequest) -> None:
-    """gRPC says UNAVAILABLE, and when to try again."""
-    with pytest.raises(grpc.RpcError) as failure:
-        subject.target.call("ModelInfer", message)
-    assert failure.value.code() == grpc.StatusCode.UNAVAILABLE
-    assert int(dict(failure.value.trailing_metadata())["retry-after"]) >= 1
-
-
-def test_past_the_places_requests_are_503_at_once_and_health_is_answered(small: Subject) -> None:
-    with ThreadPoolExecutor(PLACES) as pool:
-        held: list[Future[Answer]] = [pool.submit(small.target.infer, asking(small, hold=True)) for _ in range(PLACES)]
-        small.service.wait_metric("echo_held", PLACES)
-        refused = small.target.infer(asking(small))
-        refused.assert_error(503, 503)
-        assert int(refused.headers["Retry-After"]) >= 1
-        assert_unavailable(small, small.payload.message("echo"))
-        assert [small.service.status(f"/v2/health/{name}") for name in ("live", "ready")] == [200, 200]
-        assert small.target.call("ServerReady").ready
-        let_go(small)
-        assert [one.result(60).status for one in held] == [200] * PLACES
-    assert small.target.infer(asking(small)).status == 200
-
-
-def test_a_request_is_refused_before_its_body_is_there_and_its_connection_goes_on(small: Subject) -> None:
-    body = json.dumps(asking(small)).encode()
-    request = wire.post("/v2/models/echo/infer", f"Content-Length: {len(body)}", body=body)
-    counter = 'tabserve_requests_rejected_total{protocol="rest"}'
-    with ThreadPoolExecutor(PLACES) as pool, wire.connection(small.service.http_port) as opened:
-        held = [pool.submit(small.target.infer, asking(small, hold=True)) for _ in range(PLACES)]
-        small.service.wait_metric("echo_held", PLACES)
-        wire.send(opened, request[:-10])
-        (early,) = wire.answers(opened)
-        refused = small.service.metric(counter)
-        wire.send(opened, request[-10:] + request)
-        (again,) = wire.answers(opened)
-        let_go(small)
-        assert [one.result(60).status for one in held] == [200] * PLACES
-        wire.send(opened, request)
-        (served,) = wire.answers(opened)
-
-    early.assert_error(503, 503)
-    assert [early.status, again.status, served.status] == [503, 503, 200]
-    assert small.service.metric(counter) == refused + 1
-
-
 def request_bytes(subject: Subject, **parameters: bool) -> bytes:
     """A whole request for an echo, as it goes over the wire."""
     body = json.dumps(asking(subject, **parameters)).encode()
     return wire.post("/v2/models/echo/infer", f"Content-Length: {len(body)}", body=body)
+
+
+@contextmanager
+def full(subject: Subject) -> Generator[None]:
+    """Every place is taken until the echo is let go; at the end those who held them have their answers."""
+    with ThreadPoolExecutor(PLACES) as pool:
+        held: list[Future[Answer]] = [
+            pool.submit(subject.target.infer, asking(subject, hold=True)) for _ in range(PLACES)
+        ]
+        subject.service.wait_metric("echo_held", PLACES)
+        yield
+        let_go(subject)
+        assert [one.result(60).status for one in held] == [200] * PLACES
 
 
 def until_one_waits(subject: Subject, opened: socket.socket) -> list[Answer]:
@@ -106,15 +74,41 @@ def until_one_waits(subject: Subject, opened: socket.socket) -> list[Answer]:
         refused += wire.answers(opened)
 
 
-@contextmanager
-def full(subject: Subject) -> Generator[list[Future[Answer]]]:
-    """Every place is taken until the echo is let go; at the end those who held them have their answers."""
-    with ThreadPoolExecutor(PLACES) as pool:
-        held = [pool.submit(subject.target.infer, asking(subject, hold=True)) for _ in range(PLACES)]
-        subject.service.wait_metric("echo_held", PLACES)
-        yield held
-        let_go(subject)
-        assert [one.result(60).status for one in held] == [200] * PLACES
+def assert_unavailable(subject: Subject, message: pb.ModelInferRequest) -> None:
+    """gRPC says UNAVAILABLE, and when to try again."""
+    with pytest.raises(grpc.RpcError) as failure:
+        subject.target.call("ModelInfer", message)
+    assert failure.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert int(dict(failure.value.trailing_metadata())["retry-after"]) >= 1
+
+
+def test_past_the_places_requests_are_503_at_once_and_health_is_answered(small: Subject) -> None:
+    with full(small):
+        refused = small.target.infer(asking(small))
+        refused.assert_error(503, 503)
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert_unavailable(small, small.payload.message("echo"))
+        assert [small.service.status(f"/v2/health/{name}") for name in ("live", "ready")] == [200, 200]
+        assert small.target.call("ServerReady").ready
+    assert small.target.infer(asking(small)).status == 200
+
+
+def test_a_request_is_refused_before_its_body_is_there_and_its_connection_goes_on(small: Subject) -> None:
+    request = request_bytes(small)
+    counter = 'tabserve_requests_rejected_total{protocol="rest"}'
+    with wire.connection(small.service.http_port) as opened:
+        with full(small):
+            wire.send(opened, request[:-10])
+            (early,) = wire.answers(opened)
+            refused = small.service.metric(counter)
+            wire.send(opened, request[-10:] + request)
+            (again,) = wire.answers(opened)
+        wire.send(opened, request)
+        (served,) = wire.answers(opened)
+
+    early.assert_error(503, 503)
+    assert [early.status, again.status, served.status] == [503, 503, 200]
+    assert small.service.metric(counter) == refused + 1
 
 
 def test_more_refusals_than_there_is_time_for_wait_unread_and_get_the_next_place(small: Subject) -> None:
@@ -165,9 +159,8 @@ def test_a_deadline_counts_from_when_the_request_came() -> None:
 
 def test_a_client_that_goes_away_over_rest_gives_its_place_back(small: Subject) -> None:
     given_up = small.service.metric("echo_abandoned")
-    body = json.dumps(asking(small, hold=True)).encode()
     with wire.connection(small.service.http_port) as opened:
-        wire.send(opened, wire.post("/v2/models/echo/infer", f"Content-Length: {len(body)}", body=body))
+        wire.send(opened, request_bytes(small, hold=True))
         small.service.wait_metric("echo_held", 1)
     small.service.wait_metric("echo_held", 0)
     small.service.wait_metric("tabserve_requests_in_flight", 0)
@@ -189,8 +182,7 @@ def test_a_client_that_cancels_over_grpc_gives_its_place_back(small: Subject) ->
 
 
 def test_many_clients_that_go_away_leave_every_place_free(small: Subject) -> None:
-    body = json.dumps(asking(small)).encode()
-    request = wire.post("/v2/models/echo/infer", f"Content-Length: {len(body)}", body=body)
+    request = request_bytes(small)
     for cut in range(1, len(request), len(request) // 200):
         with wire.connection(small.service.http_port) as opened:
             wire.send(opened, request[:cut])
