@@ -13,9 +13,10 @@ from typing import Any
 from tabserve.bundle import estimators, histogram
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import FeatureSpec, ModelInfo
+from tabserve.engines import forest
 from tabserve.engines import xgboost as xgb
 
-_FORESTS = estimators.TREES - histogram.NAMES
+_FORESTS = estimators.TREES - forest.HISTOGRAM
 
 # Operators that compute every row by itself. ONNX Runtime's matrix products are not among them, nor what it computes in
 # vectors with other code for their ends (Exp, Sigmoid, Softmax in double precision).
@@ -81,7 +82,7 @@ def _booster(file: Path, info: ModelInfo) -> Any:
 
 def _estimator(model: Any, specs: Sequence[FeatureSpec], frame: str, *, zipmap: bool) -> Any:
     last = model.steps[-1][1] if hasattr(model, "steps") else model
-    if estimators.steps(model) & histogram.NAMES - {type(last).__name__}:
+    if estimators.steps(model) & forest.HISTOGRAM - {type(last).__name__}:
         raise NotConvertedError("histogram gradient boosting is converted as the last step alone")
     with _converting("skl2onnx"):
         from skl2onnx import convert_sklearn

@@ -12,8 +12,6 @@ from tabserve.engines.engine import Array
 
 OPSET = {"": 15, "ai.onnx.ml": 3}
 """The versions that all graphs are written in."""
-NAMES = frozenset({"HistGradientBoostingClassifier", "HistGradientBoostingRegressor"})
-"""The estimators `convert` is for."""
 
 
 def convert(scope: Any, operator: Any, container: Any) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _FEW = slice(0, 64)
 # Rewriting takes seconds, and memory of the model's own size, beyond it.
 _MOST_NODES = 500_000
-_HISTOGRAM = ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor")
+HISTOGRAM = frozenset({"HistGradientBoostingClassifier", "HistGradientBoostingRegressor"})
 _BOOSTED = ("GradientBoostingClassifier", "GradientBoostingRegressor")
 _AVERAGED = ("RandomForestClassifier", "RandomForestRegressor", "ExtraTreesClassifier", "ExtraTreesRegressor")
 _SINGLE = ("DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor")
@@ -56,7 +56,7 @@ class TreeContributions:
         found = list(trees(final))
         if sum(len(tree.left) for tree in found) > _MOST_NODES:
             raise ValueError(f"more than {_MOST_NODES} nodes")
-        self._single = type(final).__name__ not in _HISTOGRAM
+        self._single = type(final).__name__ not in HISTOGRAM
         some = take(reference, _FEW)
         self._owned = linear.owners(self._transformed, some, specs).T.astype(np.float64)
         if (self._owned.sum(axis=1) > 1).any():
@@ -115,7 +115,7 @@ def trees(model: Any) -> Iterator[Tree]:
         for stage in model.estimators_:
             for group, estimator in enumerate(stage):
                 yield _tree(estimator.tree_, group, estimator.tree_.value[:, 0, 0] * model.learning_rate)
-    elif kind in _HISTOGRAM and model.is_categorical_ is None:
+    elif kind in HISTOGRAM and model.is_categorical_ is None:
         for stage in model._predictors:
             for group, predictor in enumerate(stage):
                 yield _histogram_tree(predictor.nodes, group)
