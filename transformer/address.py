@@ -22,7 +22,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class Unreached(OSError):
-    """No request was started: nobody listens, or an idle connection turned out to be closed."""
+    """No request was started: nobody listens, or the connection was closed before the request was read."""
 
 
 class Address:
@@ -57,8 +57,8 @@ class Address:
             # A server that ends a connection for being idle crosses the request on the wire (RFC 9112, section 9.5);
             # one that ends a busy connection may have died of this very request, which must not meet another.
             self.drop_kept()
-            if idle >= STALE_SECONDS and not error.begun:
-                raise Unreached("an idle connection was closed") from error
+            if error.unread or (idle >= STALE_SECONDS and not error.begun):
+                raise Unreached("the connection was closed before the request was read") from error
             raise
         finally:
             self.outstanding -= 1

@@ -22,11 +22,15 @@ class Response(msgspec.Struct, gc=False):
 
 
 class ConnectionLost(OSError):
-    """The connection ended before the answer did. begun: whether any of the answer had come."""
+    """The connection ended before the answer did.
 
-    def __init__(self, begun: bool) -> None:
+    begun: whether any of the answer had come. unread: whether nobody can have read the whole request.
+    """
+
+    def __init__(self, begun: bool, unread: bool = False) -> None:
         super().__init__("the connection was lost")
         self.begun = begun
+        self.unread = unread
 
 
 class ResponseTooLarge(Exception):
@@ -65,7 +69,7 @@ class Connection(asyncio.Protocol):
     async def exchange(self, request: bytes) -> Response:
         """The answer to a whole HTTP request. Raises ConnectionLost or ResponseTooLarge."""
         if self._transport is None or self._transport.is_closing():
-            raise ConnectionLost(begun=False)
+            raise ConnectionLost(begun=False, unread=True)
         self._waiter = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         try:
@@ -102,7 +106,10 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The other side, or `close`, ended the connection."""
-        self._fail(ConnectionLost(begun=self._size > 0))
+        # A system resets a connection that its program left with bytes unread, or never accepted; after the last byte
+        # was read, it ends it in order even when the program dies (RFC 2525, section 2.17).
+        begun = self._size > 0
+        self._fail(ConnectionLost(begun, unread=isinstance(exc, ConnectionError) and not begun))
 
     def on_message_begin(self) -> None:
         """An answer begins (httptools); one that nobody asked for must not be taken for the next request's."""

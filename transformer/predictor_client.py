@@ -243,8 +243,10 @@ class PredictorClient:
 
     def _heed(self, address: Address, response: Response) -> None:
         """Take what an answer says beside its tensors: that a predictor lives, or that it is about to end."""
-        if response.status == 200:
-            self._heard_own = time.monotonic()
         if response.headers.get(b"connection") == b"close":
             address.ready = False  # others first, until it says that it is ready again
             self._wake.set()
+        elif response.status == 200:
+            address.ready = True  # a probe may have come too late where every core was busy
+        if response.status == 200:
+            self._heard_own = time.monotonic()

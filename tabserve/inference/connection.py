@@ -16,6 +16,8 @@ from tabserve.inference.http import JSON, error_body, message
 SWEEP_SECONDS = 1.0
 WAIT_SECONDS = 1.0
 """A request that is left unread for longer is read, and refused if there is still no place."""
+FIRST_SECONDS = 2.0
+"""How long a server that stops waits for the first request of a client that has just connected."""
 LINGER_SECONDS = 2.0
 """How long a refused request may go on coming, so that its client can read the answer (RFC 9112, section 9.6)."""
 
@@ -94,10 +96,14 @@ class Connection(HttpToolsProtocol):
         self._read(unread)
 
     def shutdown(self) -> None:
-        """The server stops: end the connection, after the answer if there is a request."""
+        """The server stops: end the connection, after the answer if there is a request or the first is on its way."""
         if self._unread:
             self.resume()
-        super().shutdown()
+        if self.cycle is not None:
+            super().shutdown()
+        else:
+            self._idle = not self._begun
+            self._until = self.loop.time() + FIRST_SECONDS
 
     def _read(self, data: bytes) -> None:
         """Parse what came, unless the headers in it are too long; the parser would keep them all."""

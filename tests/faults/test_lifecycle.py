@@ -85,6 +85,27 @@ def test_during_the_drain_open_connections_are_answered_and_readiness_is_off(log
         assert service.process.wait(60) == 0
 
 
+def test_a_client_that_had_just_connected_is_answered_when_the_server_stops(logs: Path) -> None:
+    request = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+    with running("tests.echo", "--drain_seconds=0", log=logs / "connected.log") as service:
+        with wire.connection(service.http_port) as connected:
+            assert wire.ask(service.http_port, request) == [200]  # the one before it is accepted, too
+            service.process.terminate()
+            service.wait_for(lambda: not listens(service.http_port), "closed to new clients")
+            wire.send(connected, request)
+            assert [answer.headers["Connection"] for answer in wire.answers(connected)] == ["close"]
+        assert service.process.wait(60) == 0
+
+
+def listens(port: int) -> bool:
+    """Whether a client can connect."""
+    try:
+        with wire.connection(port):
+            return True
+    except ConnectionRefusedError:
+        return False
+
+
 def test_sigint_ends_it_too(logs: Path) -> None:
     with running("tests.echo", log=logs / "interrupted.log") as service:
         service.signal(signal.SIGINT)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import socket
+import struct
 import time
 from contextlib import suppress
 
@@ -180,6 +182,41 @@ def test_a_request_that_may_have_been_started_is_not_sent_again() -> None:
                 caught = await fails(client, PredictorUnavailable)
                 assert caught.message == "the connection to the predictor was lost"
                 assert len(server.calls) == 2
+
+    run(test())
+
+
+def test_a_request_that_nobody_read_is_sent_to_another_address() -> None:
+    async def reset(call: Call) -> None:
+        call.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async def test() -> None:
+        first = FakePredictor(reply=reset)
+        second = FakePredictor("127.0.0.2", first.port)
+        async with predictors(first, second), client_of(first.port) as client:
+            await two_addresses(client, first.port)
+            for _ in range(8):
+                await client.infer(REQUEST, Context())
+            assert first.calls
+            assert len(second.calls) == 8
+
+    run(test())
+
+
+def test_an_address_that_answers_is_as_good_as_one_that_was_probed() -> None:
+    async def unwell(_: Call) -> bytes:
+        return answered("503 Service Unavailable")
+
+    async def test() -> None:
+        first = FakePredictor(ready=unwell)
+        second = FakePredictor("127.0.0.2", first.port, ready=unwell)
+        async with predictors(first, second), client_of(first.port) as client:
+            await two_addresses(client, first.port)
+            await client.infer(REQUEST, Context())
+            (lively,) = (server for server in (first, second) if server.calls)
+            for _ in range(9):
+                await client.infer(REQUEST, Context())
+            assert len(lively.calls) == 10
 
     run(test())
 
