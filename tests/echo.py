@@ -14,7 +14,7 @@ import msgspec
 
 from tabserve.inference.errors import InvalidRequest
 from tabserve.inference.metrics import Gauge, Metrics
-from tabserve.inference.model import Context
+from tabserve.inference.model import PREDICTOR_RELEASE, Context
 from tabserve.inference.server import configure_logging, run
 from tabserve.inference.settings import ServerSettings, command
 from tabserve.inference.tensors import DATATYPES, InferRequest, InferResponse, ModelMetadata, Tensor, TensorSpec
@@ -30,11 +30,13 @@ class Echo:
     """
 
     ready = True
-    headers: Mapping[str, str] = {"tests-echo": "1"}
 
-    def __init__(self, datatypes: Sequence[str], metrics: Metrics) -> None:
+    def __init__(self, datatypes: Sequence[str], settings: ServerSettings, metrics: Metrics) -> None:
         specs = tuple(TensorSpec(datatype.lower(), datatype, (-1, COLUMNS)) for datatype in datatypes)
-        self.metadata = ModelMetadata("echo", ("1", "2"), "tests_echo", inputs=specs, outputs=specs)
+        self.metadata = ModelMetadata(
+            settings.model_name or "echo", ("1", "2"), "tests_echo", inputs=specs, outputs=specs
+        )
+        self.headers: Mapping[str, str] = {"tests-echo": "1", PREDICTOR_RELEASE: settings.release}
         self._gate = asyncio.Event()
         self._started = Gauge("echo_started", "Requests that reached the model")
         self._held = Gauge("echo_held", "Requests held")
@@ -102,7 +104,8 @@ def main(settings: EchoSettings) -> None:
     """Serve until SIGTERM."""
     configure_logging(settings.log_level)
     metrics = Metrics()
-    run(Echo([datatype for datatype in DATATYPES if datatype != settings.without], metrics), settings, metrics)
+    datatypes = [datatype for datatype in DATATYPES if datatype != settings.without]
+    run(Echo(datatypes, settings, metrics), settings, metrics)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from tabserve.inference.http import JSON, error_body, message
 
 SWEEP_SECONDS = 1.0
 WAIT_SECONDS = 1.0
-"""A request that is left unread for longer is read, and refused if there is still no place."""
+"""A request that is left unread for longer is read, and refused if there is no place."""
 FIRST_SECONDS = 2.0
 """How long a server that stops waits for the first request of a client that has just connected."""
 LINGER_SECONDS = 2.0
@@ -50,7 +50,7 @@ class Connection(HttpToolsProtocol):
         self._header_bytes = 0
         self._tail = b""
         self._turned_away = False  # the request that comes is to be refused
-        self._unread = b""  # what has come of a request that waits for a place
+        self._unread = b""  # what has come of a request that waits for a place, or for its refusal
         self._waiting_since = 0.0
         self.waited = 0.0
 
@@ -69,23 +69,25 @@ class Connection(HttpToolsProtocol):
                 self.flow.pause_reading()
         elif not (self.admission.crowded and self._begins() and data.startswith(b"POST ")):
             self._read(data)
+        elif self.admission.worth_waiting():
+            self._leave_unread(data)
+            self.admission.wait(self)
         elif self.admission.may_refuse():
             self._turned_away = True
             self._read(data)
             self._turned_away = False
         else:
-            self._wait(data)
+            self._leave_unread(data)
 
     def _begins(self) -> bool:
         """Whether what comes is the beginning of a request, and no other is under way."""
         return self._in_headers and not self._begun and (self.cycle is None or self.cycle.response_complete)
 
-    def _wait(self, data: bytes) -> None:
+    def _leave_unread(self, data: bytes) -> None:
         self._unread = data
         self._waiting_since = self.loop.time()
         self._idle = False
         self._until = self._waiting_since + WAIT_SECONDS
-        self.admission.wait(self)
 
     def resume(self) -> None:
         """Read what was left unread."""

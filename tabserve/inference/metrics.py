@@ -126,7 +126,7 @@ class Metrics:
             "tabserve_request_seconds", "From a request's headers to its answer", SECONDS, ("protocol",)
         )
         self.in_flight = Gauge("tabserve_requests_in_flight", "Requests admitted and not yet answered")
-        self.waiting = Gauge("tabserve_requests_waiting", "Requests left unread until there is a place")
+        self.waiting = Gauge("tabserve_requests_waiting", "Requests that wait unread for a place")
         self.rejected = Counter("tabserve_requests_rejected", "Requests refused by admission", ("protocol",))
         self._instruments: list[Instrument] = [
             self.requests, self.seconds, self.in_flight, self.waiting, self.rejected,

@@ -38,7 +38,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_body_bytes: Annotated[Positive, Meta(description="Largest body or message; more is a 413.")] = 8 * 2**20
     max_header_bytes: Annotated[Positive, Meta(description="Largest header section; more is a 431.")] = 64 * 2**10
     max_rows: Annotated[Positive, Meta(description="Most rows in a request; more is a 413.")] = 10_000
-    max_concurrency: Annotated[Positive, Meta(description="Requests admitted at once; more is a 503.")] = 256
+    max_concurrency: Annotated[
+        Positive, Meta(description="Requests admitted at once; more wait for a moment, or are a 503.")
+    ] = 256
     read_timeout: Annotated[Seconds, Meta(description="Seconds a client may take to send one request.")] = 30.0
     keep_alive: Annotated[Seconds, Meta(description="Seconds an idle connection stays open.")] = 75.0
     drain_seconds: Annotated[Seconds, Meta(description="Seconds after SIGTERM in which requests are answered.")] = 20.0

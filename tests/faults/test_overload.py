@@ -9,19 +9,20 @@ import socket
 import time
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from tabserve import bundle as bundles
 from tabserve.inference import open_inference_pb2 as pb
 from tabserve.inference.admission import REFUSALS_PER_SECOND, deadline
 from tests.contract.target import Answer
 from tests.faults import wire
 from tests.faults.conftest import Subject
-from tests.serving import Service, running
+from tests.serving import running
 
 PLACES = 2
 HELD = pb.InferParameter(bool_param=True)
@@ -63,15 +64,19 @@ def full(subject: Subject) -> Generator[None]:
         assert [one.result(60).status for one in held] == [200] * PLACES
 
 
-def until_one_waits(subject: Subject, opened: socket.socket) -> list[Answer]:
-    """Ask on one connection until a request is left unread; the answers to those before it."""
-    request, refused = request_bytes(subject), list[Answer]()
+def waits(subject: Subject, opened: socket.socket) -> None:
+    """Send a request that is left unread."""
+    wire.send(opened, request_bytes(subject))
+    subject.service.wait_metric("tabserve_requests_waiting", 1)
+
+
+def past_the_queue(subject: Subject, stack: ExitStack) -> tuple[socket.socket, Answer]:
+    """Ask on ever more connections until one is answered soon, while those before it wait; it and its answer."""
     while True:
-        wire.send(opened, request)
-        while not select.select([opened], [], [], 0.1)[0]:
-            if subject.service.metric("tabserve_requests_waiting"):
-                return refused
-        refused += wire.answers(opened)
+        opened = stack.enter_context(wire.connection(subject.service.http_port))
+        wire.send(opened, request_bytes(subject))
+        if select.select([opened], [], [], 0.1)[0]:
+            return opened, wire.answers(opened)[0]
 
 
 def assert_unavailable(subject: Subject, message: pb.ModelInferRequest) -> None:
@@ -82,9 +87,9 @@ def assert_unavailable(subject: Subject, message: pb.ModelInferRequest) -> None:
     assert int(dict(failure.value.trailing_metadata())["retry-after"]) >= 1
 
 
-def test_past_the_places_requests_are_503_at_once_and_health_is_answered(small: Subject) -> None:
-    with full(small):
-        refused = small.target.infer(asking(small))
+def test_past_the_queue_requests_are_503_at_once_and_health_is_answered(small: Subject) -> None:
+    with full(small), ExitStack() as stack:
+        _, refused = past_the_queue(small, stack)
         refused.assert_error(503, 503)
         assert int(refused.headers["Retry-After"]) >= 1
         assert_unavailable(small, small.payload.message("echo"))
@@ -111,21 +116,34 @@ def test_a_request_is_refused_before_its_body_is_there_and_its_connection_goes_o
     assert small.service.metric(counter) == refused + 1
 
 
-def test_more_refusals_than_there_is_time_for_wait_unread_and_get_the_next_place(small: Subject) -> None:
+def test_past_the_places_requests_wait_unread_and_get_the_next_place(small: Subject) -> None:
     with wire.connection(small.service.http_port) as opened:
         with full(small):
-            refused = until_one_waits(small, opened)
+            waits(small, opened)
             assert small.service.status("/v2/health/ready") == 200
         (answer,) = wire.answers(opened)
-    assert {one.status for one in refused} == {503}
-    assert len(refused) >= REFUSALS_PER_SECOND
     assert answer.status == 200
     assert small.service.metric("tabserve_requests_waiting") == 0
 
 
+def test_refusals_that_there_is_no_time_for_come_later(small: Subject) -> None:
+    many = 3 * REFUSALS_PER_SECOND
+    with ExitStack() as stack:
+        with full(small):
+            opened, _ = past_the_queue(small, stack)
+            wire.send(opened, request_bytes(small) * many)
+            refused = b""
+            while wire.statuses(refused).count(503) < many:
+                refused += opened.recv(2**20)
+            wire.send(opened, request_bytes(small))
+        (answer,) = wire.answers(opened)
+    assert set(wire.statuses(refused)) == {503}
+    assert answer.status == 200  # its refusal was put off, and when it was read there was a place
+
+
 def test_a_request_that_waits_too_long_is_refused(small: Subject) -> None:
     with wire.connection(small.service.http_port) as opened, full(small):
-        until_one_waits(small, opened)
+        waits(small, opened)
         (answer,) = wire.answers(opened)
         answer.assert_error(503, 503)
         assert small.service.metric("tabserve_requests_waiting") == 0
@@ -135,7 +153,7 @@ def test_a_request_whose_client_goes_away_while_it_waits_is_forgotten(small: Sub
     with full(small):
         started = small.service.metric("echo_started")
         with wire.connection(small.service.http_port) as opened:
-            until_one_waits(small, opened)
+            waits(small, opened)
         small.service.wait_metric("tabserve_requests_waiting", 0)
         assert small.service.metric("echo_started") == started
     small.assert_serves()
@@ -146,7 +164,7 @@ def test_a_waiting_request_is_answered_before_the_server_stops(logs: Path) -> No
         stopping = Subject(service)
         with wire.connection(service.http_port) as opened:
             with full(stopping):
-                until_one_waits(stopping, opened)
+                waits(stopping, opened)
                 service.signal(signal.SIGTERM)
             (answer,) = wire.answers(opened)
         assert answer.status in {200, 503}
@@ -228,21 +246,15 @@ def test_a_deadline_far_away_is_kept(subject: Subject) -> None:
 
 
 def test_the_predictor_s_503_comes_through_the_transformer(quick_bundle: Path, logs: Path) -> None:
-    model = f"--model_dir={quick_bundle}"
-    with running("predictor", model, "--max_concurrency=1", log=logs / "full_predictor.log") as predictor:
-        host = f"--predictor_host=127.0.0.1:{predictor.http_port}"
-        with running("transformer", model, host, log=logs / "full_transformer.log") as transformer:
-            crowd(predictor, Subject(transformer))
-
-
-def crowd(predictor: Service, transformer: Subject) -> None:
-    """Send more at once than the predictor has places for: some answers are 503 with Retry-After, the rest right."""
-    content = transformer.payload.rows(1_000).json()
-    with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(transformer.target.infer, [content] * 64))
-    refused = [answer for answer in answers if answer.status != 200]
-    assert {answer.status for answer in refused} == {503}
-    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
-    assert {answer.json()["error"] for answer in refused} == {"all 1 places for requests are taken"}
-    assert predictor.metric("tabserve_requests_in_flight") == 0
-    transformer.assert_serves()
+    release = f"--release={bundles.load(quick_bundle).digest}"
+    full_one = ("--model_name=quick", release, f"--max_concurrency={PLACES}")
+    with running("tests.echo", *full_one, log=logs / "full_predictor.log") as predictor:
+        options = (f"--model_dir={quick_bundle}", f"--predictor_host=127.0.0.1:{predictor.http_port}")
+        with running("transformer", *options, log=logs / "full_transformer.log") as transformer:
+            behind = Subject(transformer)
+            with full(Subject(predictor)):
+                refused = behind.target.infer(behind.payload.json())
+            refused.assert_error(503, 503)
+            assert refused.json()["error"] == f"all {PLACES} places for requests are taken"
+            assert int(refused.headers["Retry-After"]) >= 1
+            assert behind.service.metric("tabserve_requests_in_flight") == 0
