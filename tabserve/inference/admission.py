@@ -35,7 +35,7 @@ class Pace:
     """Seconds from one free place to the next, from how long requests waited in a queue; 0 while nothing is known."""
 
     def __init__(self) -> None:
-        self.forget()
+        self._seconds = self._places = 0.0
 
     @property
     def seconds(self) -> float:
