@@ -145,16 +145,28 @@ class PredictorClient:
             raise PredictorUnavailable("the predictor cannot be reached") from error
 
     async def look(self) -> None:
-        """One round: look up the name, and ask every address for its readiness and release."""
+        """One round: look up the name, and ask every address for its readiness and release.
+
+        An address that the name has no more is forgotten once another one is known to be of the own release.
+        """
+        named = await self._look_up()
+        for endpoint in named - self._addresses.keys():
+            self._addresses[endpoint] = Address(endpoint, self._target.max_bytes)
+        await asyncio.gather(*(self._probe(address) for address in self._addresses.values()))
+        if any(self._addresses[endpoint].own for endpoint in named):
+            for endpoint in self._addresses.keys() - named:
+                self._addresses.pop(endpoint).close()
+
+    async def _look_up(self) -> set[Endpoint]:
+        """The addresses of the predictor's name; where it cannot be looked up, those that are known."""
         target = self._target
         try:
             async with asyncio.timeout(LOOKUP_SECONDS):
                 found = await asyncio.get_running_loop().getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:  # TimeoutError is an OSError; what was known stays in use
+        except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
             logger.warning("looking up the predictor's name: %s", error)
-        else:
-            self._replace({Endpoint(*where[:2]) for *_, where in found})
-        await asyncio.gather(*(self._probe(address) for address in self._addresses.values()))
+            return set(self._addresses)
+        return {Endpoint(*where[:2]) for *_, where in found}
 
     async def _keep_looking(self) -> None:
         while True:
@@ -164,12 +176,6 @@ class PredictorClient:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._target.refresh):
                     await self._wake.wait()
-
-    def _replace(self, endpoints: set[Endpoint]) -> None:
-        for endpoint in self._addresses.keys() - endpoints:
-            self._addresses.pop(endpoint).close()
-        for endpoint in endpoints - self._addresses.keys():
-            self._addresses[endpoint] = Address(endpoint, self._target.max_bytes)
 
     async def _probe(self, address: Address) -> None:
         try:

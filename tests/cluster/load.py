@@ -21,7 +21,10 @@ RELEASES = ("tabserve-transformer-release", "tabserve-predictor-release")
 
 @dataclass(frozen=True)
 class Answer:
-    """One request: when it began, by which protocol, how it ended (a status or an error), and after how long."""
+    """One request: when it began, by which protocol, how it ended (a status or an error), and after how long.
+
+    error: what was said where it was not answered.
+    """
 
     began: float
     protocol: str
@@ -29,6 +32,7 @@ class Answer:
     seconds: float
     transformer: str = ""
     predictor: str = ""
+    error: str = ""
 
     @property
     def good(self) -> bool:
@@ -54,12 +58,13 @@ class Target:
         try:
             connection.request("POST", f"/v1/models/{self.model}:predict", body, headers)
             response = connection.getresponse()
-            response.read()
+            said = response.read().decode(errors="replace")
         except (OSError, HTTPException) as error:
             connection.close()
             return Answer(began, "REST", repr(error), time.monotonic() - began)
-        return Answer(began, "REST", str(response.status), time.monotonic() - began,
-                      *(response.headers.get(name, "") for name in RELEASES))  # fmt: skip
+        transformer, predictor = (response.headers.get(name, "") for name in RELEASES)
+        problem = "" if response.status == 200 else said
+        return Answer(began, "REST", str(response.status), time.monotonic() - began, transformer, predictor, problem)
 
     def connection(self) -> HTTPConnection:
         """A connection to the gateway."""

@@ -182,10 +182,15 @@ async def fails(client: PredictorClient, expected: type[InferenceError], context
 
 async def two_addresses(client: PredictorClient, port: int) -> None:
     """Have the client find 127.0.0.1 and 127.0.0.2 under its one name, as a headless Service resolves."""
-    loop = asyncio.get_running_loop()
+    name_resolves_to(port, "127.0.0.1", "127.0.0.2")
+    await client.look()
+
+
+def name_resolves_to(port: int, *hosts: str) -> None:
+    """From now on every name has these addresses."""
 
     async def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
-        return [(0, 0, 0, "", ("127.0.0.1", port)), (0, 0, 0, "", ("127.0.0.2", port))]
+        return [(0, 0, 0, "", (host, port)) for host in hosts]
 
+    loop = asyncio.get_running_loop()
     loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign]  # no resolver here gives one name two
-    await client.look()

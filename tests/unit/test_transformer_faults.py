@@ -30,6 +30,7 @@ from tests.unit.fake_predictor import (
     client_of,
     closing,
     fails,
+    name_resolves_to,
     predicted,
     predictors,
     run,
@@ -75,6 +76,31 @@ def test_an_address_that_is_about_to_end_is_passed_over() -> None:
             await client.look()
             await client.infer(REQUEST, Context())  # it is still there for those who have no other
         assert len(first.calls) == 2
+
+    run(test())
+
+
+def test_an_address_that_left_the_name_serves_until_another_one_can() -> None:
+    async def test() -> None:
+        asked, may_answer = asyncio.Event(), asyncio.Event()
+
+        async def late(_: Call) -> bytes:
+            asked.set()
+            await may_answer.wait()
+            return answered()
+
+        leaving = FakePredictor()
+        coming = FakePredictor("127.0.0.2", leaving.port, ready=late)
+        async with predictors(leaving, coming), client_of(leaving.port) as client:
+            name_resolves_to(leaving.port, "127.0.0.2")
+            looking = asyncio.create_task(client.look())
+            await asked.wait()
+            await client.infer(REQUEST, Context())
+            may_answer.set()
+            await looking
+            await client.infer(REQUEST, Context())
+            assert [address.endpoint.host for address in client.addresses] == ["127.0.0.2"]
+        assert [len(leaving.calls), len(coming.calls)] == [1, 1]
 
     run(test())
 
