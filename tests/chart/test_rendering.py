@@ -119,6 +119,17 @@ def test_an_idle_slot_is_in_no_backend(helm: Path) -> None:
     assert backends(rendered(BOTH, helm)) == [[("fraud-a-transformer", 80, 100)], [("fraud-a-transformer", 8081, 100)]]
 
 
+def test_the_rules_of_the_share_keep_their_places_when_a_canary_comes(helm: Path) -> None:
+    before, after = (
+        one(rendered(BOTH | {"traffic": {"canary": canary}}, helm), "HTTPRoute")["spec"]["rules"]
+        for canary in ("", "b")
+    )
+
+    assert len(before) == 2
+    assert len(after) == 4
+    assert after[:2] == before
+
+
 def test_knative_has_one_service_and_nothing_it_forbids(helm: Path) -> None:
     objects = rendered(KNATIVE | BOTH | {"traffic": {"canary": "b", "canaryPercent": 20}}, helm)
     service = one(objects, "InferenceService")
