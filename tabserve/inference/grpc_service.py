@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
+
+# grpc reads it when it is imported. Its older way to listen hands a request over with fewer changes of threads, which
+# saves 40 of the 455 µs that a request of one row costs (2026-11-21, grpcio 1.85).
+os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
 
 import grpc
 from google.protobuf.message import DecodeError
