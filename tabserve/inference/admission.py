@@ -64,7 +64,7 @@ class Admission:
         self._limit = limit
         self._metrics = metrics
         self._in_flight = 0
-        self._waiting: dict[Waiting, tuple[float, int]] = {}  # since when, and the how manieth; the oldest first
+        self._waiting: dict[Waiting, tuple[float, int]] = {}  # since when, and which of the queue; the oldest first
         self._pace = Pace()
         self._resuming = False
         self._refusals_paid_until = 0.0  # in time.monotonic(); a refusal pays for 1/REFUSALS_PER_SECOND

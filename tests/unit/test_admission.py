@@ -1,0 +1,103 @@
+"""The queue for places: as long as its requests are likely to be answered soon."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from tabserve.inference import admission
+from tabserve.inference.admission import PATIENCE_SECONDS, REFUSALS_PER_SECOND, Admission
+from tabserve.inference.metrics import Metrics
+
+STEP = 0.125
+
+
+class Clock:
+    """Seconds that a test lets pass."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Request:
+    """A request that takes its place as soon as it is resumed."""
+
+    def __init__(self, places: Admission) -> None:
+        self._places = places
+
+    def resume(self) -> None:
+        self._places.forget(self)
+        self._places.enter("rest")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(admission, "time", SimpleNamespace(monotonic=clock.monotonic))
+    return clock
+
+
+def waiting(places: Admission, most: int = 100) -> int:
+    """How many requests join the queue before one is not worth it."""
+    for count in range(most):
+        if not places.worth_waiting():
+            return count
+        places.wait(Request(places))
+    return most
+
+
+async def answered(places: Admission, clock: Clock) -> None:
+    """A request leaves its place after a step of time."""
+    clock.now += STEP
+    places.leave()
+    await asyncio.sleep(0)  # until the one that waits has the place
+
+
+def test_the_queue_is_as_long_as_its_pace_allows(clock: Clock) -> None:
+    async def test() -> None:
+        places = Admission(1, Metrics())
+        places.enter("rest")
+        places.wait(Request(places))
+        await answered(places, clock)
+        # One is in its place; with every further one it takes a step more.
+        assert waiting(places) == int(PATIENCE_SECONDS / STEP) - 1
+
+    asyncio.run(test())
+
+
+def test_nothing_is_worth_waiting_for_behind_one_that_waited_too_long(clock: Clock) -> None:
+    places = Admission(1, Metrics())
+    places.enter("rest")
+    assert waiting(places, most=3) == 3
+    clock.now += PATIENCE_SECONDS + 0.01
+
+    assert not places.worth_waiting()
+
+
+def test_the_pace_is_forgotten_with_the_queue(clock: Clock) -> None:
+    async def test() -> None:
+        places = Admission(1, Metrics())
+        places.enter("rest")
+        places.wait(Request(places))
+        await answered(places, clock)
+        await answered(places, clock)
+        places.enter("rest")
+        assert waiting(places) == 100
+
+    asyncio.run(test())
+
+
+def test_a_second_of_refusals_may_come_at_once_and_is_paid_for_later(clock: Clock) -> None:
+    places = Admission(1, Metrics())
+    for _ in range(REFUSALS_PER_SECOND):
+        assert places.may_refuse()
+        places.count_refusal("rest")
+    places.count_refusal("rest")
+    assert not places.may_refuse()
+    clock.now += 0.5
+    assert places.may_refuse()
