@@ -115,13 +115,12 @@ def differs(results: Results) -> float | None:
     return max(found, default=None)
 
 
-def overloaded(rows: int, what: Callable[[Sample], float | None]) -> Value:
+def overloaded(rows: int, what: Callable[[Sample], float]) -> Value:
     """The median of a figure under overload by requests of so many rows."""
 
     def value(results: Results) -> float | None:
         samples = [each for each in results.samples if each.cell.load == OVERLOAD and each.cell.rows == rows]
-        found = [figure for each in samples if (figure := what(each)) is not None]
-        return median(found) if found else None
+        return median(map(what, samples)) if samples else None
 
     return value
 
@@ -131,9 +130,9 @@ def goodput(sample: Sample) -> float:
     return sample.measured.per_second / sample.capacity
 
 
-def refusal(sample: Sample) -> float | None:
-    """99th percentile of the milliseconds to a refusal."""
-    return sample.measured.refused_quantiles[198] * 1e3 if sample.measured.refused else None
+def refusal(sample: Sample) -> float:
+    """99th percentile of the milliseconds to a refusal; 0 where none was refused."""
+    return sample.measured.refused_quantiles[198] * 1e3 if sample.measured.refused else 0.0
 
 
 def growth(sample: Sample) -> float:
