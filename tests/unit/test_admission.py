@@ -58,12 +58,18 @@ async def answered(places: Admission, clock: Clock) -> None:
     await asyncio.sleep(0)  # until the one that waits has the place
 
 
+async def moved(clock: Clock) -> Admission:
+    """One place, which after a step of time went to a request that had waited for it."""
+    places = Admission(1, Metrics())
+    places.enter("rest")
+    places.wait(Request(places))
+    await answered(places, clock)
+    return places
+
+
 def test_the_queue_is_as_long_as_its_pace_allows(clock: Clock) -> None:
     async def test() -> None:
-        places = Admission(1, Metrics())
-        places.enter("rest")
-        places.wait(Request(places))
-        await answered(places, clock)
+        places = await moved(clock)
         # One is in its place; with every further one it takes a step more.
         assert waiting(places) == int(PATIENCE_SECONDS / STEP) - 1
 
@@ -81,10 +87,7 @@ def test_nothing_is_worth_waiting_for_behind_one_that_waited_too_long(clock: Clo
 
 def test_the_pace_is_forgotten_with_the_queue(clock: Clock) -> None:
     async def test() -> None:
-        places = Admission(1, Metrics())
-        places.enter("rest")
-        places.wait(Request(places))
-        await answered(places, clock)
+        places = await moved(clock)
         await answered(places, clock)
         places.enter("rest")
         assert waiting(places) == 100
