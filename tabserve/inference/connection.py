@@ -69,15 +69,13 @@ class Connection(HttpToolsProtocol):
                 self.flow.pause_reading()
         elif not (self.admission.crowded and self._begins() and data.startswith(b"POST ")):
             self._read(data)
-        elif self.admission.worth_waiting():
-            self._leave_unread(data)
-            self.admission.wait(self)
-        elif self.admission.may_refuse():
+        elif self.admission.turns_away():
             self._turned_away = True
             self._read(data)
             self._turned_away = False
         else:
             self._leave_unread(data)
+            self.admission.wait(self)
 
     def _begins(self) -> bool:
         """Whether what comes is the beginning of a request, and no other is under way."""

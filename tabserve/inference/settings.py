@@ -91,4 +91,5 @@ def _plain(message: str) -> str:
 
 def _help(field: msgspec.structs.FieldInfo) -> str:
     description: str = getattr(field.type, "__metadata__", [Meta()])[-1].description
-    return f"{description}  [{field.default}]" if field.default != "" else description
+    default = "required" if field.required else field.default
+    return f"{description}  [{default}]" if default != "" else description

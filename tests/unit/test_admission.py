@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tabserve.inference import admission
-from tabserve.inference.admission import PATIENCE_SECONDS, REFUSALS_PER_SECOND, Admission
+from tabserve.inference.admission import FRESH_SECONDS, PATIENCE_SECONDS, REFUSALS_PER_SECOND, Admission
 from tabserve.inference.metrics import Metrics
 
 STEP = 0.125
@@ -29,10 +29,12 @@ class Request:
 
     def __init__(self, places: Admission) -> None:
         self._places = places
+        self.placed = False
 
     def resume(self) -> None:
         self._places.forget(self)
         self._places.enter("rest")
+        self.placed = True
 
 
 @pytest.fixture
@@ -43,9 +45,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def waiting(places: Admission, most: int = 100) -> int:
-    """How many requests join the queue before one is not worth it."""
+    """How many requests join the queue before one is turned away."""
     for count in range(most):
-        if not places.worth_waiting():
+        if places.turns_away():
             return count
         places.wait(Request(places))
     return most
@@ -76,13 +78,34 @@ def test_the_queue_is_as_long_as_its_pace_allows(clock: Clock) -> None:
     asyncio.run(test())
 
 
-def test_nothing_is_worth_waiting_for_behind_one_that_waited_too_long(clock: Clock) -> None:
+def test_requests_are_turned_away_behind_one_that_waited_too_long(clock: Clock) -> None:
     places = Admission(1, Metrics())
     places.enter("rest")
     assert waiting(places, most=3) == 3
+    assert not places.turns_away()
     clock.now += PATIENCE_SECONDS + 0.01
+    assert places.turns_away()
 
-    assert not places.worth_waiting()
+
+@pytest.mark.parametrize(("waited", "order"), [(FRESH_SECONDS / 2, [2, 1, 0]), (2 * FRESH_SECONDS, [0, 1, 2])])
+def test_the_newest_goes_first_until_the_oldest_is_no_longer_fresh(
+    clock: Clock, waited: float, order: list[int]
+) -> None:
+    async def test() -> list[int]:
+        places = Admission(1, Metrics())
+        places.enter("rest")
+        requests = [Request(places) for _ in order]
+        for request in requests:
+            places.wait(request)
+        clock.now += waited
+        placed: list[int] = []
+        for _ in order:
+            places.leave()
+            await asyncio.sleep(0)
+            placed += [i for i, request in enumerate(requests) if request.placed and i not in placed]
+        return placed
+
+    assert asyncio.run(test()) == order
 
 
 def test_the_pace_is_forgotten_with_the_queue(clock: Clock) -> None:
@@ -95,12 +118,15 @@ def test_the_pace_is_forgotten_with_the_queue(clock: Clock) -> None:
     asyncio.run(test())
 
 
-def test_a_second_of_refusals_may_come_at_once_and_is_paid_for_later(clock: Clock) -> None:
+def test_past_a_second_of_refusals_requests_wait_until_they_are_paid_for(clock: Clock) -> None:
     places = Admission(1, Metrics())
+    places.enter("rest")
+    places.wait(Request(places))
+    clock.now += PATIENCE_SECONDS + 0.01
     for _ in range(REFUSALS_PER_SECOND):
-        assert places.may_refuse()
+        assert places.turns_away()
         places.count_refusal("rest")
     places.count_refusal("rest")
-    assert not places.may_refuse()
+    assert not places.turns_away()
     clock.now += 0.5
-    assert places.may_refuse()
+    assert places.turns_away()

@@ -59,3 +59,8 @@ def test_variables_are_read_and_unknown_ones_refused() -> None:
     assert read(Settings, {}, {"TABSERVE_PREDICTOR_HOST": "p", "HOME": "x"}).predictor_host == "p"
     with pytest.raises(click.UsageError, match="TABSERVE_PREDICTOR_HSOT"):
         read(Settings, {}, {"TABSERVE_PREDICTOR_HSOT": "p"})
+
+
+def test_help_tells_which_option_is_required() -> None:
+    output = CliRunner().invoke(command(Settings, lambda _: None, "help"), ["--help"]).output
+    assert " ".join(output.split()).count("[required]") == 1
