@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tabserve.inference import admission
-from tabserve.inference.admission import PATIENCE_SECONDS, REFUSALS_PER_SECOND, Admission
+from tabserve.inference.admission import FRESH_SECONDS, PATIENCE_SECONDS, REFUSALS_PER_SECOND, Admission
 from tabserve.inference.metrics import Metrics
 
 STEP = 0.125
@@ -29,10 +29,12 @@ class Request:
 
     def __init__(self, places: Admission) -> None:
         self._places = places
+        self.placed = False
 
     def resume(self) -> None:
         self._places.forget(self)
         self._places.enter("rest")
+        self.placed = True
 
 
 @pytest.fixture
@@ -83,6 +85,27 @@ def test_requests_are_turned_away_behind_one_that_waited_too_long(clock: Clock) 
     assert not places.turns_away()
     clock.now += PATIENCE_SECONDS + 0.01
     assert places.turns_away()
+
+
+@pytest.mark.parametrize(("waited", "order"), [(FRESH_SECONDS / 2, [2, 1, 0]), (2 * FRESH_SECONDS, [0, 1, 2])])
+def test_the_newest_goes_first_until_the_oldest_is_no_longer_fresh(
+    clock: Clock, waited: float, order: list[int]
+) -> None:
+    async def test() -> list[int]:
+        places = Admission(1, Metrics())
+        places.enter("rest")
+        requests = [Request(places) for _ in order]
+        for request in requests:
+            places.wait(request)
+        clock.now += waited
+        placed: list[int] = []
+        for _ in order:
+            places.leave()
+            await asyncio.sleep(0)
+            placed += [i for i, request in enumerate(requests) if request.placed and i not in placed]
+        return placed
+
+    assert asyncio.run(test()) == order
 
 
 def test_the_pace_is_forgotten_with_the_queue(clock: Clock) -> None:
