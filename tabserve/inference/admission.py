@@ -74,7 +74,7 @@ class Admission:
     of clients that come back at once would leave the server no time to answer any.
 
     The newest that waits goes first, until the oldest is no longer fresh. So under overload most are answered within
-    milliseconds, and by connections that the caches still hold, which makes a request of one row a fifth cheaper
+    milliseconds, and by connections that the caches still hold, which makes a request of one row a tenth cheaper
     (adaptive LIFO: B. Maurer, "Fail at Scale", ACM Queue 13 (8), 2015).
     """
 
