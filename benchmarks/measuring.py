@@ -6,6 +6,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -13,8 +14,8 @@ import psutil
 from benchmarks import load, models, pool, servers
 from benchmarks.load import Load
 from benchmarks.payloads import Payloads, payloads
-from benchmarks.plan import Plan, Step, Visit
-from benchmarks.results import CLOSED, Cell, Failure, Results, Sample, Start
+from benchmarks.plan import TURN_SECONDS, Plan, Step, Visit
+from benchmarks.results import AGED, CLOSED, FRESH, Cell, Failure, Results, Sample, Start
 from benchmarks.roster import Peer
 from benchmarks.servers import PeerError, Server
 
@@ -63,6 +64,10 @@ class Session:
             answer.write_bytes(pool.first(self._answers_file("tabserve", first)))
         with servers.running(visit.peer, first, answer, self._folder / f"{visit.peer.name}.log") as server:
             difference = self._steps(server, visit, number)
+            if visit.turns:
+                log = self._folder / f"{visit.peer.name}-fresh.log"
+                with servers.running(visit.peer, first, answer, log) as fresh:
+                    self._in_turns(server, fresh, visit, number)
             start = Start(
                 visit.peer.name, visit.model, number, server.start_seconds, server.resident_bytes(), difference
             )
@@ -77,11 +82,23 @@ class Session:
             asked = payloads(model, step.rows, step.encoding)
             differences.append(self._collect(server, visit.peer, asked))
             sample = self._measure(server, visit.peer, asked, step, capacity, number)
-            self.results.samples.append(sample)
-            self._report(_line(sample))
             if step.connections == CAPACITY_CONNECTIONS and step.load == CLOSED:
                 capacity = sample.measured.per_second
         return max(differences)
+
+    def _in_turns(self, aged: Server, fresh: Server, visit: Visit, number: int) -> None:
+        """Measure the last step again on both, at the rate it had."""
+        last = self.results.samples[-1]
+        step = replace(visit.steps[-1], seconds=TURN_SECONDS)
+        asked = payloads(models.trained(visit.model), step.rows, step.encoding)
+        sides = [
+            (replace(visit.peer, name=visit.peer.name + age), server) for age, server in ((AGED, aged), (FRESH, fresh))
+        ]
+        for peer, server in sides:
+            self._collect(server, peer, asked)
+        for _ in range(visit.turns):
+            for peer, server in sides:
+                self._measure(server, peer, asked, step, last.capacity, number)
 
     def _collect(self, server: Server, peer: Peer, asked: Payloads) -> float:
         """Once a run for each peer and pool: a fresh start must give the same bytes again."""
@@ -95,7 +112,10 @@ class Session:
         with _resident(server) as resident:
             measured = load.measure(server, asked, self._answers_file(peer.name, asked), wanted)
         cell = Cell(peer.name, asked.model.name, step.rows, step.encoding, step.connections, step.load)
-        return Sample(cell, number, measured, resident, capacity, server.descriptors())
+        sample = Sample(cell, number, measured, resident, capacity, server.descriptors())
+        self.results.samples.append(sample)
+        self._report(_line(sample))
+        return sample
 
     def _answers_file(self, peer: str, asked: Payloads) -> Path:
         return self._folder / f"{peer}-{asked.model.name}-{asked.rows}-{asked.encoding}"

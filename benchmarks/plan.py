@@ -12,6 +12,8 @@ from benchmarks.roster import Peer
 OVERLOAD_CONNECTIONS = 1024
 OVERLOAD_SECONDS = 60
 SOAK_MINUTES = 60
+TURNS = 10
+TURN_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Visit:
-    """A peer that is started with a model and measured step by step."""
+    """A peer that is started with a model and measured step by step.
+
+    turns: how often the last step is then measured again, for TURN_SECONDS each, in turn with a fresh start.
+    """
 
     peer: Peer
     model: str
     steps: tuple[Step, ...]
+    turns: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,14 @@ SOAK = Plan(
     "soak",
     rounds=1,
     seconds=5,
-    visits=(_xgboost(roster.TABSERVE, *_steps("json", 1, 32), *((Step(1, "json", 64, HALF, 60),) * SOAK_MINUTES)),),
+    visits=(
+        Visit(
+            roster.TABSERVE,
+            "xgboost",
+            (*_steps("json", 1, 32), *((Step(1, "json", 64, HALF, 60),) * SOAK_MINUTES)),
+            turns=TURNS,
+        ),
+    ),
 )
 
 

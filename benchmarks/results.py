@@ -12,6 +12,9 @@ from benchmarks.load import Measurement
 CLOSED, OVERLOAD, HALF = 0.0, 3.0, 0.5
 """Loads: a closed loop, or an open one at so many times the closed loop's throughput."""
 
+AGED, FRESH = "-aged", "-fresh"
+"""Behind a peer's name: after a soak, in turn with a fresh start of it."""
+
 
 class Cell(msgspec.Struct, frozen=True):
     """What is measured: a peer asked for so many rows a request over so many connections."""

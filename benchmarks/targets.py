@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.results import HALF, OVERLOAD, Cell, Results, Sample, Start, cpu, p50, per_second, ratio
+from benchmarks.results import AGED, FRESH, HALF, OVERLOAD, Cell, Results, Sample, Start, cpu, p50, per_second, ratio
 
 Value = Callable[[Results], float | None]
 
@@ -144,11 +144,23 @@ def grown(what: Callable[[Sample], float]) -> Value:
     """Over a soak: the median of the last tenth by that of the first."""
 
     def value(results: Results) -> float | None:
-        values = [what(sample) for sample in results.samples if sample.cell.load == HALF]
+        values = [what(sample) for sample in _soaked(results, "tabserve")]
         tenth = len(values) // 10
         return ratio(median(values[-tenth:]), median(values[:tenth])) if tenth else None
 
     return value
+
+
+def aged(results: Results) -> float | None:
+    """After a soak: the median, over turns, of a p99 by the one that a fresh start had just after."""
+    old, new = (_soaked(results, "tabserve" + age) for age in (AGED, FRESH))
+    turns = zip(old, new, strict=False)  # the last may have failed
+    ratios = [one.measured.p99 / other.measured.p99 for one, other in turns]
+    return median(ratios) if ratios else None
+
+
+def _soaked(results: Results, name: str) -> list[Sample]:
+    return [sample for sample in results.samples if sample.cell.load == HALF and sample.cell.peer == name]
 
 
 def _pipelines() -> list[Target]:
@@ -205,5 +217,6 @@ TARGETS = (
         "soak: memory at the end by that at the start", grown(lambda each: median(each.resident)), 1.02, at_most=True
     ),
     Target("soak: open descriptors", grown(lambda each: each.descriptors), 1.0, at_most=True),
-    Target("soak: p99", grown(lambda each: each.measured.p99), 1.1, at_most=True),
+    Target("soak: p99 at the end by that at the start", grown(lambda each: each.measured.p99), 1.1, at_most=True),
+    Target("soak: p99 after it by a fresh start's, in turns", aged, 1.1, at_most=True),
 )

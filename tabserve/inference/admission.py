@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable
@@ -17,12 +18,17 @@ T = TypeVar("T")
 
 PATIENCE_SECONDS = 0.6
 """A request waits for a place only if it is likely to be answered within this time of its arrival."""
+PLACED_SECONDS = 0.3
+"""No more have a place than are likely to be answered within this time. A transformer that keeps to it leaves a
+predictor no reason to refuse what has already waited."""
+FEWEST_PLACES = 32
+"""So many requests are worked on at once however long they take: enough for a batch, or for several predictors."""
 FRESH_SECONDS = 0.3
 """A request that has waited for longer gets its place before newer ones."""
 REFUSALS_PER_SECOND = 2000
 """A refusal costs 30 µs, or 65 µs where a body of 64 rows comes with it: at this rate at most 13 % of a core."""
-_FADING = 0.95
-"""How much of what was seen of the pace earlier is kept with each look at it."""
+_FADING_SECONDS = 0.5
+"""After so long, what was seen of the pace counts for a third."""
 
 
 class Waiting(Protocol):
@@ -33,7 +39,7 @@ class Waiting(Protocol):
 
 
 class Pace:
-    """Seconds from one free place to the next while requests wait for them; 0 while nothing is known."""
+    """Seconds from one answered request to the next while many are under way; 0 while nothing is known."""
 
     def __init__(self) -> None:
         self.forget()
@@ -41,33 +47,36 @@ class Pace:
     @property
     def seconds(self) -> float:
         """The mean, in which what was seen lately counts most."""
-        return self._seconds / self._places if self._places else 0.0
+        return self._seconds / self._answered if self._answered else 0.0
 
     def forget(self) -> None:
-        """No request waits: the next ones may be others."""
-        self._seconds = self._places = 0.0
-        self._freed = 0
+        """Few are under way: how fast those are answered says nothing of how fast many are."""
+        self._seconds = self._answered = 0.0
+        self._unseen = 0
         self._looked: float | None = None
 
-    def begin(self) -> None:
-        """A request waits, maybe the first."""
+    def answered(self) -> None:
+        """A request is answered, or given up."""
+        self._unseen += 1
+
+    def look(self, now: float) -> bool:
+        """Take into account what was answered since the last look: many are, by the batch. Whether anything was."""
         if self._looked is None:
-            self._looked = time.monotonic()
-
-    def freed(self) -> None:
-        """A place became free."""
-        self._freed += 1
-
-    def look(self, now: float) -> None:
-        """Take into account what became free since the last look: places become free by the batch."""
-        if self._freed and self._looked is not None:
-            self._seconds = self._seconds * _FADING + now - self._looked
-            self._places = self._places * _FADING + self._freed
-            self._looked, self._freed = now, 0
+            self._looked, self._unseen = now, 0
+        if not self._unseen or now <= self._looked:
+            return False
+        kept = math.exp((self._looked - now) / _FADING_SECONDS)
+        self._seconds = self._seconds * kept + now - self._looked
+        self._answered = self._answered * kept + self._unseen
+        self._looked, self._unseen = now, 0
+        return True
 
 
 class Admission:
-    """Admits up to `limit` requests at once, over all protocols.
+    """Admits up to `limit` requests at once, over all protocols; fewer where so many would take too long.
+
+    As many as are answered within PLACED_SECONDS at the pace of the last ones, but no fewer than FEWEST_PLACES
+    (J. Little, "A Proof for the Queuing Formula: L = λW", Operations Research 9 (3), 1961).
 
     Past that, REST requests wait unread for a place, in a queue as long as `PATIENCE_SECONDS` allow; past that, and
     over gRPC, each is refused at once. Past `REFUSALS_PER_SECOND` REST requests wait all the same: to refuse any number
@@ -80,18 +89,19 @@ class Admission:
 
     def __init__(self, limit: int, metrics: Metrics) -> None:
         self._limit = limit
+        self._places = limit
         self._metrics = metrics
         self._in_flight = 0
         self._waiting: OrderedDict[Waiting, float] = OrderedDict()  # since when; the oldest first
         self._pace = Pace()
         self._resuming = False
         self._refusals_paid_until = 0.0  # in time.monotonic(); a refusal pays for 1/REFUSALS_PER_SECOND
-        self.reason = f"all {limit} places for requests are taken"
+        self.reason = "too many requests at once"
 
     @property
     def full(self) -> bool:
         """Whether there is no place."""
-        return self._in_flight >= self._limit
+        return self._in_flight >= self._places
 
     @property
     def crowded(self) -> bool:
@@ -107,8 +117,9 @@ class Admission:
 
     def wait(self, request: Waiting) -> None:
         """Resume the request when there is a place for it."""
-        self._pace.begin()
-        self._waiting[request] = time.monotonic()
+        now = time.monotonic()
+        self._look(now)
+        self._waiting[request] = now
         self._metrics.waiting.value = len(self._waiting)
 
     def forget(self, request: Waiting) -> None:
@@ -122,24 +133,30 @@ class Admission:
         # A second's refusals may come in one burst.
         self._refusals_paid_until = max(self._refusals_paid_until, time.monotonic() - 1) + 1 / REFUSALS_PER_SECOND
 
-    def enter(self, protocol: str) -> None:
-        """Take a place; raises Overloaded when there is none."""
-        if self.full:
+    def enter(self, protocol: str, *, promised: bool = False) -> None:
+        """Take a place; raises Overloaded when there is none.
+
+        promised: the request was read because there was one, which the pace may not allow any more.
+        """
+        if self._in_flight >= (self._limit if promised else self._places):
             self.count_refusal(protocol)
             raise Overloaded(self.reason)
         self._in_flight += 1
         self._metrics.in_flight.value = self._in_flight
+        if self._in_flight > FEWEST_PLACES:
+            self._look(time.monotonic())
 
     def leave(self) -> None:
         """Give the place back."""
         self._in_flight -= 1
         self._metrics.in_flight.value = self._in_flight
-        if not self._waiting:
+        self._pace.answered()
+        if self._waiting:
+            if not self._resuming:
+                self._resume_soon()
+        elif self._in_flight < FEWEST_PLACES:
             self._pace.forget()
-            return
-        self._pace.freed()
-        if not self._resuming:
-            self._resume_soon()
+            self._places = self._limit
 
     def _resume_soon(self) -> None:
         self._resuming = True
@@ -149,11 +166,16 @@ class Admission:
         """Resume as many as there are places; until they are read and take them, or turn out to need none."""
         self._resuming = False
         now = time.monotonic()
-        self._pace.look(now)
-        for _ in range(min(len(self._waiting), self._limit - self._in_flight)):
+        self._look(now)
+        for _ in range(min(len(self._waiting), self._places - self._in_flight)):
             self._next(now).resume()
         if self._waiting and not self.full:
             self._resume_soon()
+
+    def _look(self, now: float) -> None:
+        """At the pace, and at how many places it allows."""
+        if self._pace.look(now):
+            self._places = min(self._limit, max(FEWEST_PLACES, int(PLACED_SECONDS / self._pace.seconds)))
 
     def _next(self, now: float) -> Waiting:
         oldest, since = next(iter(self._waiting.items()))

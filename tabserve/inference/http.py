@@ -163,7 +163,7 @@ class Application:
         self, work: Work, protocol: str, body: bytes, headers: Headers, context: Context
     ) -> tuple[bytes, bytes]:
         # A place is taken once the body is there: a client that sends slowly holds none.
-        self._admission.enter(protocol)
+        self._admission.enter(protocol, promised=True)
         try:
             running = work(body, headers, context)
             if context.deadline == math.inf:

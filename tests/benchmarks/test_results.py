@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import load, report, targets
 from benchmarks.load import Measurement, Usage
-from benchmarks.results import HALF, OVERLOAD, Bare, Cell, Failure, Results, Sample, Start
+from benchmarks.results import AGED, FRESH, HALF, OVERLOAD, Bare, Cell, Failure, Results, Sample, Start
 from benchmarks.servers import PeerError
 from benchmarks.targets import Target
 
@@ -103,6 +103,18 @@ def test_a_soak_compares_its_last_tenth_with_its_first() -> None:
     found.samples += [Sample(cell, 0, measurement(100), descriptors=10 + number) for number in range(20)]
     assert targets.grown(lambda each: each.descriptors)(found) == pytest.approx(28.5 / 10.5)
     assert targets.grown(lambda each: each.measured.p99)(found) == pytest.approx(1.0)
+
+
+def test_after_a_soak_each_turn_is_compared_with_the_fresh_start_beside_it() -> None:
+    found = results()
+    assert targets.aged(found) is None
+    for slower in (1, 2, 8):  # the machine, which both sides share
+        for age, factor in ((AGED, 1.5), (FRESH, 1.0)):
+            measured = measurement(100)
+            measured = msgspec.structs.replace(measured, quantiles=[q * slower * factor for q in measured.quantiles])
+            found.samples.append(Sample(Cell("tabserve" + age, "xgboost", 1, "json", 64, HALF), 0, measured))
+    assert targets.aged(found) == pytest.approx(1.5)
+    assert targets.grown(lambda each: each.measured.p99)(found) is None
 
 
 def test_binary_is_compared_with_the_fastest_engine_alone() -> None:

@@ -8,7 +8,15 @@ from types import SimpleNamespace
 import pytest
 
 from tabserve.inference import admission
-from tabserve.inference.admission import FRESH_SECONDS, PATIENCE_SECONDS, REFUSALS_PER_SECOND, Admission
+from tabserve.inference.admission import (
+    FEWEST_PLACES,
+    FRESH_SECONDS,
+    PATIENCE_SECONDS,
+    PLACED_SECONDS,
+    REFUSALS_PER_SECOND,
+    Admission,
+)
+from tabserve.inference.errors import Overloaded
 from tabserve.inference.metrics import Metrics
 
 STEP = 0.125
@@ -106,6 +114,58 @@ def test_the_newest_goes_first_until_the_oldest_is_no_longer_fresh(
         return placed
 
     assert asyncio.run(test()) == order
+
+
+def slow(clock: Clock, pace: float) -> Admission:
+    """Of 256 places 200 taken, by requests that were answered, and replaced, at this pace for a while."""
+    places = Admission(256, Metrics())
+    for _ in range(200):
+        places.enter("grpc")
+    for _ in range(100):
+        clock.now += pace
+        places.leave()
+        places.enter("rest", promised=True)
+    return places
+
+
+def entered(places: Admission, most: int = 300) -> int:
+    """How many requests take a place before one is refused."""
+    for count in range(most):
+        if places.full:
+            return count
+        places.enter("grpc")
+    return most
+
+
+@pytest.mark.parametrize(
+    ("pace", "number"),
+    [(PLACED_SECONDS / 300, 256), (PLACED_SECONDS / 100.5, 100), (PLACED_SECONDS, FEWEST_PLACES)],
+    ids=["fast", "slow", "slowest"],
+)
+def test_there_are_as_many_places_as_are_answered_soon(clock: Clock, pace: float, number: int) -> None:
+    places = slow(clock, pace)
+    for _ in range(200 - FEWEST_PLACES):
+        clock.now += pace
+        places.leave()
+    assert FEWEST_PLACES + entered(places) == number
+    with pytest.raises(Overloaded):
+        places.enter("grpc")
+
+
+def test_a_request_that_was_read_because_there_was_a_place_gets_one(clock: Clock) -> None:
+    places = slow(clock, PLACED_SECONDS)
+    assert places.full
+    for _ in range(256 - 200):
+        places.enter("rest", promised=True)
+    with pytest.raises(Overloaded):
+        places.enter("rest", promised=True)
+
+
+def test_where_few_requests_are_left_all_places_are_there_again(clock: Clock) -> None:
+    places = slow(clock, PLACED_SECONDS)
+    for _ in range(200 - FEWEST_PLACES + 1):
+        places.leave()
+    assert FEWEST_PLACES - 1 + entered(places) == 256
 
 
 def test_the_pace_is_forgotten_with_the_queue(clock: Clock) -> None:

@@ -94,7 +94,7 @@ class StandIn:
 
 class Refusing(StandIn):
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
-        raise Overloaded("all 2 places for requests are taken")
+        raise Overloaded("too many requests at once")
 
 
 def bundle_of(text: str, model: ModelInfo, preprocessor: PreprocessorInfo | None = None) -> Bundle:
@@ -321,7 +321,7 @@ def test_the_predictors_errors_are_the_transformers() -> None:
     metrics = Metrics()
     model = served(bundle_of(BINARY, MODEL), Refusing(OUTPUTS), metrics=metrics)
     context = Context()
-    with pytest.raises(Overloaded, match="all 2 places"):
+    with pytest.raises(Overloaded, match="too many requests"):
         predictions(model, *RECORDS, context=context)
     assert context.response_headers == {}
     assert 'tabserve_predictor_seconds_count{status="503"} 1.0' in metrics.page().decode()
