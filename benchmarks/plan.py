@@ -122,10 +122,8 @@ SOAK = Plan(
     rounds=1,
     seconds=5,
     visits=(
-        Visit(
-            roster.TABSERVE,
-            "xgboost",
-            (*_steps("json", 1, 32), *((Step(1, "json", 64, HALF, 60),) * SOAK_MINUTES)),
+        replace(
+            _xgboost(roster.TABSERVE, *_steps("json", 1, 32), *((Step(1, "json", 64, HALF, 60),) * SOAK_MINUTES)),
             turns=TURNS,
         ),
     ),

@@ -118,7 +118,8 @@ class Admission:
     def wait(self, request: Waiting) -> None:
         """Resume the request when there is a place for it."""
         now = time.monotonic()
-        self._look(now)
+        if not self._waiting:
+            self._look(now)
         self._waiting[request] = now
         self._metrics.waiting.value = len(self._waiting)
 
@@ -143,7 +144,7 @@ class Admission:
             raise Overloaded(self.reason)
         self._in_flight += 1
         self._metrics.in_flight.value = self._in_flight
-        if self._in_flight > FEWEST_PLACES:
+        if self._in_flight > FEWEST_PLACES and not self._waiting:  # while any waits, `_resume` looks
             self._look(time.monotonic())
 
     def leave(self) -> None:
