@@ -55,11 +55,15 @@ class Connection(HttpToolsProtocol):
         self.waited = 0.0
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone away: what answers it is cancelled."""
+        """The client has gone away: what answers it is cancelled.
+
+        And what leads back here is let go: what has lived long, the garbage collector would keep for long.
+        """
         super().connection_lost(exc)
         self.admission.forget(self)
         if self._task is not None:
             self._task.cancel()
+        self.scope = self.cycle = self._worked_on = self._task = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Read what came, or leave it unread until its request gets a place; health and metadata never wait."""
@@ -164,17 +168,17 @@ class Connection(HttpToolsProtocol):
     def body(self) -> bytes | None:
         """The body of the request that is worked on, where all of it has come already."""
         cycle = self._worked_on
-        return None if cycle.more_body or cycle.disconnected else bytes(cycle.body)
+        return None if cycle.more_body else bytes(cycle.body)
 
     async def answer(self, status: int, lines: bytes, body: bytes) -> None:
         """Send the whole answer to the request that is worked on; lines: of its headers but those of the framing.
 
         In one write: ASGI's two messages would be two, and a system call is a good part of what a small answer costs.
         """
-        cycle = self._worked_on
-        if self.flow.write_paused and not cycle.disconnected:
+        if self.flow.write_paused:
             await self.flow.drain()
-        if cycle.disconnected:
+        cycle = self._worked_on
+        if cycle is None:  # the client has gone away
             return
         ends = not cycle.keep_alive or bool(self.server_state.default_headers)
         self.transport.write(message(status, lines, body, ends=ends, head_only=cycle.scope["method"] == "HEAD"))

@@ -85,16 +85,23 @@ def test_foreign_work_on_a_core_is_told() -> None:
     assert math.isclose(disturbed.foreign, 0.2)
 
 
-def test_overload_is_told_by_the_capacity_of_the_same_start() -> None:
+def overload(right: int, *closed: int) -> Results:
+    """Under overload, and at 32 connections before it and perhaps after it; then another server."""
     found = results()
-    refused = msgspec.structs.replace(measurement(900), refused=10, refused_quantiles=[0.02] * 202)
-    cell = Cell("tabserve", "xgboost", 1, "json", 1024, OVERLOAD)
-    found.samples.append(Sample(cell, 0, refused, resident=[50, *[100] * 50, 104], capacity=1000))
-    got = {target.title: target.value(found) for target in targets.TARGETS if "1 row: " in target.title}
-    assert got["overload at three times capacity, 1 row: goodput by capacity"] == pytest.approx(0.9)
-    assert targets.overloaded(1, targets.refusal)(found) == pytest.approx(20)
-    assert targets.overloaded(1, targets.growth)(found) == pytest.approx(1.04)
-    assert targets.overloaded(64, targets.goodput)(found) is None
+    refused = msgspec.structs.replace(measurement(right), refused=10, refused_quantiles=[0.02] * 202)
+    over = Sample(Cell("tabserve", "xgboost", 1, "json", 1024, OVERLOAD), 0, refused, resident=[50, *[100] * 50, 104])
+    before, *after = (Sample(Cell("tabserve", "xgboost", 1, "json", 32), 0, measurement(each)) for each in closed)
+    found.samples += [before, over, *after, Sample(Cell("other", "xgboost", 1, "json", 32), 0, measurement(5000))]
+    return found
+
+
+@pytest.mark.parametrize(("closed", "share"), [((1000, 800), 1.0), ((1000,), 0.9)])
+def test_overload_is_told_by_the_capacity_of_the_same_start(closed: tuple[int, ...], share: float) -> None:
+    got = {target.title: target.value(overload(900, *closed)) for target in targets.TARGETS}
+    assert got["overload at three times capacity, 1 row: goodput by capacity"] == pytest.approx(share)
+    assert got["overload, 1 row: p99 of refusals, ms"] == pytest.approx(20)
+    assert got["overload, 1 row: memory by that after 10 s"] == pytest.approx(1.04)
+    assert got["overload at three times capacity, 64 rows: goodput by capacity"] is None
 
 
 def test_a_soak_compares_its_last_tenth_with_its_first() -> None:

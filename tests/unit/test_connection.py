@@ -1,11 +1,21 @@
-"""The limit on headers, however the bytes are cut."""
+"""The limit on headers, however the bytes are cut, and what is left of a connection that has ended."""
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import socket
+import weakref
+from typing import Any
 
 import pytest
+import uvicorn
+import uvloop
+from uvicorn.server import ServerState
 
+from tabserve.inference.admission import Admission
+from tabserve.inference.connection import Connection
+from tabserve.inference.metrics import Metrics
 from tests.serving import Service
 
 LIMIT = 64 * 2**10
@@ -62,3 +72,40 @@ def test_pipelined_requests_are_each_held_to_the_limit(echo: Service) -> None:
     many = head(LIMIT // 4) * 8
 
     assert asked(echo, 8, many[:-7], many[-7:]) == [b"200"] * 8
+
+
+async def answering(scope: Any, *_: Any) -> None:
+    """An application."""
+    await scope["tabserve.connection"].answer(200, b"", b"fine")
+
+
+async def ended_connection() -> None:
+    """Ask on a connection, end it, and wait until nothing holds it any more."""
+
+    class Admitted(Connection):
+        admission = Admission(1, Metrics())
+
+    config = uvicorn.Config(answering, lifespan="off", log_config=None)
+    config.load()
+    gone = asyncio.Event()
+    kept: list[weakref.ref[Connection]] = []
+
+    def connection() -> Connection:
+        made = Admitted(config, ServerState(), {})
+        kept.append(weakref.ref(made, lambda _: gone.set()))
+        return made
+
+    async with await asyncio.get_running_loop().create_server(connection, "127.0.0.1") as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(head(10))
+        assert await reader.readuntil(b"fine")
+        writer.close()
+        await asyncio.wait_for(gone.wait(), 10)
+
+
+def test_an_ended_connection_is_freed_without_the_garbage_collector() -> None:
+    gc.disable()
+    try:
+        uvloop.run(ended_connection())
+    finally:
+        gc.enable()
