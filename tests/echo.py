@@ -38,14 +38,16 @@ class Echo:
         )
         self.headers: Mapping[str, str] = {"tests-echo": "1", PREDICTOR_RELEASE: settings.release}
         self._gate = asyncio.Event()
-        self._started = Gauge("echo_started", "Requests that reached the model")
-        self._held = Gauge("echo_held", "Requests held")
-        self._abandoned = Gauge("echo_abandoned", "Requests given up while they were held")
-        metrics.add(self._started, self._held, self._abandoned)
+        self._started = self._held = self._abandoned = 0
+        metrics.add(
+            Gauge("echo_started", "Requests that reached the model", lambda: self._started),
+            Gauge("echo_held", "Requests held", lambda: self._held),
+            Gauge("echo_abandoned", "Requests given up while they were held", lambda: self._abandoned),
+        )
 
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
         """The inputs; raises InvalidRequest where they are not the declared ones."""
-        self._started.value += 1
+        self._started += 1
         _check(request.inputs, self.metadata.inputs)
         if "hold" in request.parameters:
             await self._hold()
@@ -67,14 +69,14 @@ class Echo:
         self._gate = asyncio.Event()
 
     async def _hold(self) -> None:
-        self._held.value += 1
+        self._held += 1
         try:
             await self._gate.wait()
         except asyncio.CancelledError:
-            self._abandoned.value += 1
+            self._abandoned += 1
             raise
         finally:
-            self._held.value -= 1
+            self._held -= 1
 
 
 def _check(inputs: Sequence[Tensor], declared: Sequence[TensorSpec]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from typing import Protocol, TypeVar
 
 from tabserve.inference.errors import DeadlineExceeded, InvalidRequest, Overloaded
-from tabserve.inference.metrics import Metrics
+from tabserve.inference.metrics import Gauge, Metrics
 from tabserve.inference.model import Context
 
 T = TypeVar("T")
@@ -29,13 +29,15 @@ REFUSALS_PER_SECOND = 2000
 """A refusal costs 30 µs, or 65 µs where a body of 64 rows comes with it: at this rate at most 13 % of a core."""
 _FADING_SECONDS = 0.5
 """After so long, what was seen of the pace counts for a third."""
+_WAIT_SECONDS = 1.0
+"""A request that has waited for longer is read, and refused if there is no place."""
 
 
 class Waiting(Protocol):
     """A request that has come and is left unread."""
 
-    def resume(self) -> None:
-        """Read it, and answer or refuse it."""
+    def resume(self, waited: float) -> None:
+        """Read it, which has waited for so many seconds, and answer or refuse it."""
 
 
 class Pace:
@@ -90,13 +92,17 @@ class Admission:
     def __init__(self, limit: int, metrics: Metrics) -> None:
         self._limit = limit
         self._places = limit
-        self._metrics = metrics
+        self._rejected = metrics.rejected
         self._in_flight = 0
         self._waiting: OrderedDict[Waiting, float] = OrderedDict()  # since when; the oldest first
         self._pace = Pace()
         self._resuming = False
         self._refusals_paid_until = 0.0  # in time.monotonic(); a refusal pays for 1/REFUSALS_PER_SECOND
         self.reason = "too many requests at once"
+        metrics.add(
+            Gauge("tabserve_requests_in_flight", "Requests admitted and not yet answered", lambda: self._in_flight),
+            Gauge("tabserve_requests_waiting", "Requests that wait unread for a place", lambda: len(self._waiting)),
+        )
 
     @property
     def full(self) -> bool:
@@ -106,31 +112,41 @@ class Admission:
     @property
     def crowded(self) -> bool:
         """Whether a request that comes now finds no place, or others that wait for one."""
-        return self.full or bool(self._waiting)
+        return bool(self._waiting) or self.full
 
-    def turns_away(self) -> bool:
-        """Whether a request that comes when it is crowded is to be refused at once, rather than to wait."""
+    def wait(self, request: Waiting) -> bool:
+        """Resume the request when there is a place for it; False where it is to be refused at once."""
         now = time.monotonic()
+        if self._turns_away(now):
+            return False
+        if not self._waiting:
+            self._look(now)
+        self._waiting[request] = now
+        return True
+
+    def _turns_away(self, now: float) -> bool:
         since = next(iter(self._waiting.values()), now)
         likely = self._pace.seconds * (len(self._waiting) + self._in_flight + 1)
         return max(likely, now - since) > PATIENCE_SECONDS and self._refusals_paid_until <= now
 
-    def wait(self, request: Waiting) -> None:
-        """Resume the request when there is a place for it."""
-        now = time.monotonic()
-        if not self._waiting:
-            self._look(now)
-        self._waiting[request] = now
-        self._metrics.waiting.value = len(self._waiting)
-
     def forget(self, request: Waiting) -> None:
         """The request waits no longer, if it did."""
         self._waiting.pop(request, None)
-        self._metrics.waiting.value = len(self._waiting)
+
+    def resume(self, request: Waiting) -> None:
+        """Resume at once a request that waits."""
+        request.resume(time.monotonic() - self._waiting.pop(request))
+
+    def resume_late(self) -> None:
+        """Resume those that have waited for too long, place or no place."""
+        now = time.monotonic()
+        late = [request for request, since in self._waiting.items() if now - since > _WAIT_SECONDS]
+        for request in late:
+            self.resume(request)
 
     def count_refusal(self, protocol: str) -> None:
         """A request gets no place."""
-        self._metrics.rejected.add(protocol)
+        self._rejected.add(protocol)
         # A second's refusals may come in one burst.
         self._refusals_paid_until = max(self._refusals_paid_until, time.monotonic() - 1) + 1 / REFUSALS_PER_SECOND
 
@@ -143,14 +159,12 @@ class Admission:
             self.count_refusal(protocol)
             raise Overloaded(self.reason)
         self._in_flight += 1
-        self._metrics.in_flight.value = self._in_flight
         if self._in_flight > FEWEST_PLACES and not self._waiting:  # while any waits, `_resume` looks
             self._look(time.monotonic())
 
     def leave(self) -> None:
         """Give the place back."""
         self._in_flight -= 1
-        self._metrics.in_flight.value = self._in_flight
         self._pace.answered()
         if self._waiting:
             if not self._resuming:
@@ -169,7 +183,9 @@ class Admission:
         now = time.monotonic()
         self._look(now)
         for _ in range(min(len(self._waiting), self._places - self._in_flight)):
-            self._next(now).resume()
+            oldest = next(iter(self._waiting.values()))
+            request, since = self._waiting.popitem(last=now - oldest <= FRESH_SECONDS)
+            request.resume(now - since)
         if self._waiting and not self.full:
             self._resume_soon()
 
@@ -177,10 +193,6 @@ class Admission:
         """At the pace, and at how many places it allows."""
         if self._pace.look(now):
             self._places = min(self._limit, max(FEWEST_PLACES, int(PLACED_SECONDS / self._pace.seconds)))
-
-    def _next(self, now: float) -> Waiting:
-        oldest, since = next(iter(self._waiting.items()))
-        return oldest if now - since > FRESH_SECONDS else next(reversed(self._waiting))
 
 
 def deadline(timeout_ms: bytes | None, waited: float = 0.0) -> float:

@@ -14,8 +14,6 @@ from tabserve.inference.admission import Admission
 from tabserve.inference.http import JSON, error_body, message
 
 SWEEP_SECONDS = 1.0
-WAIT_SECONDS = 1.0
-"""A request that is left unread for longer is read, and refused if there is no place."""
 FIRST_SECONDS = 2.0
 """How long a server that stops waits for the first request of a client that has just connected."""
 LINGER_SECONDS = 2.0
@@ -51,7 +49,6 @@ class Connection(HttpToolsProtocol):
         self._tail = b""
         self._turned_away = False  # the request that comes is to be refused
         self._unread = b""  # what has come of a request that waits for a place, or for its refusal
-        self._waiting_since = 0.0
         self.waited = 0.0
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -73,36 +70,29 @@ class Connection(HttpToolsProtocol):
                 self.flow.pause_reading()
         elif not (self.admission.crowded and self._begins() and data.startswith(b"POST ")):
             self._read(data)
-        elif self.admission.turns_away():
+        elif self.admission.wait(self):
+            self._unread = data
+            self._until = None
+        else:
             self._turned_away = True
             self._read(data)
             self._turned_away = False
-        else:
-            self._leave_unread(data)
-            self.admission.wait(self)
 
     def _begins(self) -> bool:
         """Whether what comes is the beginning of a request, and no other is under way."""
         return self._in_headers and not self._begun and (self.cycle is None or self.cycle.response_complete)
 
-    def _leave_unread(self, data: bytes) -> None:
-        self._unread = data
-        self._waiting_since = self.loop.time()
-        self._idle = False
-        self._until = self._waiting_since + WAIT_SECONDS
-
-    def resume(self) -> None:
+    def resume(self, waited: float) -> None:
         """Read what was left unread."""
-        self.admission.forget(self)
         self.flow.resume_reading()
-        self.waited = self.loop.time() - self._waiting_since
+        self.waited = waited
         unread, self._unread = self._unread, b""
         self._read(unread)
 
     def shutdown(self) -> None:
         """The server stops: end the connection, after the answer if there is a request or the first is on its way."""
         if self._unread:
-            self.resume()
+            self.admission.resume(self)
         if self.cycle is not None:
             super().shutdown()
         else:
@@ -228,8 +218,6 @@ class Connection(HttpToolsProtocol):
             return
         if self._idle:
             self.transport.close()
-        elif self._unread:
-            self.resume()
         else:
             self._refuse(408, "the request took too long to arrive")
 
@@ -239,10 +227,11 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-async def sweep(connections: set[Connection]) -> None:
-    """Forever end the connections whose request has been coming for too long."""
+async def sweep(connections: set[Connection], admission: Admission) -> None:
+    """Forever end the connections whose request has been coming for too long, and read those left unread for long."""
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
+        admission.resume_late()
         for connection in list(connections):
             connection.time_out(loop.time())

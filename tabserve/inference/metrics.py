@@ -6,7 +6,7 @@ Everything is written on the event loop's thread, so nothing is locked; promethe
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -50,15 +50,15 @@ class Counter:
 
 
 class Gauge:
-    """A value that goes up and down."""
+    """A value that goes up and down, read when it is asked for."""
 
-    def __init__(self, name: str, help_text: str) -> None:
+    def __init__(self, name: str, help_text: str, read: Callable[[], float]) -> None:
         self._family = (name, help_text)
-        self.value = 0.0
+        self._read = read
 
     def collect(self) -> Metric:
         """The value as Prometheus knows it."""
-        return GaugeMetricFamily(*self._family, value=self.value)
+        return GaugeMetricFamily(*self._family, value=self._read())
 
 
 class Histogram:
@@ -125,12 +125,8 @@ class Metrics:
         self.seconds = Histogram(
             "tabserve_request_seconds", "From a request's headers to its answer", SECONDS, ("protocol",)
         )
-        self.in_flight = Gauge("tabserve_requests_in_flight", "Requests admitted and not yet answered")
-        self.waiting = Gauge("tabserve_requests_waiting", "Requests that wait unread for a place")
         self.rejected = Counter("tabserve_requests_rejected", "Requests refused by admission", ("protocol",))
-        self._instruments: list[Instrument] = [
-            self.requests, self.seconds, self.in_flight, self.waiting, self.rejected,
-        ]  # fmt: skip
+        self._instruments: list[Instrument] = [self.requests, self.seconds, self.rejected]
 
     def add(self, *instruments: Instrument) -> None:
         """Show further instruments on the page."""

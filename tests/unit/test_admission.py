@@ -39,10 +39,18 @@ class Request:
         self._places = places
         self.placed = False
 
-    def resume(self) -> None:
-        self._places.forget(self)
+    def resume(self, waited: float) -> None:
         self._places.enter("rest")
         self.placed = True
+
+
+class Read:
+    """A request that needs no place."""
+
+    waited: float | None = None
+
+    def resume(self, waited: float) -> None:
+        self.waited = waited
 
 
 @pytest.fixture
@@ -55,9 +63,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def waiting(places: Admission, most: int = 100) -> int:
     """How many requests join the queue before one is turned away."""
     for count in range(most):
-        if places.turns_away():
+        if not places.wait(Request(places)):
             return count
-        places.wait(Request(places))
     return most
 
 
@@ -90,9 +97,10 @@ def test_requests_are_turned_away_behind_one_that_waited_too_long(clock: Clock) 
     places = Admission(1, Metrics())
     places.enter("rest")
     assert waiting(places, most=3) == 3
-    assert not places.turns_away()
-    clock.now += PATIENCE_SECONDS + 0.01
-    assert places.turns_away()
+    clock.now += PATIENCE_SECONDS - 0.01
+    assert places.wait(Request(places))
+    clock.now += 0.02
+    assert not places.wait(Request(places))
 
 
 @pytest.mark.parametrize(("waited", "order"), [(FRESH_SECONDS / 2, [2, 1, 0]), (2 * FRESH_SECONDS, [0, 1, 2])])
@@ -184,9 +192,34 @@ def test_past_a_second_of_refusals_requests_wait_until_they_are_paid_for(clock: 
     places.wait(Request(places))
     clock.now += PATIENCE_SECONDS + 0.01
     for _ in range(REFUSALS_PER_SECOND):
-        assert places.turns_away()
+        assert not places.wait(Request(places))
         places.count_refusal("rest")
     places.count_refusal("rest")
-    assert not places.turns_away()
+    assert places.wait(Request(places))
     clock.now += 0.5
-    assert places.turns_away()
+    assert not places.wait(Request(places))
+
+
+def test_a_request_that_waits_for_long_is_resumed_without_a_place(clock: Clock) -> None:
+    places = Admission(2, Metrics())
+    for _ in range(2):
+        places.enter("rest")
+    late = Read()
+    places.wait(late)
+    clock.now += 0.5
+    places.wait(soon := Read())
+    clock.now += 0.6
+    places.resume_late()
+    assert [late.waited, soon.waited] == [pytest.approx(1.1), None]
+
+
+def test_one_that_gave_up_is_not_resumed(clock: Clock) -> None:
+    async def test() -> None:
+        places = Admission(1, Metrics())
+        places.enter("rest")
+        places.wait(gone := Read())
+        places.forget(gone)
+        await answered(places, clock)
+        assert gone.waited is None
+
+    asyncio.run(test())
