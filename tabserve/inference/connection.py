@@ -21,8 +21,8 @@ LINGER_SECONDS = 2.0
 
 
 _END_OF_HEADERS = b"\r\n\r\n"
-_REFUSED: Any = SimpleNamespace(response_complete=True, message_event=asyncio.Event())
-"""What uvicorn finds in place of its cycle of a request and an answer, where it had no part in the answer."""
+_ENDED: Any = SimpleNamespace(response_complete=True, message_event=asyncio.Event())
+"""What uvicorn finds in place of its cycle of a request and an answer, once there is an answer."""
 
 
 class Connection(HttpToolsProtocol):
@@ -132,7 +132,7 @@ class Connection(HttpToolsProtocol):
         if refusal is None:
             super().on_headers_complete()
             return
-        self.cycle = _REFUSED
+        self.cycle = _ENDED
         self.transport.write(refusal)
         self.linger()
         self.on_response_complete()
@@ -190,6 +190,7 @@ class Connection(HttpToolsProtocol):
         """The answer is sent. Unlike uvicorn, which arms a timer, leave it to `time_out` to end an idle connection."""
         self.server_state.total_requests += 1
         self.waited = 0.0
+        self._let_go()
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
@@ -197,6 +198,14 @@ class Connection(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         elif not self._receiving:
             self._wait_for_another()
+
+    def _let_go(self) -> None:
+        """Free what was made for the request now, while the caches hold it, and not when the next one comes."""
+        if self.cycle is self._worked_on:
+            self.cycle = _ENDED
+        if not self._begun:
+            self.scope = self.headers = None  # type: ignore[assignment]
+        self._worked_on = self._task = None
 
     def _wait_for_another(self) -> None:
         self._idle = True
