@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import mean
 from typing import TYPE_CHECKING
 
 from loadtest.measured import Measured, rate_of, recovery_seconds
@@ -20,14 +21,16 @@ def run(bench: Bench) -> Measured:
     """Uses `rate` (what can be served; 0 to find out), `factor`, `seconds` and `rows`.
 
     Figures: capacity_rps, goodput_rps, goodput_share, refused_share, refusal_p99_ms, retry_after_share, recovery_s.
+    What can be served is found out before and after, and is the mean of both: a machine's speed changes meanwhile.
     """
     load = bench.objectives.load
     bench.warm_up()
-    capacity = load.rate or _capacity(bench)
-    segments = (Segment(capacity * load.factor, load.seconds), Segment(capacity / 2, CALM_SECONDS))
+    found = load.rate or _capacity(bench)
+    segments = (Segment(found * load.factor, load.seconds), Segment(found / 2, CALM_SECONDS))
     recording = bench.open(segments)
+    capacity = load.rate or mean((found, _capacity(bench)))
     return Measured(
-        f"{load.factor:g} times {capacity:.4g} requests/s for {load.seconds:g} s, then half; {load.rows} rows each",
+        f"{load.factor:g} times {found:.4g} requests/s for {load.seconds:g} s, then half; {load.rows} rows each",
         recording,
         figures=_figures(bench, recording, capacity),
         refusals_allowed=True,
