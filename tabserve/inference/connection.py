@@ -60,6 +60,7 @@ class Connection(HttpToolsProtocol):
         self.admission.forget(self)
         if self._task is not None:
             self._task.cancel()
+        self.pipeline.clear()
         self.scope = self.cycle = self._worked_on = self._task = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
