@@ -20,6 +20,7 @@ import msgspec
 
 from predictor.instruments import Instruments
 from tabserve.engines import Array, Engine, Features, concatenate, rows
+from tabserve.inference.admission import in_time
 from tabserve.inference.errors import DeadlineExceeded
 from tabserve.inference.model import Context
 
@@ -74,7 +75,10 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
 
     async def run(self, engine: Engine, features: Features, outputs: tuple[str, ...], context: Context) -> Outputs:
-        """The outputs for these rows, computed alone or with others'. Raises what the engine raises."""
+        """The outputs for these rows, computed alone or with others'.
+
+        Raises DeadlineExceeded, and what the engine raises.
+        """
         count, since = rows(features), time.perf_counter()
         if context.alone and not self._busy:
             size = _size(engine, outputs, count)
@@ -88,7 +92,7 @@ class Batcher:
         if not self._busy:
             self._busy = True
             loop.call_soon(self._turn, loop)
-        return await answer
+        return await in_time(answer, context.deadline)
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """One engine call; the next turn comes after the event loop has looked at everything else."""

@@ -12,7 +12,8 @@ from typing import Annotated
 
 import msgspec
 
-from tabserve.inference.errors import InvalidRequest
+from tabserve.inference.admission import in_time
+from tabserve.inference.errors import DeadlineExceeded, InvalidRequest
 from tabserve.inference.metrics import Gauge, Metrics
 from tabserve.inference.model import PREDICTOR_RELEASE, Context
 from tabserve.inference.server import configure_logging, run
@@ -37,11 +38,11 @@ class Echo:
             settings.model_name or "echo", ("1", "2"), "tests_echo", inputs=specs, outputs=specs
         )
         self.headers: Mapping[str, str] = {"tests-echo": "1", PREDICTOR_RELEASE: settings.release}
-        self._gate = asyncio.Event()
-        self._started = self._held = self._abandoned = 0
+        self._held: set[asyncio.Future[None]] = set()
+        self._started = self._abandoned = 0
         metrics.add(
             Gauge("echo_started", "Requests that reached the model", lambda: self._started),
-            Gauge("echo_held", "Requests held", lambda: self._held),
+            Gauge("echo_held", "Requests held", lambda: len(self._held)),
             Gauge("echo_abandoned", "Requests given up while they were held", lambda: self._abandoned),
         )
 
@@ -50,7 +51,7 @@ class Echo:
         self._started += 1
         _check(request.inputs, self.metadata.inputs)
         if "hold" in request.parameters:
-            await self._hold()
+            await self._hold(context)
         return InferResponse(_chosen(request))
 
     async def predict(self, body: bytes, context: Context) -> bytes:
@@ -65,18 +66,20 @@ class Echo:
         """Nothing to end."""
 
     def _let_go(self) -> None:
-        self._gate.set()
-        self._gate = asyncio.Event()
+        for held in self._held:
+            if not held.done():
+                held.set_result(None)
 
-    async def _hold(self) -> None:
-        self._held += 1
+    async def _hold(self, context: Context) -> None:
+        held: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._held.add(held)
         try:
-            await self._gate.wait()
-        except asyncio.CancelledError:
+            await in_time(held, context.deadline)
+        except (asyncio.CancelledError, DeadlineExceeded):
             self._abandoned += 1
             raise
         finally:
-            self._held -= 1
+            self._held.remove(held)
 
 
 def _check(inputs: Sequence[Tensor], declared: Sequence[TensorSpec]) -> None:

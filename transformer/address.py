@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import msgspec
 
+from tabserve.inference.errors import DeadlineExceeded
 from transformer.breaker import Breaker
 from transformer.connection import Connection, ConnectionLost, Response
 
@@ -42,17 +44,19 @@ class Address:
         self._kept: list[Connection] = []
         self._closed = False
 
-    async def exchange(self, request: bytes) -> Response:
-        """The answer to a whole HTTP request.
+    async def exchange(self, request: bytes, deadline: float) -> Response:
+        """The answer to a whole HTTP request, before time.monotonic() reaches the deadline.
 
-        Raises Unreached where no predictor can have started it, ConnectionLost where one may have, ResponseTooLarge.
+        Raises Unreached where no predictor can have started it, ConnectionLost where one may have, ResponseTooLarge,
+        DeadlineExceeded.
         """
         connection = self._take_kept()
         idle = connection.idle_seconds if connection else 0.0
         self.outstanding += 1
         try:
-            connection = connection or await self._connect()
-            response = await connection.exchange(request)
+            if connection is None:
+                connection = await asyncio.create_task(self._connect(deadline))
+            response = await connection.exchange(request, deadline)
         except ConnectionLost as error:
             # A server that ends a connection for being idle crosses the request on the wire (RFC 9112, section 9.5);
             # one that ends a busy connection may have died of this very request, which must not meet another.
@@ -86,13 +90,16 @@ class Address:
             connection.close()
         return None
 
-    async def _connect(self) -> Connection:
+    async def _connect(self, deadline: float) -> Connection:
         loop, endpoint = asyncio.get_running_loop(), self.endpoint
+        left = deadline - time.monotonic()
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(min(left, CONNECT_SECONDS)):
                 _, connection = await loop.create_connection(
                     lambda: Connection(self._max_bytes), endpoint.host, endpoint.port
                 )
         except OSError as error:  # TimeoutError, too
+            if isinstance(error, TimeoutError) and left < CONNECT_SECONDS:
+                raise DeadlineExceeded("the deadline passed before there was a connection") from error
             raise Unreached("no connection") from error
         return connection

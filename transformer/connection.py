@@ -9,6 +9,9 @@ from typing import cast
 import httptools
 import msgspec
 
+from tabserve.inference.admission import in_time
+from tabserve.inference.errors import DeadlineExceeded
+
 IDLE_SECONDS = 60.0
 """How long a kept connection is used again; below the 75 s after which the server closes it."""
 
@@ -38,7 +41,7 @@ class ResponseTooLarge(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """Sends one request at a time. After an error, a cancellation or `connection: close` it is closed.
+    """Sends one request at a time. After an error, a cancellation, a deadline or `connection: close` it is closed.
 
     HTTP is written out here because a call costs 13 µs of the caller's CPU this way, 95 µs with aiohttp 3.14 and 210 µs
     with grpc.aio 1.85 (2026-11-21; uvloop, loopback, one connection, 5,000 calls of 300 bytes each way).
@@ -66,15 +69,15 @@ class Connection(asyncio.Protocol):
         open_ = transport is not None and not transport.is_closing()
         return open_ and self._waiter is None and self.idle_seconds < IDLE_SECONDS
 
-    async def exchange(self, request: bytes) -> Response:
-        """The answer to a whole HTTP request. Raises ConnectionLost or ResponseTooLarge."""
+    async def exchange(self, request: bytes, deadline: float) -> Response:
+        """The answer to a whole HTTP request. Raises ConnectionLost, ResponseTooLarge or DeadlineExceeded."""
         if self._transport is None or self._transport.is_closing():
             raise ConnectionLost(begun=False, unread=True)
         self._waiter = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         try:
-            return await self._waiter
-        except asyncio.CancelledError:
+            return await in_time(self._waiter, deadline)
+        except (asyncio.CancelledError, DeadlineExceeded):
             self.close()
             raise
         finally:

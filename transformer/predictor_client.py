@@ -179,9 +179,8 @@ class PredictorClient:
 
     async def _probe(self, address: Address) -> None:
         try:
-            async with asyncio.timeout(PROBE_SECONDS):
-                response = await address.exchange(self._codec.ready)
-        except (OSError, ResponseTooLarge):  # TimeoutError is an OSError
+            response = await address.exchange(self._codec.ready, time.monotonic() + PROBE_SECONDS)
+        except (OSError, ResponseTooLarge, DeadlineExceeded):
             address.ready = False
         else:
             address.ready = self._is_usable(address, response) and response.status == 200
@@ -227,12 +226,11 @@ class PredictorClient:
         breaker = address.breaker
         breaker.enter(now)
         try:
-            async with asyncio.timeout(limit.deadline - now):
-                response = await address.exchange(self._codec.with_timeout(parts, limit.deadline - now))
+            response = await address.exchange(self._codec.with_timeout(parts, limit.deadline - now), limit.deadline)
         except Unreached:
             breaker.failed(now)
             raise
-        except TimeoutError as error:
+        except DeadlineExceeded as error:
             if limit.ours:
                 breaker.failed(now)
             raise DeadlineExceeded("the predictor did not answer in time") from error

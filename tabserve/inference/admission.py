@@ -6,12 +6,10 @@ import asyncio
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable
 from typing import Protocol, TypeVar
 
 from tabserve.inference.errors import DeadlineExceeded, InvalidRequest, Overloaded
 from tabserve.inference.metrics import Gauge, Metrics
-from tabserve.inference.model import Context
 
 T = TypeVar("T")
 
@@ -207,10 +205,21 @@ def deadline(timeout_ms: bytes | None, waited: float = 0.0) -> float:
     return time.monotonic() - waited + int(timeout_ms) / 1000
 
 
-async def within_deadline(work: Awaitable[T], context: Context) -> T:
-    """The result of `work`, which is cancelled at the deadline; raises DeadlineExceeded then."""
+async def in_time(answer: asyncio.Future[T], deadline: float) -> T:
+    """The answer; raises DeadlineExceeded when time.monotonic() reaches the deadline.
+
+    Not asyncio.timeout, which needs a task to cancel: the first steps of a request may be taken outside of one.
+    """
+    if deadline == math.inf:
+        return await answer
+    left = max(0.0, deadline - time.monotonic())
+    timer = asyncio.get_running_loop().call_later(left, _expire, answer)
     try:
-        async with asyncio.timeout(context.remaining()):
-            return await work
-    except TimeoutError:
-        raise DeadlineExceeded("the deadline passed before the request was answered") from None
+        return await answer
+    finally:
+        timer.cancel()
+
+
+def _expire(answer: asyncio.Future[T]) -> None:
+    if not answer.done():
+        answer.set_exception(DeadlineExceeded("the deadline passed before the request was answered"))

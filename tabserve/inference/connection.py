@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from types import SimpleNamespace
+import types
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
@@ -21,7 +22,7 @@ LINGER_SECONDS = 2.0
 
 
 _END_OF_HEADERS = b"\r\n\r\n"
-_ENDED: Any = SimpleNamespace(response_complete=True, message_event=asyncio.Event())
+_ENDED: Any = types.SimpleNamespace(response_complete=True, message_event=asyncio.Event())
 """What uvicorn finds in place of its cycle of a request and an answer, once there is an answer."""
 
 
@@ -42,6 +43,8 @@ class Connection(HttpToolsProtocol):
         self._receiving = False
         self._worked_on: Any = None  # uvicorn's cycle of the request that the application has
         self._task: asyncio.Task[None] | None = None
+        self._starting: Any = None  # the application, which is to start as soon as the request is read
+        self._ordinal = 0  # of its last answer among the server's
         self._in_headers = True  # what comes next is of the headers
         self._begun = False  # and some of them has come
         self._answered = False
@@ -106,6 +109,8 @@ class Connection(HttpToolsProtocol):
             self._refuse(431, f"expected at most {self.max_header_bytes} bytes of headers")
             return
         super().data_received(data)
+        if self._starting is not None:
+            self._start()
         if self._in_headers and self._begun:
             last = data.rfind(_END_OF_HEADERS)
             self._header_bytes += len(data) if last < 0 else len(data) - last - len(_END_OF_HEADERS)
@@ -145,16 +150,40 @@ class Connection(HttpToolsProtocol):
         return idle and stays and not self.flow.write_paused and not self.server_state.default_headers
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        """The application starts on a request; on a connection it has one at a time."""
+        """The application starts on a request: at once where this is the only client that asks.
+
+        Where others ask too, it starts in the next turn of the loop, so that requests that come together go together.
+        """
         self._worked_on = cycle
-        self._task = self.loop.create_task(cycle.run_asgi(app))
+        if self.tasks or self._ordinal != self.server_state.total_requests:
+            self._run(cycle.run_asgi(app))
+        else:
+            self._starting = app
+
+    def _start(self) -> None:
+        """Take the application's first steps without a task, which costs a small answer a twelfth of its time.
+
+        That is what asyncio's eager tasks do from Python 3.12 on, but that there is no current task until it waits.
+        """
+        run, self._starting = self._worked_on.run_asgi(self._starting), None
+        if self._worked_on.more_body:
+            self._run(run)
+            return
+        try:
+            waits_for = run.send(None)
+        except StopIteration:
+            return
+        self._run(_rest(run, waits_for))
+
+    def _run(self, run: Coroutine[Any, Any, None]) -> None:
+        self._task = self.loop.create_task(run)
         self._task.add_done_callback(self.tasks.discard)
         self.tasks.add(self._task)
 
     @property
     def alone(self) -> bool:
         """Whether no other request is under way, on any connection."""
-        return len(self.tasks) == 1
+        return len(self.tasks) <= 1  # none, where this one was started at once
 
     def body(self) -> bytes | None:
         """The body of the request that is worked on, where all of it has come already."""
@@ -190,13 +219,15 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The answer is sent. Unlike uvicorn, which arms a timer, leave it to `time_out` to end an idle connection."""
         self.server_state.total_requests += 1
+        self._ordinal = self.server_state.total_requests
         self.waited = 0.0
         self._let_go()
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            self._worked_on, app = self.pipeline.pop()
+            self._run(self._worked_on.run_asgi(app))
         elif not self._receiving:
             self._wait_for_another()
 
@@ -235,6 +266,26 @@ class Connection(HttpToolsProtocol):
         if not self._answered:
             self.transport.write(message(status, JSON, error_body(text), ends=True))
         self.transport.close()
+
+
+async def _rest(run: Coroutine[Any, Any, None], waits_for: Any) -> None:
+    """What is left of a coroutine that has begun and waits for a future."""
+    await _awaitable(run, waits_for)
+
+
+@types.coroutine
+def _awaitable(run: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, None, None]:
+    while True:
+        try:
+            yield waits_for
+        except BaseException as error:  # noqa: BLE001 - handed on to the coroutine
+            resume = partial(run.throw, error)
+        else:
+            resume = partial(run.send, None)
+        try:
+            waits_for = resume()
+        except StopIteration:
+            return
 
 
 async def sweep(connections: set[Connection], admission: Admission) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -15,7 +14,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from tabserve import __version__
-from tabserve.inference.admission import Admission, deadline, within_deadline
+from tabserve.inference.admission import Admission, deadline
 from tabserve.inference.errors import (
     InferenceError,
     Overloaded,
@@ -165,11 +164,8 @@ class Application:
         # A place is taken once the body is there: a client that sends slowly holds none.
         self._admission.enter(protocol, promised=True)
         try:
-            running = work(body, headers, context)
-            if context.deadline == math.inf:
-                answer, lines = await running
-            else:
-                answer, lines = await within_deadline(running, context)
+            context.remaining()  # raises where the deadline has passed
+            answer, lines = await work(body, headers, context)
         finally:
             self._admission.leave()
         for name, value in context.response_headers.items():

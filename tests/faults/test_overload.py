@@ -186,6 +186,48 @@ def test_a_client_that_goes_away_over_rest_gives_its_place_back(small: Subject) 
     small.assert_no_stack_trace()
 
 
+@contextmanager
+def lone_client(subject: Subject, log: Path) -> Generator[tuple[Subject, socket.socket]]:
+    """An echo of its own, and a connection to it whose next request is started at once: only it has had an answer."""
+    with running("tests.echo", log=log) as service, wire.connection(service.http_port) as opened:
+        lonely = Subject(service)
+        wire.send(opened, request_bytes(subject))
+        assert wire.answers(opened)[0].status == 200
+        yield lonely, opened
+
+
+def test_a_lone_client_s_request_that_waits_is_answered(small: Subject, logs: Path) -> None:
+    with lone_client(small, logs / "lone_waits.log") as (lonely, opened):
+        for _ in range(2):
+            wire.send(opened, request_bytes(small, hold=True))
+            lonely.service.wait_metric("echo_held", 1)
+            let_go(lonely)
+            assert wire.answers(opened)[0].status == 200
+        wire.send(opened, request_bytes(small) * 3)
+        assert [answer.status for answer in wire.answers(opened, 3)] == [200] * 3
+
+
+def test_a_lone_client_that_goes_away_gives_its_place_back(small: Subject, logs: Path) -> None:
+    with lone_client(small, logs / "lone_goes.log") as (lonely, opened):
+        wire.send(opened, request_bytes(small, hold=True))
+        lonely.service.wait_metric("echo_held", 1)
+        opened.close()
+        lonely.service.wait_metric("echo_abandoned", 1)
+        lonely.service.wait_metric("tabserve_requests_in_flight", 0)
+        lonely.assert_no_stack_trace()
+
+
+def test_a_lone_client_s_deadline_is_kept(small: Subject, logs: Path) -> None:
+    with lone_client(small, logs / "lone_late.log") as (lonely, opened):
+        body = json.dumps(asking(small, hold=True)).encode()
+        path = "/v2/models/echo/infer"
+        wire.send(opened, wire.post(path, f"Content-Length: {len(body)}", "x-request-timeout-ms: 100", body=body))
+        wire.answers(opened)[0].assert_error(504, 504)
+        lonely.service.wait_metric("echo_held", 0)
+        wire.send(opened, request_bytes(small))
+        assert wire.answers(opened)[0].status == 200
+
+
 def test_a_client_that_cancels_over_grpc_gives_its_place_back(small: Subject) -> None:
     given_up = small.service.metric("echo_abandoned")
     message = small.payload.message("echo", parameters={"hold": HELD})

@@ -166,6 +166,18 @@ def test_a_request_whose_deadline_passed_in_the_queue_is_not_predicted(batcher: 
     asyncio.run(main())
 
 
+def test_a_deadline_passes_while_the_engine_works(batcher: Batcher) -> None:
+    async def main() -> None:
+        engine = Doubling()
+        engine.gate.clear()
+        with pytest.raises(DeadlineExceeded):
+            await ask(batcher, engine, 1, context=Context(deadline=time.monotonic() + 0.01))
+        engine.gate.set()
+        assert await ask(batcher, engine, 2) == [4]
+
+    asyncio.run(main())
+
+
 def test_a_failing_engine_fails_its_batch_and_works_on(batcher: Batcher) -> None:
     async def main() -> None:
         engine = Doubling()

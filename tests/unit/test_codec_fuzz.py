@@ -17,11 +17,15 @@ from hypothesis.extra import numpy as arrays
 
 from tabserve.inference import grpc_codec, rest_codec
 from tabserve.inference import open_inference_pb2 as pb
-from tabserve.inference.errors import InferenceError
+from tabserve.inference.errors import InferenceError, InvalidRequest
 from tabserve.inference.tensors import DATATYPES, MAX_DIMENSIONS, InferRequest, InferResponse, Tensor
 
 FUZZ = settings(derandomize=True, deadline=None, max_examples=300)
 ROUND_TRIP = settings(derandomize=True, deadline=None, max_examples=60)
+
+LARGEST_FP32 = float(np.finfo(np.float32).max)
+LEAST_BEYOND_FP32 = 2.0**128 - 2.0**103
+"""Half a step beyond: what is less is rounded to the largest."""
 
 NUMBERS = [datatype for datatype in DATATYPES if datatype != "BYTES"]
 REST = rest_codec.ResponseEncoder("m", "1")
@@ -167,6 +171,15 @@ def test_binary_tensors_with_any_shape_are_refused_or_read(datatype: str, shape:
     tensor = {"name": "x", "shape": shape, "datatype": datatype, "parameters": {"binary_data_size": len(tail)}}
     part = json.dumps({"inputs": [tensor]}).encode()
     decoded(part + tail, b"%d" % len(part))
+
+
+@pytest.mark.parametrize("data", [[1.0, LEAST_BEYOND_FP32], [[1.0, LEAST_BEYOND_FP32]], [None, LEAST_BEYOND_FP32]])
+def test_a_number_out_of_range_is_refused_and_the_largest_within_read(data: list[Any]) -> None:
+    tensor = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": data}
+    with pytest.raises(InvalidRequest, match="expected FP32, got a number out of its range"):
+        rest_codec.decode_request(json.dumps({"inputs": [tensor]}).encode())
+    within = json.dumps({"inputs": [tensor]}).replace(str(LEAST_BEYOND_FP32), str(LARGEST_FP32)).encode()
+    assert rest_codec.decode_request(within).inputs[0].array.ravel()[1] == LARGEST_FP32
 
 
 @pytest.mark.parametrize("depth", [9, 100, 100_000])
