@@ -1,12 +1,12 @@
-"""Carries out a plan: every peer in turn, freshly started, round after round."""
+"""Carries out a plan: the peers of a group are started afresh and measured in turn, round after round."""
 
 from __future__ import annotations
 
 import subprocess
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -14,7 +14,7 @@ import psutil
 from benchmarks import load, models, pool, servers
 from benchmarks.load import Load
 from benchmarks.payloads import Payloads, payloads
-from benchmarks.plan import TURN_SECONDS, Plan, Step, Visit
+from benchmarks.plan import TURN_SECONDS, Plan, Step, Visit, in_turn
 from benchmarks.results import AGED, CLOSED, FRESH, Cell, Failure, Results, Sample, Start
 from benchmarks.roster import Peer
 from benchmarks.servers import PeerError, Server
@@ -23,6 +23,16 @@ CAPACITY_CONNECTIONS = 32
 """A server's capacity is its throughput over so many connections."""
 
 Report = Callable[[str], None]
+
+
+@dataclass
+class _Running:
+    """A visit whose peer is up; its capacity as it was measured last."""
+
+    visit: Visit
+    server: Server
+    differences: list[float]
+    capacity: float = 0.0
 
 
 class Session:
@@ -37,54 +47,66 @@ class Session:
         self._differences: dict[Path, float] = {}
 
     def run(self) -> Iterator[None]:
-        """All rounds, a step of the iterator for each visit.
-
-        Each begins with another peer, but the first with tabserve, whose bytes the no-op repeats.
-        """
-        visits = self._plan.visits
+        """All rounds, a step of the iterator for each group. Every other round goes through the peers backwards."""
         for number in range(self._plan.rounds):
-            first = number % len(visits)
-            for visit in (*visits[first:], *visits[:first]):
-                self._attempt(visit, number)
+            for group in self._plan.groups:
+                self._report(f"round {number + 1} of {self._plan.rounds}: {', '.join(map(_title, group))}")
+                with ExitStack() as stack:
+                    self._compare(group, number, stack)
                 yield
 
-    def _attempt(self, visit: Visit, number: int) -> None:
-        self._report(f"round {number + 1} of {self._plan.rounds}: {visit.peer.title}, {visit.model}")
+    def _compare(self, group: tuple[Visit, ...], number: int, stack: ExitStack) -> None:
+        up: dict[int, _Running] = {}
+        for at, visit in enumerate(group):
+            with self._noting_failure(visit, number):
+                up[at] = self._start(visit, stack)
+        for step, sharing in in_turn(group):
+            for at in sharing[:: -1 if number % 2 else 1]:
+                with self._noting_failure(group[at], number):
+                    if at in up:
+                        running = up.pop(at)  # and back, unless this fails
+                        self._step(running, step, number)
+                        up[at] = running
+        for running in up.values():
+            with self._noting_failure(running.visit, number):
+                self._end(running, number)
+
+    @contextmanager
+    def _noting_failure(self, visit: Visit, number: int) -> Generator[None]:
         try:
-            self._visit(visit, number)
+            yield
         except (PeerError, OSError, psutil.Error, subprocess.SubprocessError) as error:
             self.results.failures.append(Failure(visit.peer.name, visit.model, number, str(error)))
-            self._report(f"  FAILED: {error}")
+            self._report(f"  FAILED: {_title(visit)}: {error}")
 
-    def _visit(self, visit: Visit, number: int) -> None:
-        model = models.trained(visit.model)
-        first = payloads(model, visit.steps[0].rows, visit.steps[0].encoding)
-        answer = self._folder / "answer"
+    def _start(self, visit: Visit, stack: ExitStack) -> _Running:
+        first = payloads(models.trained(visit.model), visit.steps[0].rows, visit.steps[0].encoding)
+        answer = self._folder / f"{visit.peer.name}-{first.rows}-answer"
         if visit.peer.answers == "same":
             answer.write_bytes(pool.first(self._answers_file("tabserve", first)))
-        with servers.running(visit.peer, first, answer, self._folder / f"{visit.peer.name}.log") as server:
-            difference = self._steps(server, visit, number)
-            if visit.turns:
-                log = self._folder / f"{visit.peer.name}-fresh.log"
-                with servers.running(visit.peer, first, answer, log) as fresh:
-                    self._in_turns(server, fresh, visit, number)
-            start = Start(
-                visit.peer.name, visit.model, number, server.start_seconds, server.resident_bytes(), difference
-            )
-        self.results.starts.append(start)
-        self._report(f"  start {start.seconds:.2f} s, {start.resident / 2**20:.0f} MiB, differs by {difference:.1g}")
+        running = servers.running(visit.peer, first, answer, self._folder / f"{visit.peer.name}.log")
+        server = stack.enter_context(running)
+        return _Running(visit, server, [self._collect(server, visit.peer, first)])
 
-    def _steps(self, server: Server, visit: Visit, number: int) -> float:
-        """Measure every step; the largest difference from the library's answers."""
-        model = models.trained(visit.model)
-        differences, capacity = [], 0.0
-        for step in visit.steps:
-            asked = payloads(model, step.rows, step.encoding)
-            differences.append(self._collect(server, visit.peer, asked))
-            sample = self._measure(server, visit.peer, asked, step, capacity, number)
-            if step.connections == CAPACITY_CONNECTIONS and step.load == CLOSED:
-                capacity = sample.measured.per_second
-        return max(differences)
+    def _step(self, running: _Running, step: Step, number: int) -> None:
+        visit, server = running.visit, running.server
+        asked = payloads(models.trained(visit.model), step.rows, step.encoding)
+        running.differences.append(self._collect(server, visit.peer, asked))
+        sample = self._measure(server, visit.peer, asked, step, running.capacity, number)
+        if step.connections == CAPACITY_CONNECTIONS and step.load == CLOSED:
+            running.capacity = sample.measured.per_second
+
+    def _end(self, running: _Running, number: int) -> None:
+        visit, server, difference = running.visit, running.server, max(running.differences)
+        if visit.turns:
+            with ExitStack() as stack:
+                self._in_turns(server, self._start(visit, stack).server, visit, number)
+        start = Start(visit.peer.name, visit.model, number, server.start_seconds, server.resident_bytes(), difference)
+        self.results.starts.append(start)
+        self._report(
+            f"{_title(visit)}: start {start.seconds:.2f} s, {start.resident / 2**20:.0f} MiB, "
+            f"differs by {difference:.1g}"
+        )
 
     def _in_turns(self, aged: Server, fresh: Server, visit: Visit, number: int) -> None:
         """Measure the last step again on both, at the rate it had."""
@@ -140,12 +162,16 @@ def _resident(server: Server) -> Generator[list[int]]:
         thread.join()
 
 
+def _title(visit: Visit) -> str:
+    return f"{visit.peer.title} ({visit.model})"
+
+
 def _line(sample: Sample) -> str:
     cell, measured = sample.cell, sample.measured
     open_loop = f", open loop at {cell.load:g} times capacity" if cell.load else ""
     refused = f", {measured.refused / measured.seconds:,.0f} refused/s" if measured.refused else ""
     return (
-        f"  {cell.rows:3} rows {cell.encoding}, {cell.connections:4} connections{open_loop}: "
+        f"  {cell.peer:18} {cell.rows:3} rows {cell.encoding}, {cell.connections:4} connections{open_loop}: "
         f"{measured.per_second:8,.0f}/s{refused}, p50 {measured.p50 * 1e3:.3f} ms, p99 {measured.p99 * 1e3:.3f} ms, "
         f"{measured.server_seconds * 1e6:.0f} µs CPU, others used {measured.foreign:.0%}"
     )

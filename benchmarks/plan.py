@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from benchmarks import roster
@@ -45,13 +47,21 @@ class Visit:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every visit is made once a round; `seconds` are those of a step that has none of its own."""
+    """Every visit is made once a round; `seconds` are those of a step that has none of its own.
+
+    groups: of visits whose peers run at the same time, to be measured one right after the other.
+    """
 
     name: str
     rounds: int
     seconds: float
-    visits: tuple[Visit, ...]
+    groups: tuple[tuple[Visit, ...], ...]
     bare: tuple[str, ...] = ()
+
+    @property
+    def visits(self) -> tuple[Visit, ...]:
+        """Those of all groups."""
+        return tuple(visit for group in self.groups for visit in group)
 
 
 def _steps(encoding: Encoding, rows: int, *connections: int) -> tuple[Step, ...]:
@@ -80,9 +90,11 @@ QUICK = Plan(
     "quick",
     rounds=2,
     seconds=5,
-    visits=tuple(
-        _xgboost(peer, *_steps("json", 1, 1, 32))
-        for peer in (roster.TABSERVE, roster.FASTAPI, roster.KSERVE_CUSTOM, roster.NOOP_HTTP)
+    groups=(
+        tuple(
+            _xgboost(peer, *_steps("json", 1, 1, 32))
+            for peer in (roster.TABSERVE, roster.FASTAPI, roster.KSERVE_CUSTOM, roster.NOOP_HTTP)
+        ),
     ),
 )
 
@@ -90,32 +102,29 @@ FULL = Plan(
     "full",
     rounds=3,
     seconds=6,
-    visits=(
+    groups=(
         # The no-ops repeat what tabserve answered to the first request of their first step, so it comes before them.
-        _xgboost(roster.TABSERVE, *_JSON, *_CONCURRENCY, *_SIZES, *_BINARY),
-        _xgboost(roster.TABSERVE, *_GRPC),
-        _xgboost(roster.NOOP_HTTP, *_steps("json", 1, 1, 32), *_CONCURRENCY),
-        _xgboost(roster.NOOP_HTTP, *_steps("json", 64, 32)),
-        _xgboost(roster.NOOP_GRPC, *_GRPC),
-        _xgboost(roster.FASTAPI, *_JSON, *_CONCURRENCY, *_SIZES),
-        _xgboost(roster.KSERVE_CUSTOM, *_JSON, *_CONCURRENCY, *_SIZES, *_BINARY),
-        _xgboost(roster.KSERVE_CUSTOM, *_GRPC),
-        _xgboost(roster.KSERVE_QUIET, *_JSON, *_BINARY),
-        _xgboost(roster.KSERVE_XGBSERVER, *_JSON),
-        _xgboost(roster.MLSERVER, *_JSON),
-        _xgboost(roster.MLSERVER_SERIAL, *_JSON),
-        _xgboost(roster.MLSERVER_BATCHING, *_JSON),
-        _xgboost(roster.CHAIN, *_CHAIN),
-        _xgboost(roster.KSERVE_CHAIN_REST, *_CHAIN),
-        _xgboost(roster.KSERVE_CHAIN_GRPC, *_CHAIN),
-        _xgboost(roster.DECISIONS, *_steps("records", 1, 1, 16)),
-        *(
-            Visit(peer, model, _COLUMNS)
-            for model in ("logistic", "forest", "histogram")
-            for peer in (roster.TABSERVE, roster.KSERVE_SKLEARNSERVER)
+        (
+            _xgboost(roster.DECISIONS, *_steps("records", 1, 1, 16)),
+            _xgboost(roster.TABSERVE, *_JSON, *_CONCURRENCY, *_SIZES, *_BINARY),
+            _xgboost(roster.NOOP_HTTP, *_steps("json", 1, 1, 32), *_CONCURRENCY),
+            _xgboost(roster.NOOP_HTTP, *_steps("json", 64, 32)),
+            _xgboost(roster.FASTAPI, *_JSON, *_CONCURRENCY, *_SIZES),
+            _xgboost(roster.KSERVE_CUSTOM, *_JSON, *_CONCURRENCY, *_SIZES, *_BINARY),
+            _xgboost(roster.KSERVE_QUIET, *_JSON, *_BINARY),
+            _xgboost(roster.KSERVE_XGBSERVER, *_JSON),
+            _xgboost(roster.MLSERVER, *_JSON),
+            _xgboost(roster.MLSERVER_SERIAL, *_JSON),
+            _xgboost(roster.MLSERVER_BATCHING, *_JSON),
         ),
-        _overload(rows=1),
-        _overload(rows=64),
+        tuple(_xgboost(peer, *_GRPC) for peer in (roster.TABSERVE, roster.NOOP_GRPC, roster.KSERVE_CUSTOM)),
+        tuple(_xgboost(peer, *_CHAIN) for peer in (roster.CHAIN, roster.KSERVE_CHAIN_REST, roster.KSERVE_CHAIN_GRPC)),
+        *(
+            tuple(Visit(peer, model, _COLUMNS) for peer in (roster.TABSERVE, roster.KSERVE_SKLEARNSERVER))
+            for model in ("logistic", "forest", "histogram")
+        ),
+        (_overload(rows=1),),
+        (_overload(rows=64),),
     ),
     bare=("xgboost", "logistic", "forest", "histogram"),
 )
@@ -124,10 +133,12 @@ SOAK = Plan(
     "soak",
     rounds=1,
     seconds=5,
-    visits=(
-        replace(
-            _xgboost(roster.TABSERVE, *_steps("json", 1, 32), *((Step(1, "json", 64, HALF, 60),) * SOAK_MINUTES)),
-            turns=TURNS,
+    groups=(
+        (
+            replace(
+                _xgboost(roster.TABSERVE, *_steps("json", 1, 32), *((Step(1, "json", 64, HALF, 60),) * SOAK_MINUTES)),
+                turns=TURNS,
+            ),
         ),
     ),
 )
@@ -135,8 +146,19 @@ SOAK = Plan(
 
 def of_model(plan: Plan, model: str) -> Plan:
     """What a plan measures of one model."""
-    visits = tuple(visit for visit in plan.visits if visit.model == model)
-    return replace(plan, visits=visits, bare=tuple(name for name in plan.bare if name == model))
+    groups = (tuple(visit for visit in group if visit.model == model) for group in plan.groups)
+    return replace(plan, groups=tuple(filter(None, groups)), bare=tuple(name for name in plan.bare if name == model))
+
+
+def in_turn(group: tuple[Visit, ...]) -> Iterator[tuple[Step, list[int]]]:
+    """Every step, each visit's in its order, with the places of the visits that share it."""
+    left = [deque(visit.steps) for visit in group]
+    while any(left):
+        step = next(steps[0] for steps in left if steps)
+        sharing = [at for at, steps in enumerate(left) if steps and steps[0] == step]
+        for at in sharing:
+            left[at].popleft()
+        yield step, sharing
 
 
 PLANS = {plan.name: plan for plan in (QUICK, FULL, SOAK)}

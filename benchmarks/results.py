@@ -84,6 +84,11 @@ class Results(msgspec.Struct):
         """The cell's measurements, one a round."""
         return [sample.measured for sample in self.samples if sample.cell == cell]
 
+    def rounds(self) -> list[Results]:
+        """The samples of each round, without the rest."""
+        numbers = sorted({sample.round for sample in self.samples})
+        return [Results(self.about, [each for each in self.samples if each.round == number]) for number in numbers]
+
     def cells(self) -> list[Cell]:
         """Every cell measured, in the order of the first measurement."""
         return list(dict.fromkeys(sample.cell for sample in self.samples))

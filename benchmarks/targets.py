@@ -41,22 +41,35 @@ class Target(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """Cells that are compared: ours, and those of the peers, of which the best counts."""
+    """Cells that are compared: ours, and those of the peers, of which the best counts.
+
+    Each figure is the median over the rounds: in a round, they were measured one right after the other.
+    """
 
     ours: Cell
     theirs: Sequence[Cell]
 
     def throughput(self, results: Results) -> float | None:
         """Ours by the best of theirs."""
-        return ratio(results.median(self.ours, per_second), results.best(self.theirs, per_second))
+        return self._by_round(
+            results, lambda each: ratio(each.median(self.ours, per_second), each.best(self.theirs, per_second))
+        )
 
     def by_cpu(self, results: Results) -> float | None:
         """The best of theirs by ours, of the CPU time for a request."""
-        return ratio(results.best(self.theirs, cpu, min), results.median(self.ours, cpu))
+        return self._by_round(
+            results, lambda each: ratio(each.best(self.theirs, cpu, min), each.median(self.ours, cpu))
+        )
 
     def latency(self, results: Results) -> float | None:
         """Our median time by the best of theirs."""
-        return ratio(results.median(self.ours, p50), results.best(self.theirs, p50, min))
+        return self._by_round(
+            results, lambda each: ratio(each.median(self.ours, p50), each.best(self.theirs, p50, min))
+        )
+
+    def _by_round(self, results: Results, value: Value) -> float | None:
+        values = [got for each in results.rounds() if (got := value(each)) is not None]
+        return median(values) if values else None
 
 
 def compared(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import environments, plan, roster
-from benchmarks.plan import Plan, Visit
+from benchmarks.plan import Plan, Step, Visit
 from benchmarks.results import CLOSED, Cell
 from benchmarks.targets import CHAINS, STOCK
 
@@ -50,6 +50,14 @@ def test_the_full_plan_measures_every_peer_of_the_targets() -> None:
     }
     assert {cell.peer for cell in measured} >= {*STOCK, *CHAINS, "fastapi"}
     assert {Cell(peer, "xgboost", rows, "json", 32) for peer in STOCK for rows in (1, 64)} <= measured
+
+
+def test_steps_that_peers_share_are_made_one_right_after_the_other() -> None:
+    one, many, large = Step(1, "json", 1), Step(1, "json", 32), Step(64, "json", 32)
+    group = tuple(
+        Visit(roster.TABSERVE, "xgboost", steps) for steps in ((one, many, large, many), (many,), (one, large))
+    )
+    assert list(plan.in_turn(group)) == [(one, [0, 2]), (many, [0, 1]), (large, [0, 2]), (many, [0])]
 
 
 def test_a_plan_of_one_model_measures_that_and_nothing_else() -> None:
