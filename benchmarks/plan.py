@@ -103,12 +103,12 @@ FULL = Plan(
     rounds=3,
     seconds=6,
     groups=(
-        # The no-ops repeat what tabserve answered to the first request of their first step, so it comes before them.
+        # The no-ops repeat what tabserve answered to the first request of their first step, so it comes before them
+        # with the same first step, or in an earlier group.
         (
             _xgboost(roster.DECISIONS, *_steps("records", 1, 1, 16)),
             _xgboost(roster.TABSERVE, *_JSON, *_CONCURRENCY, *_SIZES, *_BINARY),
             _xgboost(roster.NOOP_HTTP, *_steps("json", 1, 1, 32), *_CONCURRENCY),
-            _xgboost(roster.NOOP_HTTP, *_steps("json", 64, 32)),
             _xgboost(roster.FASTAPI, *_JSON, *_CONCURRENCY, *_SIZES),
             _xgboost(roster.KSERVE_CUSTOM, *_JSON, *_CONCURRENCY, *_SIZES, *_BINARY),
             _xgboost(roster.KSERVE_QUIET, *_JSON, *_BINARY),
@@ -117,6 +117,7 @@ FULL = Plan(
             _xgboost(roster.MLSERVER_SERIAL, *_JSON),
             _xgboost(roster.MLSERVER_BATCHING, *_JSON),
         ),
+        tuple(_xgboost(peer, *_steps("json", 64, 32)) for peer in (roster.TABSERVE, roster.NOOP_HTTP)),
         tuple(_xgboost(peer, *_GRPC) for peer in (roster.TABSERVE, roster.NOOP_GRPC, roster.KSERVE_CUSTOM)),
         tuple(_xgboost(peer, *_CHAIN) for peer in (roster.CHAIN, roster.KSERVE_CHAIN_REST, roster.KSERVE_CHAIN_GRPC)),
         *(
