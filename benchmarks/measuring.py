@@ -80,7 +80,7 @@ class Session:
             self._report(f"  FAILED: {_title(visit)}: {error}")
 
     def _start(self, visit: Visit, stack: ExitStack) -> _Running:
-        first = payloads(models.trained(visit.model), visit.steps[0].rows, visit.steps[0].encoding)
+        first = _asked(visit, visit.steps[0])
         answer = self._folder / f"{visit.peer.name}-{first.rows}-answer"
         if visit.peer.answers == "same":
             answer.write_bytes(pool.first(self._answers_file("tabserve", first)))
@@ -90,7 +90,7 @@ class Session:
 
     def _step(self, running: _Running, step: Step, number: int) -> None:
         visit, server = running.visit, running.server
-        asked = payloads(models.trained(visit.model), step.rows, step.encoding)
+        asked = _asked(visit, step)
         running.differences.append(self._collect(server, visit.peer, asked))
         sample = self._measure(server, visit.peer, asked, step, running.capacity, number)
         if step.connections == CAPACITY_CONNECTIONS and step.load == CLOSED:
@@ -112,7 +112,7 @@ class Session:
         """Measure the last step again on both, at the rate it had."""
         last = self.results.samples[-1]
         step = replace(visit.steps[-1], seconds=TURN_SECONDS)
-        asked = payloads(models.trained(visit.model), step.rows, step.encoding)
+        asked = _asked(visit, step)
         sides = [
             (replace(visit.peer, name=visit.peer.name + age), server) for age, server in ((AGED, aged), (FRESH, fresh))
         ]
@@ -160,6 +160,10 @@ def _resident(server: Server) -> Generator[list[int]]:
     finally:
         over.set()
         thread.join()
+
+
+def _asked(visit: Visit, step: Step) -> Payloads:
+    return payloads(models.trained(visit.model), step.rows, step.encoding)
 
 
 def _title(visit: Visit) -> str:
