@@ -18,7 +18,7 @@ from benchmarks.measuring import Session
 from benchmarks.results import Results
 
 RESULTS = Path(__file__).parent / "results"
-OURS = ("tabserve", "uvicorn", "httptools", "uvloop", "grpcio", "onnxruntime", "xgboost-cpu", "scikit-learn")
+OURS = ("tabserve", "httptools", "uvloop", "grpcio", "onnxruntime", "xgboost-cpu", "scikit-learn")
 
 
 @click.command(help=__doc__)

@@ -160,6 +160,8 @@ class Batcher:
         before = self._cpu_seconds.get(size, call.cpu_seconds)
         self._cpu_seconds[size] = 0.8 * before + 0.2 * call.cpu_seconds
         self._instruments.called(size[0], count, call.seconds, [call.started - each for each in since])
+        if not isinstance(call.result, Exception) and "predict_proba" in call.result:
+            self._instruments.predicted(call.result["predict_proba"])
 
 
 def _call(engine: Engine, parts: Sequence[Features], outputs: tuple[str, ...], cpu_clock: Callable[[], float]) -> _Call:

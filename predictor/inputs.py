@@ -15,6 +15,7 @@ from tabserve.schema.features import matrix
 
 WHOLE_LIMIT = 2**53
 """Whole numbers up to here are exact in FP64."""
+_FP64 = DATATYPES["FP64"]
 
 
 class Inputs:
@@ -32,6 +33,7 @@ class Inputs:
         self._max_rows = max_rows
         self._dtype = DATATYPES[model.datatype]
         self._specs = {spec.name: spec for spec in model.features}
+        self._known = {spec.name: _known(spec) for spec in model.features if spec.type == "category"}
         self._numeric = all(spec.type == "number" for spec in model.features)
 
     @property
@@ -89,10 +91,12 @@ class Inputs:
     def _columns(self, inputs: Sequence[Tensor]) -> dict[str, Array]:
         self._check_names([tensor.name for tensor in inputs])
         given = {tensor.name: tensor for tensor in inputs}
-        columns = {name: _column(given[name], spec) for name, spec in self._specs.items()}
-        for name, column in columns.items():
-            if column.dtype == object or not holds_all(np.isfinite(column)):
-                self._check_column(name, column)
+        columns = {name: self._column(given[name], spec) for name, spec in self._specs.items()}
+        numbers = [column for name, column in columns.items() if name not in self._known]
+        if numbers and not holds_all(np.isfinite(np.concatenate(numbers))):
+            for name, column in columns.items():
+                if name not in self._known:
+                    self._check_numbers(name, column)
         lengths = {len(column) for column in columns.values()}
         if len(lengths) > 1:
             raise InvalidRequest(f"inputs: expected the same number of rows in each, got {sorted(lengths)}")
@@ -114,13 +118,38 @@ class Inputs:
             )
             raise InvalidRequest(f"inputs: expected {expected}; {problem}")
 
-    def _check_column(self, name: str, column: Array) -> None:
-        if column.dtype != object:
-            _refuse_infinite(name, column)
+    def _check_numbers(self, name: str, column: Array) -> None:
+        _refuse_infinite(name, column)
         if name not in self._may_miss:
-            gaps = [value is None for value in column] if column.dtype == object else np.isnan(column)
-            for row in np.flatnonzero(gaps)[:1]:
+            for row in np.flatnonzero(np.isnan(column))[:1]:
                 raise _missing(name, row)
+
+    def _column(self, tensor: Tensor, spec: FeatureSpec) -> Array:
+        array = tensor.array
+        if array.ndim == 2 and array.shape[1] == 1:
+            array = array.reshape(-1)
+        if array.ndim != 1:
+            raise InvalidRequest(f"input `{spec.name}`: expected shape [-1] or [-1, 1], got {list(array.shape)}")
+        if spec.type == "category":
+            return self._categories(tensor, array, spec)
+        if array.dtype.kind not in "fiub":
+            raise InvalidRequest(f"input `{spec.name}`: expected numbers (FP64), got {tensor.datatype}")
+        return _typed(spec.name, array, _FP64)
+
+    def _categories(self, tensor: Tensor, array: Array, spec: FeatureSpec) -> Array:
+        """The categories as text; an empty one is a missing value, since BYTES has no null."""
+        if tensor.datatype != "BYTES":
+            raise InvalidRequest(f"input `{spec.name}`: expected BYTES, got {tensor.datatype}")
+        known, values = self._known[spec.name], array.tolist()
+        try:
+            texts = [known[value] for value in values]
+        except KeyError:
+            row, value = next((row, value) for row, value in enumerate(values) if value not in known)
+            got = f"got {quoted(value.decode(errors='replace'))} at [{row}]"
+            raise InvalidRequest(f"input `{spec.name}`: expected one of {_listed(spec.values)}, {got}") from None
+        if None in texts and spec.name not in self._may_miss:
+            raise _missing(spec.name, texts.index(None))
+        return np.array(texts, object)
 
     def _check_rows(self, rows: int) -> None:
         if rows > self._max_rows:
@@ -150,31 +179,9 @@ def _refuse_infinite(name: str, array: Array) -> None:
         raise InvalidRequest(f"input `{name}`: {text}")
 
 
-def _column(tensor: Tensor, spec: FeatureSpec) -> Array:
-    array = tensor.array
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array.reshape(-1)
-    if array.ndim != 1:
-        raise InvalidRequest(f"input `{spec.name}`: expected shape [-1] or [-1, 1], got {list(array.shape)}")
-    if spec.type == "category":
-        return _categories(tensor, array, spec)
-    if array.dtype.kind not in "fiub":
-        raise InvalidRequest(f"input `{spec.name}`: expected numbers (FP64), got {tensor.datatype}")
-    return _typed(spec.name, array, np.dtype(np.float64))
-
-
-def _categories(tensor: Tensor, array: Array, spec: FeatureSpec) -> Array:
-    """The categories as text; an empty one is a missing value, since BYTES has no null."""
-    if tensor.datatype != "BYTES":
-        raise InvalidRequest(f"input `{spec.name}`: expected BYTES, got {tensor.datatype}")
-    known: dict[bytes, str | None] = {b"": None} | {value.encode(): value for value in spec.values}
-    column = np.empty(len(array), object)
-    for row, value in enumerate(array.tolist()):
-        if value not in known:
-            text = quoted(value.decode(errors="replace"))
-            raise InvalidRequest(f"input `{spec.name}`: expected one of {_listed(spec.values)}, got {text} at [{row}]")
-        column[row] = known[value]
-    return column
+def _known(spec: FeatureSpec) -> dict[bytes, str | None]:
+    """The categories by what a request may hold."""
+    return {b"": None} | {value.encode(): value for value in spec.values}
 
 
 def _listed(values: Sequence[str]) -> str:

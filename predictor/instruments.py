@@ -34,7 +34,7 @@ class Instruments:
             self._queue.observe(waited)
 
     def predicted(self, probabilities: Array) -> None:
-        """The answered probabilities [rows, classes]."""
+        """The probabilities [rows, classes] of one engine call."""
         if len(probabilities) == 1:
             row = probabilities[0].tolist()
             self._predictions.add(self._classes[row.index(max(row))])

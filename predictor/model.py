@@ -88,8 +88,6 @@ class PredictorModel:
         wanted = of_engine(names)
         engine = self._engines.select(count, wanted)
         computed = await self._batcher.run(engine, features, wanted, context)
-        if "predict_proba" in computed:
-            self._instruments.predicted(computed["predict_proba"])
         return self._outputs.tensors(names, computed)
 
     async def predict(self, body: bytes, context: Context) -> bytes:

@@ -88,9 +88,12 @@ def _is_text(classes: Sequence[object]) -> bool:
 
 
 def _column(column: Array, dtype: Any) -> Array:
-    if dtype is object:
-        return np.array([["" if value is None else value] for value in column], object)
-    return column.astype(dtype, copy=False)[:, None]
+    if dtype is not object:
+        return column.astype(dtype, copy=False).reshape(-1, 1)
+    texts = column.tolist()
+    if None in texts:
+        column = np.array(["" if text is None else text for text in texts], object)
+    return column.reshape(-1, 1)
 
 
 def errors() -> tuple[type[Exception], ...]:

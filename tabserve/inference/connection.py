@@ -1,80 +1,118 @@
-"""A client's connection: uvicorn's HTTP protocol with limits on headers and on time, and JSON errors."""
+"""A client's connection: HTTP/1.1, parsed by httptools, with limits on headers, bodies and time, and JSON errors.
+
+A request is handed to the application when it is whole. Its answer is computed without a task of its own: what a task
+costs is a good part of what a small answer costs.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import types
-from collections.abc import Callable, Coroutine, Generator
-from functools import partial
-from typing import Any
+from collections.abc import Coroutine
+from time import perf_counter
+from typing import Any, cast
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
 
 from tabserve.inference.admission import Admission
-from tabserve.inference.http import JSON, error_body, message
+from tabserve.inference.http import JSON, Answer, Application, Request, error_body, failed, message
+from tabserve.inference.settings import ServerSettings
 
 SWEEP_SECONDS = 1.0
 FIRST_SECONDS = 2.0
 """How long a server that stops waits for the first request of a client that has just connected."""
 LINGER_SECONDS = 2.0
-"""How long a refused request may go on coming, so that its client can read the answer (RFC 9112, section 9.6)."""
-
+"""How long a request that is answered may go on coming, so that its client can read the answer (RFC 9112, 9.6)."""
+MOST_UNREAD_BYTES = 65536
+"""Of a request that waits for a place."""
 
 _END_OF_HEADERS = b"\r\n\r\n"
-_ENDED: Any = types.SimpleNamespace(response_complete=True, message_event=asyncio.Event())
-"""What uvicorn finds in place of its cycle of a request and an answer, once there is an answer."""
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Connection(HttpToolsProtocol):
-    """Ends a connection whose request is malformed (400), has too long headers (431) or is too slow (408)."""
+class Clients:
+    """What the connections of one server share."""
 
-    max_header_bytes = 64 * 2**10
-    read_timeout = 30.0
-    refuse: Callable[[bytes, bytes], bytes | None] = staticmethod(lambda method, path: None)
-    """By method and path, the whole answer to a request that gets no place; None where it needs none."""
-    admission: Admission
-    """What tells which requests are refused or left unread."""
+    def __init__(self, application: Application, admission: Admission, settings: ServerSettings) -> None:
+        self.application = application
+        self.admission = admission
+        self.settings = settings
+        self.connections: set[Connection] = set()
+        self.working = 0  # requests that the application has begun to answer
+        self.answered = 0
+        self.leaving = False  # every answer ends its connection, so that clients go elsewhere for the next
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._until: float | None = self.loop.time() + self.read_timeout  # when what is waited for is too late
-        self._idle = False  # what is waited for is another request
-        self._receiving = False
-        self._worked_on: Any = None  # uvicorn's cycle of the request that the application has
-        self._task: asyncio.Task[None] | None = None
-        self._starting: Any = None  # the application, which is to start as soon as the request is read
+    async def sweep(self) -> None:
+        """Forever end connections whose request has been coming for too long, and read those left unread for long."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.admission.resume_late()
+            for connection in list(self.connections):
+                connection.time_out(loop.time())
+
+
+class Connection(asyncio.Protocol):
+    """Ends a connection whose request is malformed (400), has too long headers (431) or is too slow (408).
+
+    Requests that come before the one before them is answered (pipelining) are answered in their order.
+    """
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+        self._admission = clients.admission
+        self._settings = clients.settings
+        self._loop = asyncio.get_running_loop()
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport
+        self._until: float | None = self._loop.time() + self._settings.read_timeout  # when what is awaited is too late
+        self._idle = False  # what is awaited is another request
         self._ordinal = 0  # of its last answer among the server's
+        self._paused = self._write_paused = False
+        self._asked = False  # whether any request's headers have come
+
+        self._request: Request | None = None  # that comes
         self._in_headers = True  # what comes next is of the headers
-        self._begun = False  # and some of them has come
-        self._answered = False
         self._header_bytes = 0
         self._tail = b""
+        self._url = b""
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._owed = 0  # bytes of a body that httptools leaves unread
         self._turned_away = False  # the request that comes is to be refused
         self._unread = b""  # what has come of a request that waits for a place, or for its refusal
-        self.waited = 0.0
+        self._waited = 0.0  # seconds for which it did
+
+        self._queue: list[Request] = []  # that are whole, or answered already, in their order
+        self._worked_on: Request | None = None
+        self._work: Coroutine[Any, Any, Answer] | None = None
+        self._waits_for: asyncio.Future[Any] | None = None  # before the work can go on
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._clients.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone away: what answers it is cancelled.
 
         And what leads back here is let go: what has lived long, the garbage collector would keep for long.
         """
-        super().connection_lost(exc)
-        self.admission.forget(self)
-        if self._task is not None:
-            self._task.cancel()
-        self.pipeline.clear()
-        self.scope = self.cycle = self._worked_on = self._task = None  # type: ignore[assignment]
+        self._clients.connections.discard(self)
+        self._admission.forget(self)
+        if self._waits_for is not None:
+            self._waits_for.cancel()
+        self._queue.clear()
+        self._parser = self._request = None
 
     def data_received(self, data: bytes) -> None:
         """Read what came, or leave it unread until its request gets a place; health and metadata never wait."""
         if self._unread:
             self._unread += data
-            if len(self._unread) > HIGH_WATER_LIMIT:
-                self.flow.pause_reading()
-        elif not (self.admission.crowded and self._begins() and data.startswith(b"POST ")):
+            if len(self._unread) > MOST_UNREAD_BYTES:
+                self._pause_reading()
+        elif not (self._admission.crowded and self._begins() and data.startswith(b"POST ")):
             self._read(data)
-        elif self.admission.wait(self):
+        elif self._admission.wait(self):
             self._unread = data
             self._until = None
         else:
@@ -84,215 +122,237 @@ class Connection(HttpToolsProtocol):
 
     def _begins(self) -> bool:
         """Whether what comes is the beginning of a request, and no other is under way."""
-        return self._in_headers and not self._begun and (self.cycle is None or self.cycle.response_complete)
+        return self._request is None and self._worked_on is None and not self._queue
 
     def resume(self, waited: float) -> None:
         """Read what was left unread."""
-        self.flow.resume_reading()
-        self.waited = waited
+        self._resume_reading()
+        self._waited = waited
         unread, self._unread = self._unread, b""
         self._read(unread)
-
-    def shutdown(self) -> None:
-        """The server stops: end the connection, after the answer if there is a request or the first is on its way."""
-        if self._unread:
-            self.admission.resume(self)
-        if self.cycle is not None:
-            super().shutdown()
-        else:
-            self._idle = not self._begun
-            self._until = self.loop.time() + FIRST_SECONDS
 
     def _read(self, data: bytes) -> None:
         """Parse what came, unless the headers in it are too long; the parser would keep them all."""
         if self._in_headers and self._too_long(data):
-            self._refuse(431, f"expected at most {self.max_header_bytes} bytes of headers")
+            self._refuse(431, f"expected at most {self._settings.max_header_bytes} bytes of headers")
             return
-        super().data_received(data)
-        if self._starting is not None:
-            self._start()
-        if self._in_headers and self._begun:
+        try:
+            self._parse(data)
+        except httptools.HttpParserCallbackError as error:
+            self._refuse(500, failed(error.__context__ or error).message)
+            return
+        except httptools.HttpParserError:
+            self._refuse(400, "this is no HTTP request that can be read")
+            return
+        if self._in_headers and self._request is not None:
             last = data.rfind(_END_OF_HEADERS)
             self._header_bytes += len(data) if last < 0 else len(data) - last - len(_END_OF_HEADERS)
             self._tail = data[-3:]
+        self._go_on()
+
+    def _parse(self, data: bytes) -> None:
+        """Offers to go on in another protocol, as Java's client makes, are not taken (RFC 9110, section 7.8).
+
+        httptools takes each for the end of its message; a body behind it is read here.
+        """
+        while data:
+            if self._owed:
+                piece, data = data[: self._owed], data[self._owed :]
+                self._owed -= len(piece)
+                self.on_body(piece)
+                if not self._owed:
+                    self._complete()
+                continue
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                data = data[offer.args[0] :]
 
     def _too_long(self, data: bytes) -> bool:
+        if self._header_bytes + len(data) <= self._settings.max_header_bytes:
+            return False
         end = (self._tail + data).find(_END_OF_HEADERS)
-        return self._header_bytes + (len(data) if end < 0 else end) > self.max_header_bytes
+        return self._header_bytes + (len(data) if end < 0 else end) > self._settings.max_header_bytes
 
     def on_message_begin(self) -> None:
-        """A request begins; the application finds this connection in its scope."""
-        super().on_message_begin()
-        self._begun = self._receiving = True
-        self._answered = self._idle = False
-        self._until = self.loop.time() + self.read_timeout
-        self.scope["tabserve.connection"] = self  # type: ignore[typeddict-unknown-key]
+        """A request begins (httptools)."""
+        self._request = Request()
+        self._idle = False
+        self._until = self._loop.time() + self._settings.read_timeout
+
+    def on_url(self, url: bytes) -> None:
+        """Some of the request's target (httptools)."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header (httptools)."""
+        cast("Request", self._request).headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        """The headers are read; the application starts, unless the request is refused already."""
-        self._in_headers = self._begun = False
-        self._header_bytes = 0
-        self._tail = b""
-        unplaced = self._turned_away or self.admission.full
-        refusal = self.refuse(self.parser.get_method(), self.url) if unplaced and self._may_be_refused() else None
-        if refusal is None:
-            super().on_headers_complete()
+        """The headers are read (httptools); they may be enough to answer."""
+        request = cast("Request", self._request)
+        self._in_headers, self._asked = False, True
+        self._header_bytes, self._tail = 0, b""
+        request.path, self._url = path(self._url), b""
+        request.method = self._parser.get_method()
+        request.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
+        request.waited, self._waited = self._waited, 0.0
+        request.since = perf_counter() - request.waited
+        unplaced = self._turned_away or self._admission.full
+        answer = self._clients.application.admit(request, unplaced=unplaced)
+        if answer is not None:
+            self._answer_early(request, answer)
+        elif request.headers.get(b"expect", b"").lower() == b"100-continue" and self._worked_on is None:
+            self._transport.write(_CONTINUE)
+
+    def _answer_early(self, request: Request, answer: Answer) -> None:
+        """What is still to come of the request is thrown away, and must come soon."""
+        request.answer = answer
+        self._queue.append(request)
+        self._until = min(self._until or 0.0, self._loop.time() + LINGER_SECONDS)
+
+    def on_body(self, body: bytes) -> None:
+        """Some of the body (httptools)."""
+        request = cast("Request", self._request)
+        if request.answer is not None:
             return
-        self.cycle = _ENDED
-        self.transport.write(refusal)
-        self.linger()
-        self.on_response_complete()
-
-    def _may_be_refused(self) -> bool:
-        """Whether nothing of uvicorn's is needed for the answer: its queue, flow control or closing of connections."""
-        idle = self.cycle is None or self.cycle.response_complete
-        stays = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
-        return idle and stays and not self.flow.write_paused and not self.server_state.default_headers
-
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        """The application starts on a request: at once where this is the only client that asks.
-
-        Where others ask too, it starts in the next turn of the loop, so that requests that come together go together.
-        """
-        self._worked_on = cycle
-        if self.tasks or self._ordinal != self.server_state.total_requests:
-            self._run(cycle.run_asgi(app))
+        self._size += len(body)
+        if self._size > self._settings.max_body_bytes:
+            self._answer_early(request, self._clients.application.too_large(request))
         else:
-            self._starting = app
-
-    def _start(self) -> None:
-        """Take the application's first steps without a task, which costs a small answer a twelfth of its time.
-
-        That is what asyncio's eager tasks do from Python 3.12 on, but that there is no current task until it waits.
-        """
-        run, self._starting = self._worked_on.run_asgi(self._starting), None
-        if self._worked_on.more_body:
-            self._run(run)
-            return
-        try:
-            waits_for = run.send(None)
-        except StopIteration:
-            return
-        self._run(_rest(run, waits_for))
-
-    def _run(self, run: Coroutine[Any, Any, None]) -> None:
-        self._task = self.loop.create_task(run)
-        self._task.add_done_callback(self.tasks.discard)
-        self.tasks.add(self._task)
-
-    @property
-    def alone(self) -> bool:
-        """Whether no other request is under way, on any connection."""
-        return len(self.tasks) <= 1  # none, where this one was started at once
-
-    def body(self) -> bytes | None:
-        """The body of the request that is worked on, where all of it has come already."""
-        cycle = self._worked_on
-        return None if cycle.more_body else bytes(cycle.body)
-
-    async def answer(self, status: int, lines: bytes, body: bytes) -> None:
-        """Send the whole answer to the request that is worked on; lines: of its headers but those of the framing.
-
-        In one write: ASGI's two messages would be two, and a system call is a good part of what a small answer costs.
-        """
-        if self.flow.write_paused:
-            await self.flow.drain()
-        cycle = self._worked_on
-        if cycle is None:  # the client has gone away
-            return
-        ends = not cycle.keep_alive or bool(self.server_state.default_headers)
-        self.transport.write(message(status, lines, body, ends=ends, head_only=cycle.scope["method"] == "HEAD"))
-        cycle.response_started = cycle.response_complete = True
-        if ends:
-            self.transport.close()
-        cycle.on_response()
+            self._chunks.append(body)
 
     def on_message_complete(self) -> None:
-        """The request is read; what comes next is another one's headers."""
-        self._receiving = False
-        self._until = None
-        self._in_headers = True
-        if self.cycle.response_complete:
-            self._wait_for_another()
-        super().on_message_complete()
+        """The request is read (httptools), unless it was an offer of another protocol with a body."""
+        if self._parser.should_upgrade():
+            self._owed = int(cast("Request", self._request).headers.get(b"content-length", b"0"))
+        if not self._owed:
+            self._complete()
 
-    def on_response_complete(self) -> None:
-        """The answer is sent. Unlike uvicorn, which arms a timer, leave it to `time_out` to end an idle connection."""
-        self.server_state.total_requests += 1
-        self._ordinal = self.server_state.total_requests
-        self.waited = 0.0
-        self._let_go()
-        if self.transport.is_closing():
+    def _complete(self) -> None:
+        """What comes next is another request's headers."""
+        request = cast("Request", self._request)
+        self._request, self._in_headers, self._until = None, True, None
+        chunks, self._chunks, self._size = self._chunks, [], 0
+        if request.answer is None:
+            request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            self._queue.append(request)
+
+    def _go_on(self) -> None:
+        """Answer what has come, one request after the other, as fast as the client reads."""
+        while self._queue and self._worked_on is None and not self._write_paused:
+            request = self._queue.pop(0)
+            if request.answer is None:
+                self._begin(request)
+            else:
+                self._send(request, request.answer)
+        if self._transport.is_closing():
             return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._worked_on, app = self.pipeline.pop()
-            self._run(self._worked_on.run_asgi(app))
-        elif not self._receiving:
-            self._wait_for_another()
+        if self._queue:
+            self._pause_reading()
+        elif self._worked_on is None:
+            self._resume_reading()
+            if self._request is None:
+                self._idle = True
+                self._until = self._loop.time() + self._settings.keep_alive
 
-    def _let_go(self) -> None:
-        """Free what was made for the request now, while the caches hold it, and not when the next one comes."""
-        if self.cycle is self._worked_on:
-            self.cycle = _ENDED
-        if not self._begun:
-            self.scope = self.headers = None  # type: ignore[assignment]
-        self._worked_on = self._task = None
+    def _begin(self, request: Request) -> None:
+        """Take the first steps to an answer; `alone` where no other client is asking, so no other request comes now."""
+        clients = self._clients
+        request.alone = clients.working == 0 and self._ordinal == clients.answered
+        clients.working += 1
+        self._worked_on, self._work = request, clients.application.answer(request)
+        self._step()
 
-    def _wait_for_another(self) -> None:
-        self._idle = True
-        self._until = self.loop.time() + self.timeout_keep_alive
+    def _step(self) -> None:
+        """The next steps, up to the answer or to a future that they wait for."""
+        request, work = cast("Request", self._worked_on), cast("Coroutine[Any, Any, Answer]", self._work)
+        try:
+            self._waits_for = work.send(None)
+        except StopIteration as end:
+            self._end()
+            self._send(request, end.value)
+        except asyncio.CancelledError:  # the client has gone away
+            self._end()
+        else:
+            cast("asyncio.Future[Any]", self._waits_for).add_done_callback(self._step_on)
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP request, and close."""
-        self._refuse(400, "this is no HTTP request that can be read")
+    def _step_on(self, _: asyncio.Future[Any]) -> None:
+        self._step()
+        self._go_on()
 
-    def linger(self) -> None:
-        """The request is answered: what is still to come of it is thrown away, and must come soon."""
-        self._answered = True
-        if self._until is not None:
-            self._until = min(self._until, self.loop.time() + LINGER_SECONDS)
+    def _end(self) -> None:
+        self._clients.working -= 1
+        self._worked_on = self._work = self._waits_for = None
+
+    def _send(self, request: Request, answer: Answer) -> None:
+        """In one write: a system call is a good part of what a small answer costs."""
+        if self._transport.is_closing():
+            return
+        ends = self._clients.leaving or not request.keep_alive
+        self._transport.write(message(*answer, ends=ends, head_only=request.method == b"HEAD"))
+        self._clients.answered += 1
+        self._ordinal = self._clients.answered
+        if ends:
+            self._transport.close()
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers."""
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._write_paused = False
+        self._go_on()
+
+    def _pause_reading(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def shutdown(self) -> None:
+        """The server stops: end the connection, after the answer if there is a request or the first is on its way."""
+        if self._unread:
+            self._admission.resume(self)
+        if self._worked_on is not None or self._queue or not self._in_headers:
+            return  # the answer ends it
+        if self._asked:
+            self._transport.close()
+        else:
+            self._idle = self._request is None
+            self._until = self._loop.time() + FIRST_SECONDS
 
     def time_out(self, now: float) -> None:
         """Close if the request under way takes too long to come, with 408 if nothing was answered, or none comes."""
-        if self._until is None or now < self._until or self.transport.is_closing():
+        if self._until is None or now < self._until or self._transport.is_closing():
             return
         if self._idle:
-            self.transport.close()
+            self._transport.close()
         else:
             self._refuse(408, "the request took too long to arrive")
 
     def _refuse(self, status: int, text: str) -> None:
-        if not self._answered:
-            self.transport.write(message(status, JSON, error_body(text), ends=True))
-        self.transport.close()
-
-
-async def _rest(run: Coroutine[Any, Any, None], waits_for: Any) -> None:
-    """What is left of a coroutine that has begun and waits for a future."""
-    await _awaitable(run, waits_for)
-
-
-@types.coroutine
-def _awaitable(run: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, None, None]:
-    while True:
-        try:
-            yield waits_for
-        except BaseException as error:  # noqa: BLE001 - handed on to the coroutine
-            resume = partial(run.throw, error)
-        else:
-            resume = partial(run.send, None)
-        try:
-            waits_for = resume()
-        except StopIteration:
+        """Answer what comes, unless it is answered already, and close."""
+        if self._transport.is_closing():
             return
+        if self._request is not None and self._request.answer is not None:
+            self._transport.close()
+        else:
+            self._queue.append(Request(keep_alive=False, answer=(status, JSON, error_body(text))))
+            self._go_on()
 
 
-async def sweep(connections: set[Connection], admission: Admission) -> None:
-    """Forever end the connections whose request has been coming for too long, and read those left unread for long."""
-    loop = asyncio.get_running_loop()
-    while True:
-        await asyncio.sleep(SWEEP_SECONDS)
-        admission.resume_late()
-        for connection in list(connections):
-            connection.time_out(loop.time())
+def path(target: bytes) -> bytes:
+    """The path of a request's target, without its query (RFC 9112, section 3.2); empty where it has none."""
+    if not target.startswith(b"/"):
+        try:
+            target = httptools.parse_url(target).path or b""
+        except httptools.HttpParserInvalidURLError:
+            return b""
+    return target.partition(b"?")[0]

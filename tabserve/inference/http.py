@@ -1,17 +1,17 @@
-"""The REST side as an ASGI application: V2, V1, health, metadata and metrics."""
+"""The REST side: what each path answers. V2, V1, health, metadata and metrics."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
-from typing import Any, Protocol, TypeAlias
+from http import HTTPStatus
+from typing import Any, NamedTuple, TypeAlias, cast
 
+import msgspec
 import orjson
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from tabserve import __version__
 from tabserve.inference.admission import Admission, deadline
@@ -27,14 +27,9 @@ from tabserve.inference.model import Context, Model
 from tabserve.inference.rest_codec import ResponseEncoder, decode_request
 from tabserve.inference.tensors import ModelMetadata
 
-Message: TypeAlias = MutableMapping[str, Any]
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-Headers: TypeAlias = dict[bytes, bytes]
 Page: TypeAlias = tuple[int, bytes]
-Work: TypeAlias = Callable[[bytes, Headers, Context], Awaitable[tuple[bytes, bytes]]]
-"""Of a body its answer, and the lines of headers that belong to it."""
+Answer: TypeAlias = tuple[int, bytes, bytes]
+"""Status, the lines of headers but those of the framing, and body."""
 
 EXTENSIONS = ["binary_tensor_data"]
 TRACE_HEADERS = (b"traceparent", b"tracestate", b"x-request-id")
@@ -48,7 +43,16 @@ _READABLE = re.compile(
     re.IGNORECASE,
 )
 
+_STATUS_LINE = {int(status): f"HTTP/1.1 {status} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
 logger = logging.getLogger(__name__)
+
+
+class Route(NamedTuple):
+    """What answers the requests of a path: the lines of headers and the body of the answer."""
+
+    work: Callable[[Request, Context], Awaitable[tuple[bytes, bytes]]]
+    protocol: str
 
 
 def failed(error: Exception) -> PredictionFailed:
@@ -64,25 +68,23 @@ def failed(error: Exception) -> PredictionFailed:
     return PredictionFailed("prediction failed")
 
 
-class Connection(Protocol):
-    """What answers go to."""
+class Request(msgspec.Struct, gc=False):
+    """A request as it comes.
 
-    @property
-    def alone(self) -> bool:
-        """Whether no other request is under way."""
+    answer: where there is one before the body was read. since: the time.perf_counter() when it came. waited: seconds
+    for which it was left unread. alone: whether no other client is asking.
+    """
 
-    @property
-    def waited(self) -> float:
-        """Seconds for which the request was left unread."""
-
-    def body(self) -> bytes | None:
-        """The request's body, where all of it has come already."""
-
-    def linger(self) -> None:
-        """The request is answered before it was read: throw away what is still to come of it."""
-
-    async def answer(self, status: int, lines: bytes, body: bytes) -> None:
-        """Send a whole answer; lines: of its headers but those of the framing."""
+    method: bytes = b""
+    path: bytes = b""
+    headers: dict[bytes, bytes] = {}
+    body: bytes = b""
+    keep_alive: bool = True
+    route: Route | None = None
+    answer: Answer | None = None
+    since: float = 0.0
+    waited: float = 0.0
+    alone: bool = False
 
 
 class Application:
@@ -103,100 +105,99 @@ class Application:
         metadata = model.metadata
         self._encoder = ResponseEncoder(metadata.name, metadata.versions[-1])
         self._headers = b"".join(line(name, value) for name, value in model.headers.items())
-        status, lines, body = _refused(Overloaded(admission.reason))
-        self._overloaded = message(status, lines + self._headers, body)
+        self._overloaded = self._refusal(Overloaded(admission.reason))
         self._pages = _pages(metadata, ready, metrics)
-        self._work = self._work_paths()
+        self._routes = self._work_paths()
 
-    def _work_paths(self) -> dict[bytes, Work]:
+    def _work_paths(self) -> dict[bytes, Route]:
         metadata = self._model.metadata
         name = metadata.name.encode()
         versions = [b"", *(b"/versions/" + version.encode() for version in metadata.versions)]
-        infer = {b"/v2/models/%b%b/infer" % (name, version): self._infer for version in versions}
-        return {**infer, b"/v1/models/%b:predict" % name: self._predict}
+        infer, predict = Route(self._infer, "rest"), Route(self._predict, "v1")
+        return {
+            **{b"/v2/models/%b%b/infer" % (name, version): infer for version in versions},
+            b"/v1/models/%b:predict" % name: predict,
+        }
 
-    def refuse(self, method: bytes, path: bytes) -> bytes | None:
-        """The whole answer to a request that gets no place; None where it needs none.
+    def admit(self, request: Request, *, unplaced: bool) -> Answer | None:
+        """The answer that needs no more than the headers; None where the body is to be read.
 
-        Called when its headers are there: under overload most of what a server does is to refuse.
+        unplaced: whether there is no place for it. Under overload most of what a server does is to refuse.
         """
-        work = self._work.get(path) if method == b"POST" else None
-        if work is None:
-            return None
-        self._admission.count_refusal(self._protocol(work))
-        self._count(Overloaded.http_status, self._protocol(work), 0.0)
-        return self._overloaded
-
-    async def __call__(self, scope: Scope, receive: Receive, _: Send) -> None:
-        """Answer one request (ASGI, but for the answer, which goes to the connection as one)."""
-        if scope["type"] != "http":
-            return
-        connection: Connection = scope["tabserve.connection"]
-        work = self._work.get(scope["raw_path"]) if scope["method"] == "POST" else None
+        route = self._routes.get(request.path) if request.method == b"POST" else None
+        if route is None:
+            return self._page(request.path, request.method.decode())
+        request.route = route
+        if unplaced:
+            self._admission.count_refusal(route.protocol)
+            self._count(Overloaded.http_status, route.protocol, request)
+            return self._overloaded
         try:
-            if work is None:
-                status, lines, body = self._page(scope["raw_path"], scope["method"])
-                await connection.answer(status, lines + self._headers, body)
-            else:
-                await self._worked(work, receive, dict(scope["headers"]), connection)
-        except asyncio.CancelledError:
-            logger.debug("the client went away")
-
-    async def _worked(self, work: Work, receive: Receive, headers: Headers, connection: Connection) -> None:
-        protocol = self._protocol(work)
-        started = time.perf_counter() - connection.waited
-        try:
-            context = _context(headers, connection)
-            body = await _read(connection.body(), receive, headers, self._max_body_bytes)
-            body, lines = await self._work_on(work, protocol, body, headers, context)
-            status = 200
+            _check(request.headers, self._max_body_bytes)
         except InferenceError as error:
-            connection.linger()
-            status, lines, body = _refused(error)
-        except Exception as error:  # noqa: BLE001 - the edge: logged by type and place, answered as a 500
-            status, lines, body = _refused(failed(error))
-        await connection.answer(status, lines + self._headers, body)
-        self._count(status, protocol, time.perf_counter() - started)
+            return self._refused(error, request)
+        return None
 
-    async def _work_on(
-        self, work: Work, protocol: str, body: bytes, headers: Headers, context: Context
-    ) -> tuple[bytes, bytes]:
-        # A place is taken once the body is there: a client that sends slowly holds none.
-        self._admission.enter(protocol, promised=True)
+    def too_large(self, request: Request) -> Answer:
+        """The answer to a request whose body is over the limit."""
+        return self._refused(_too_large(self._max_body_bytes), request)
+
+    async def answer(self, request: Request) -> Answer:
+        """The answer to a request that was admitted, once its body is there."""
+        route = cast("Route", request.route)
+        try:
+            lines, body = await self._work_on(route, request)
+        except InferenceError as error:
+            return self._refused(error, request)
+        except Exception as error:  # noqa: BLE001 - the edge: logged by type and place, answered as a 500
+            return self._refused(failed(error), request)
+        self._count(200, route.protocol, request)
+        return 200, lines + self._headers, body
+
+    async def _work_on(self, route: Route, request: Request) -> tuple[bytes, bytes]:
+        context = _context(request)
+        self._admission.enter(route.protocol, promised=True)
         try:
             context.remaining()  # raises where the deadline has passed
-            answer, lines = await work(body, headers, context)
+            lines, body = await route.work(request, context)
         finally:
             self._admission.leave()
         for name, value in context.response_headers.items():
             lines += line(name, value)
-        return answer, lines
+        return lines, body
 
-    async def _infer(self, body: bytes, headers: Headers, context: Context) -> tuple[bytes, bytes]:
-        request = decode_request(body, headers.get(b"inference-header-content-length"))
-        response = await self._model.infer(request, context)
-        encoded = self._encoder.encode(request, response)
-        return encoded.body, JSON if encoded.json_size is None else _BINARY % encoded.json_size
+    async def _infer(self, request: Request, context: Context) -> tuple[bytes, bytes]:
+        asked = decode_request(request.body, request.headers.get(b"inference-header-content-length"))
+        encoded = self._encoder.encode(asked, await self._model.infer(asked, context))
+        return JSON if encoded.json_size is None else _BINARY % encoded.json_size, encoded.body
 
-    async def _predict(self, body: bytes, _: Headers, context: Context) -> tuple[bytes, bytes]:
-        return await self._model.predict(body, context), JSON
+    async def _predict(self, request: Request, context: Context) -> tuple[bytes, bytes]:
+        return JSON, await self._model.predict(request.body, context)
 
-    def _page(self, path: bytes, method: str) -> tuple[int, bytes, bytes]:
+    def _page(self, path: bytes, method: str) -> Answer:
         page = self._pages.get(path)
-        allow = "GET, HEAD" if page else "POST" if path in self._work else ""
+        allow = "GET, HEAD" if page else "POST" if path in self._routes else ""
+        lines = JSON
         if page and method in ("GET", "HEAD"):
             status, body = page()
-            return status, _TEXT if path == b"/metrics" else JSON, body
-        if allow:
-            return 405, JSON + line("allow", allow), error_body(f"expected method {allow}")
-        return 404, JSON, error_body(_not_found(path, self._model.metadata))
+            lines = _TEXT if path == b"/metrics" else JSON
+        elif allow:
+            status, lines, body = 405, JSON + line("allow", allow), error_body(f"expected method {allow}")
+        else:
+            status, body = 404, error_body(_not_found(path, self._model.metadata))
+        return status, lines + self._headers, body
 
-    def _count(self, status: int, protocol: str, seconds: float) -> None:
+    def _refused(self, error: InferenceError, request: Request) -> Answer:
+        self._count(error.http_status, cast("Route", request.route).protocol, request)
+        return self._refusal(error)
+
+    def _refusal(self, error: InferenceError) -> Answer:
+        lines = JSON if error.retry_after is None else JSON + line("retry-after", str(error.retry_after))
+        return error.http_status, lines + self._headers, error_body(error.message)
+
+    def _count(self, status: int, protocol: str, request: Request) -> None:
         self._metrics.requests.add(protocol, str(status))
-        self._metrics.seconds.observe(seconds, protocol)
-
-    def _protocol(self, work: Work) -> str:
-        return "v1" if work == self._predict else "rest"
+        self._metrics.seconds.observe(time.perf_counter() - request.since, protocol)
 
 
 def error_body(message: str) -> bytes:
@@ -210,7 +211,7 @@ def message(status: int, lines: bytes, body: bytes, *, ends: bool = False, head_
     ends: whether the connection ends with it. head_only: leave the body out, which only its length tells of.
     """
     framing = b"content-length: %d\r\nconnection: close\r\n\r\n" if ends else b"content-length: %d\r\n\r\n"
-    return b"".join((STATUS_LINE[status], lines, framing % len(body), b"" if head_only else body))
+    return b"".join((_STATUS_LINE[status], lines, framing % len(body), b"" if head_only else body))
 
 
 @lru_cache
@@ -221,12 +222,6 @@ def line(name: str, value: str) -> bytes:
     return f"{name}: {value}\r\n".encode()
 
 
-def _refused(error: InferenceError) -> tuple[int, bytes, bytes]:
-    """Status, lines of headers and body."""
-    lines = JSON if error.retry_after is None else JSON + line("retry-after", str(error.retry_after))
-    return error.http_status, lines, error_body(error.message)
-
-
 def _not_found(path: bytes, metadata: ModelMetadata) -> str:
     if path.startswith((b"/v2/models/", b"/v1/models/")):
         known = ", ".join(metadata.versions)
@@ -234,17 +229,14 @@ def _not_found(path: bytes, metadata: ModelMetadata) -> str:
     return "no such path"
 
 
-def _context(headers: Headers, connection: Connection) -> Context:
+def _context(request: Request) -> Context:
+    headers = request.headers
     trace = {name.decode(): headers[name].decode("latin-1") for name in TRACE_HEADERS if name in headers}
-    timeout = headers.get(b"x-request-timeout-ms")
-    return Context(deadline(timeout, connection.waited), trace, connection.alone)
+    return Context(deadline(headers.get(b"x-request-timeout-ms"), request.waited), trace, request.alone)
 
 
-async def _read(body: bytes | None, receive: Receive, headers: Headers, limit: int) -> bytes:
-    """The whole body, which may be there already.
-
-    Raises before it reads more than `limit` bytes, and where the media type is none of ours.
-    """
+def _check(headers: Mapping[bytes, bytes], limit: int) -> None:
+    """Raise where the headers tell of a body that is not to be read: its media type is none of ours, or its length."""
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise UnsupportedMediaType("content-encoding: expected none (identity)")
     media_type = headers.get(b"content-type")
@@ -252,17 +244,6 @@ async def _read(body: bytes | None, receive: Receive, headers: Headers, limit: i
         raise UnsupportedMediaType("content-type: expected application/json or application/octet-stream")
     if int(headers.get(b"content-length", b"0")) > limit:
         raise _too_large(limit)
-    if body is not None and len(body) <= limit:
-        return body
-    chunks, size, more = list[bytes](), 0, True
-    while more:
-        received = await receive()
-        chunks.append(received.get("body", b""))
-        size += len(chunks[-1])
-        more = received.get("more_body", False)
-        if size > limit:
-            raise _too_large(limit)
-    return b"".join(chunks)
 
 
 def _too_large(limit: int) -> RequestTooLarge:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import struct
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from itertools import accumulate
 from math import prod
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -29,15 +30,23 @@ from tabserve.inference.tensors import (
 )
 
 _Dimension = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-_NO_DATA = msgspec.Raw()
+_LITTLE_ENDIAN = {dtype: dtype.newbyteorder("<") for dtype in DATATYPES.values() if dtype.kind == "f"}
 
 
 class _Input(msgspec.Struct, gc=False):
     name: str
     shape: list[_Dimension]
     datatype: str
-    data: msgspec.Raw = _NO_DATA
     parameters: Parameters | None = None
+    data: Any = msgspec.UNSET
+
+
+class _AnyInput(_Input, gc=False):
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _FlatInput(_Input, gc=False):
+    data: list[float | str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Output(msgspec.Struct, gc=False):
@@ -45,15 +54,23 @@ class _Output(msgspec.Struct, gc=False):
     parameters: Parameters | None = None
 
 
-class _Request(msgspec.Struct, gc=False):
-    inputs: Annotated[list[_Input], msgspec.Meta(min_length=1)]
+_I = TypeVar("_I", bound=_Input)
+
+
+class _Request(msgspec.Struct, Generic[_I], gc=False):
+    inputs: Annotated[list[_I], msgspec.Meta(min_length=1)]
     id: str | None = None
     outputs: list[_Output] | None = None
     parameters: Parameters | None = None
 
 
-_decode = msgspec.json.Decoder(_Request).decode
+_decode = msgspec.json.Decoder(_Request[_AnyInput]).decode
+_decode_flat = msgspec.json.Decoder(_Request[_FlatInput]).decode
 _leading_brackets = re.compile(rb"[\s\[]*").match
+
+
+class _NotFlat(Exception):
+    """The request is not of the simplest form, or not valid."""
 
 
 def decode_request(body: bytes, json_size: bytes | None = None) -> InferRequest:
@@ -62,22 +79,36 @@ def decode_request(body: bytes, json_size: bytes | None = None) -> InferRequest:
     Raises InvalidRequest for whatever does not follow inference_rest.md or Triton's extension_binary_data.md.
     """
     json_part, binary_part = (body, b"") if json_size is None else _split(body, json_size)
-    raw = decode_json(_decode, json_part)
-    binary_sizes = [_binary_size(tensor, i) for i, tensor in enumerate(raw.inputs)]
-    ends = list(accumulate(size or 0 for size in binary_sizes))
-    if ends[-1] != len(binary_part):
-        raise InvalidRequest(f"binary data: expected {ends[-1]} bytes after the JSON, got {len(binary_part)}")
-    inputs = [
-        _json_tensor(tensor, i) if size is None else _binary_tensor(tensor, i, binary_part[ends[i] - size : ends[i]])
-        for i, (tensor, size) in enumerate(zip(raw.inputs, binary_sizes, strict=True))
-    ]
+    try:  # floats and texts in flat arrays, which most requests are, in one pass
+        return _request(_decode_flat(json_part), binary_part, _flat_tensor)
+    except (_NotFlat, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _request(decode_json(_decode, json_part), binary_part, _json_tensor)
+
+
+def _request(raw: _Request[_I], binary_part: bytes, tensor_of: Callable[[_I, int], Tensor]) -> InferRequest:
+    if binary_part or any(one.parameters for one in raw.inputs):
+        inputs = _binary_or(tensor_of, raw.inputs, binary_part)
+    else:
+        inputs = tuple(tensor_of(one, at) for at, one in enumerate(raw.inputs))
     parameters = raw.parameters or {}
     return InferRequest(
-        inputs=tuple(inputs),
+        inputs=inputs,
         id=raw.id,
         outputs=tuple(_requested(output) for output in raw.outputs) if raw.outputs else (),
         parameters=parameters,
         binary_output=parameters.get("binary_data_output") is True,
+    )
+
+
+def _binary_or(tensor_of: Callable[[_I, int], Tensor], inputs: Sequence[_I], binary_part: bytes) -> tuple[Tensor, ...]:
+    """The tensors, those of them from the binary part whose parameters say so."""
+    sizes = [_binary_size(one, at) for at, one in enumerate(inputs)]
+    ends = list(accumulate(size or 0 for size in sizes))
+    if ends[-1] != len(binary_part):
+        raise InvalidRequest(f"binary data: expected {ends[-1]} bytes after the JSON, got {len(binary_part)}")
+    return tuple(
+        tensor_of(one, at) if size is None else _binary_tensor(one, at, binary_part[ends[at] - size : ends[at]])
+        for at, (one, size) in enumerate(zip(inputs, sizes, strict=True))
     )
 
 
@@ -126,7 +157,7 @@ def _binary_size(tensor: _Input, index: int) -> int | None:
         return None
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise _fail(tensor, index, "expected binary_data_size to be a number of bytes")
-    if tensor.data is not _NO_DATA:
+    if tensor.data is not msgspec.UNSET:
         raise _fail(tensor, index, "expected either `data` or `binary_data_size`, got both")
     return size
 
@@ -139,9 +170,21 @@ def _binary_tensor(tensor: _Input, index: int, data: bytes) -> Tensor:
         raise _fail(tensor, index, str(error)) from None
 
 
-def _json_tensor(tensor: _Input, index: int) -> Tensor:
+def _flat_tensor(tensor: _FlatInput, _: int) -> Tensor:
+    """Raises _NotFlat for what `_json_tensor` is to read, or to refuse."""
+    dtype, data = DATATYPES.get(tensor.datatype), tensor.data
+    if dtype is None or dtype.kind not in "fO" or data is msgspec.UNSET or len(tensor.shape) > MAX_DIMENSIONS:
+        raise _NotFlat
+    try:
+        array = _packed(data, dtype) if dtype.kind == "f" else _encoded(cast("list[str]", data))
+        return Tensor(tensor.name, tensor.datatype, array.reshape(tensor.shape))
+    except (struct.error, OverflowError, AttributeError, ValueError):
+        raise _NotFlat from None
+
+
+def _json_tensor(tensor: _AnyInput, index: int) -> Tensor:
     dtype = _dtype(tensor, index)
-    if tensor.data is _NO_DATA:
+    if tensor.data is msgspec.UNSET:
         raise _fail(tensor, index, "expected `data`, or `binary_data_size` in its parameters, got neither")
     brackets = _leading_brackets(tensor.data)
     depth = brackets.group().count(b"[") if brackets else 0
@@ -187,18 +230,28 @@ def _array(elements: list[Any], dtype: np.dtype[Any]) -> Array:
 
 def _floats(elements: list[Any], dtype: np.dtype[Any]) -> Array:
     """Raises OverflowError or FloatingPointError where a number is out of range."""
-    try:  # in a third of numpy's time
-        return np.frombuffer(struct.pack(f"<{len(elements)}{dtype.char}", *elements), dtype.newbyteorder("<"))
+    try:
+        return _packed(elements, dtype)
     except struct.error:  # some are lists or null
         with np.errstate(over="raise"):
             return np.array(elements, dtype)
 
 
+def _packed(elements: list[Any], dtype: np.dtype[Any]) -> Array:
+    """Numbers as floats, in a third of numpy's time. Raises OverflowError; struct.error where some are no numbers."""
+    return np.frombuffer(struct.pack(f"<{len(elements)}{dtype.char}", *elements), _LITTLE_ENDIAN[dtype])
+
+
 def _bytes_array(elements: list[Any]) -> Array:
     array = np.array(elements, np.dtypes.StringDType())  # finds the shape without taking strings for sequences
-    encoded = np.empty(array.size, object)
-    encoded[:] = [element.encode() for element in array.ravel()]
-    return encoded.reshape(array.shape)
+    return _encoded(array.ravel().tolist()).reshape(array.shape)
+
+
+def _encoded(texts: list[str]) -> Array:
+    """Raises UnicodeEncodeError (a ValueError) for half of a surrogate pair, AttributeError for what is no text."""
+    array = np.empty(len(texts), object)
+    array[:] = [text.encode() for text in texts]
+    return array
 
 
 _ELEMENT_TYPES: dict[str, Any] = {"f": float | None, "i": int, "u": int, "b": bool, "O": str}
@@ -260,9 +313,9 @@ def _binary_outputs(request: InferRequest) -> frozenset[str]:
     return frozenset(o.name for o in request.outputs if (request.binary_output if o.binary is None else o.binary))
 
 
-@cache
-def _output_head(name: str, datatype: str) -> bytes:
-    return orjson.dumps({"name": name, "datatype": datatype})[:-1] + b',"shape":'
+@lru_cache(maxsize=1024)
+def _output_head(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+    return orjson.dumps({"name": name, "datatype": datatype})[:-1] + f',"shape":{list(shape)}'.encode()
 
 
 def _json_output(tensor: Tensor) -> bytes:
@@ -270,11 +323,10 @@ def _json_output(tensor: Tensor) -> bytes:
     if array.dtype.kind == "O":
         data = orjson.dumps([text(element) for element in array.ravel()])
     else:
-        data = orjson.dumps(np.ascontiguousarray(array).reshape(-1), option=orjson.OPT_SERIALIZE_NUMPY)
-    shape = str(list(array.shape)).encode()
-    return b'%b%b,"data":%b}' % (_output_head(tensor.name, tensor.datatype), shape, data)
+        data = orjson.dumps(array.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)
+    return b'%b,"data":%b}' % (_output_head(tensor.name, tensor.datatype, array.shape), data)
 
 
 def _binary_output(tensor: Tensor, size: int) -> bytes:
-    head = _output_head(tensor.name, tensor.datatype)
-    return b'%b%b,"parameters":{"binary_data_size":%d}}' % (head, str(list(tensor.array.shape)).encode(), size)
+    head = _output_head(tensor.name, tensor.datatype, tensor.array.shape)
+    return b'%b,"parameters":{"binary_data_size":%d}}' % (head, size)

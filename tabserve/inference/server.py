@@ -7,14 +7,12 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
-import uvicorn
 import uvloop
 
 from tabserve.inference.admission import Admission
-from tabserve.inference.connection import Connection, sweep
+from tabserve.inference.connection import Clients, Connection
 from tabserve.inference.grpc_service import GrpcServer, Servicer
 from tabserve.inference.http import Application
 from tabserve.inference.metrics import Metrics
@@ -48,25 +46,11 @@ async def _serve(model: Model, settings: ServerSettings, metrics: Metrics) -> No
 def configure_logging(level: str) -> None:
     """One line a message on standard error.
 
-    uvicorn speaks only of errors, and grpc not even of those: it prints a stack trace for every client that goes away
-    while its answer is sent. What fails in a model is logged here, without the request.
+    grpc says nothing: it prints a stack trace for every client that goes away while its answer is sent. What fails in a
+    model is logged here, without the request.
     """
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("grpc").setLevel(logging.CRITICAL)
-
-
-class _HttpServer(uvicorn.Server):
-    """uvicorn without its signal handlers: a signal is for both servers."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-    def close_after_answers(self) -> None:
-        """From now on every answer ends its connection, so that clients go elsewhere for the next."""
-        self.config.encoded_headers.append((b"connection", b"close"))
-        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
 
 
 class _Service:
@@ -77,35 +61,9 @@ class _Service:
         self._stop = asyncio.Event()
         self._admission = Admission(settings.max_concurrency, metrics)
         application = Application(model, self.ready, self._admission, metrics, settings.max_body_bytes)
-        self._http = self._http_server(application)
+        self._clients = Clients(application, self._admission, settings)
         servicer = Servicer(model, self.ready, self._admission, metrics)
         self._grpc = GrpcServer(servicer, settings.max_body_bytes) if settings.grpc_port else None
-
-    def _http_server(self, application: Application) -> _HttpServer:
-        settings = self._settings
-        places = self._admission
-
-        class LimitedConnection(Connection):
-            max_header_bytes = settings.max_header_bytes
-            read_timeout = settings.read_timeout
-            refuse = staticmethod(application.refuse)
-            admission = places
-
-        return _HttpServer(
-            uvicorn.Config(
-                application,
-                http=LimitedConnection,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                date_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=settings.keep_alive,  # type: ignore[arg-type]  # loop.call_later takes fractions
-                timeout_graceful_shutdown=GRACE_SECONDS,
-            )
-        )
 
     def ready(self) -> bool:
         """Whether new requests should come here."""
@@ -123,8 +81,8 @@ class _Service:
         await self._model.start()
         gc.freeze()  # what is loaded stays: going through it again would hold requests up for tens of milliseconds
         gc.set_threshold(YOUNG_OBJECTS)
-        http = asyncio.create_task(self._http.serve(sockets=[listener]))
-        tasks = [asyncio.create_task(self._report_health()), asyncio.create_task(self._sweep())]
+        http = await loop.create_server(lambda: Connection(self._clients), sock=listener, backlog=BACKLOG)
+        tasks = [asyncio.create_task(self._report_health()), asyncio.create_task(self._clients.sweep())]
         logger.info("serving %s: REST on %d, gRPC on %s", self._model.metadata.name, settings.http_port,
                     settings.grpc_port or "no port")  # fmt: skip
         await self._stop.wait()
@@ -139,24 +97,21 @@ class _Service:
         self._drain_seconds = drain_seconds
         self._stop.set()
 
-    async def _sweep(self) -> None:
-        await sweep(self._http.server_state.connections, self._admission)  # type: ignore[arg-type]
-
     async def _report_health(self) -> None:
         while self._grpc:
             await self._grpc.report_health()
             await asyncio.sleep(HEALTH_SECONDS)
 
-    async def _drain(self, http: asyncio.Task[None]) -> None:
+    async def _drain(self, http: asyncio.Server) -> None:
         """Answer what is under way and what still comes on open connections, then close."""
         seconds = self._drain_seconds or 0.0
         logger.info("draining for up to %g s", seconds)
-        self._http.close_after_answers()
+        self._clients.leaving = True
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wait_until_quiet()
-        self._http.should_exit = True
-        await asyncio.gather(http, *([self._grpc.stop(GRACE_SECONDS)] if self._grpc else []))
+        http.close()
+        await asyncio.gather(self._close_connections(), *([self._grpc.stop(GRACE_SECONDS)] if self._grpc else []))
 
     async def _wait_until_quiet(self) -> None:
         """Return when no connection was open for a while: clients may still come by names they looked up before."""
@@ -164,8 +119,18 @@ class _Service:
         quiet_since = loop.time()
         while loop.time() - quiet_since < QUIET_SECONDS:
             await asyncio.sleep(POLL_SECONDS)
-            if self._http.server_state.connections:
+            if self._clients.connections:
                 quiet_since = loop.time()
+
+    async def _close_connections(self) -> None:
+        for connection in list(self._clients.connections):
+            connection.shutdown()
+        try:
+            async with asyncio.timeout(GRACE_SECONDS):
+                while self._clients.connections:
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            logger.error("left %d connections without an answer", len(self._clients.connections))
 
 
 def listen(host: str, port: int) -> socket.socket:

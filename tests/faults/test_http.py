@@ -99,6 +99,43 @@ def test_two_requests_in_one_packet_have_two_answers(subject: Subject, infer: st
     assert wire.ask(subject.service.http_port, request + SMUGGLED + request, 3) == [200, 200, 200]
 
 
+def test_what_follows_a_request_and_is_none_is_refused_after_its_answer(subject: Subject, infer: str) -> None:
+    content = body(subject)
+    request = wire.post(infer, JSON, f"Content-Length: {len(content)}", body=content)
+    assert wire.statuses(wire.exchange(subject.service.http_port, request + b"hello\r\n\r\n")) == [200, 400]
+
+
+def test_an_offer_to_speak_another_protocol_is_not_taken(subject: Subject, infer: str) -> None:
+    content = body(subject)
+    offer = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA"]
+    request = wire.post(infer, JSON, *offer, f"Content-Length: {len(content)}", body=content)
+    assert wire.ask(subject.service.http_port, request + SMUGGLED + request, 3) == [200, 200, 200]
+
+
+@pytest.mark.parametrize(
+    "target", ["http://localhost/v2/health/live", "/v2/health/live?x=1", "http://a/v2/health/live?"]
+)
+def test_a_target_is_known_by_its_path(subject: Subject, target: str) -> None:
+    request = f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert wire.ask(subject.service.http_port, request.encode()) == [200]
+
+
+def test_a_client_of_http_1_0_is_answered_and_closed(subject: Subject) -> None:
+    received = wire.exchange(subject.service.http_port, b"GET /v2/health/live HTTP/1.0\r\n\r\n")
+    assert wire.statuses(received) == [200]
+    assert b"connection: close" in received
+
+
+def test_a_body_that_waits_for_a_go_ahead_gets_it(subject: Subject, infer: str) -> None:
+    content = body(subject)
+    head = wire.post(infer, JSON, "Expect: 100-continue", f"Content-Length: {len(content)}")
+    with wire.connection(subject.service.http_port) as opened:
+        opened.sendall(head)
+        assert opened.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        opened.sendall(content)
+        assert [answer.status for answer in wire.answers(opened)] == [200]
+
+
 def test_headers_over_the_limit_are_431(subject: Subject, infer: str) -> None:
     request = wire.post(infer, f"X-A: {'a' * 2**16}", "Content-Length: 2", body=b"{}")
     received = wire.exchange(subject.service.http_port, request)

@@ -6,16 +6,15 @@ import asyncio
 import gc
 import socket
 import weakref
-from typing import Any
 
 import pytest
-import uvicorn
 import uvloop
-from uvicorn.server import ServerState
 
 from tabserve.inference.admission import Admission
-from tabserve.inference.connection import Connection
+from tabserve.inference.connection import Clients, Connection
+from tabserve.inference.http import Application
 from tabserve.inference.metrics import Metrics
+from tests.echo import Echo, EchoSettings
 from tests.serving import Service
 
 LIMIT = 64 * 2**10
@@ -74,30 +73,23 @@ def test_pipelined_requests_are_each_held_to_the_limit(echo: Service) -> None:
     assert asked(echo, 8, many[:-7], many[-7:]) == [b"200"] * 8
 
 
-async def answering(scope: Any, *_: Any) -> None:
-    """An application."""
-    await scope["tabserve.connection"].answer(200, b"", b"fine")
-
-
 async def ended_connection() -> None:
     """Ask on a connection, end it, and wait until nothing holds it any more."""
-
-    class Admitted(Connection):
-        admission = Admission(1, Metrics())
-
-    config = uvicorn.Config(answering, lifespan="off", log_config=None)
-    config.load()
+    metrics, settings = Metrics(), EchoSettings()
+    admission = Admission(1, metrics)
+    echo = Echo(["FP32"], settings, metrics)
+    clients = Clients(Application(echo, lambda: True, admission, metrics, 2**20), admission, settings)
     gone = asyncio.Event()
     kept: list[weakref.ref[Connection]] = []
 
     def connection() -> Connection:
-        made = Admitted(config, ServerState(), {})
+        made = Connection(clients)
         kept.append(weakref.ref(made, lambda _: gone.set()))
         return made
 
     async with await asyncio.get_running_loop().create_server(connection, "127.0.0.1") as server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        writer.write(head(10))
+        writer.write(b"POST /v1/models/echo:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nfine")
         assert await reader.readuntil(b"fine")
         writer.close()
         await asyncio.wait_for(gone.wait(), 10)
