@@ -40,7 +40,7 @@ class Outputs:
 
     def tensors(self, names: Sequence[str], computed: Mapping[str, Array]) -> tuple[Tensor, ...]:
         """The named tensors, of what an engine computed."""
-        return tuple(self._tensor(self._specs[name], computed) for name in names)
+        return tuple([self._tensor(self._specs[name], computed) for name in names])
 
     def empty(self, names: Sequence[str]) -> tuple[Tensor, ...]:
         """The named tensors for no rows at all."""
@@ -51,7 +51,8 @@ class Outputs:
         if spec.name == LABEL:
             names = [self._labels[value] for value in computed["predict"].tolist()]
             return Tensor(LABEL, "BYTES", np.array(names, object))
-        return Tensor(spec.name, spec.datatype, computed[spec.name].astype(DATATYPES[spec.datatype], copy=False))
+        array, dtype = computed[spec.name], DATATYPES[spec.datatype]
+        return Tensor(spec.name, spec.datatype, array if array.dtype == dtype else array.astype(dtype))
 
 
 @lru_cache

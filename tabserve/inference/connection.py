@@ -26,6 +26,7 @@ MOST_UNREAD_BYTES = 65536
 """Of a request that waits for a place."""
 
 _END_OF_HEADERS = b"\r\n\r\n"
+_NO_HEADERS: dict[bytes, bytes] = {}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -71,6 +72,7 @@ class Connection(asyncio.Protocol):
         self._asked = False  # whether any request's headers have come
 
         self._request: Request | None = None  # that comes
+        self._headers = _NO_HEADERS  # of it
         self._in_headers = True  # what comes next is of the headers
         self._header_bytes = 0
         self._tail = b""
@@ -178,6 +180,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """A request begins (httptools)."""
         self._request = Request()
+        self._headers = self._request.headers
         self._idle = False
         self._until = self._loop.time() + self._settings.read_timeout
 
@@ -187,11 +190,12 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header (httptools)."""
-        cast("Request", self._request).headers[name.lower()] = value
+        self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         """The headers are read (httptools); they may be enough to answer."""
-        request = cast("Request", self._request)
+        request = self._request
+        assert request is not None
         self._in_headers, self._asked = False, True
         self._header_bytes, self._tail = 0, b""
         request.path, self._url = path(self._url), b""
@@ -214,7 +218,8 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Some of the body (httptools)."""
-        request = cast("Request", self._request)
+        request = self._request
+        assert request is not None
         if request.answer is not None:
             return
         self._size += len(body)
@@ -226,14 +231,15 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The request is read (httptools), unless it was an offer of another protocol with a body."""
         if self._parser.should_upgrade():
-            self._owed = int(cast("Request", self._request).headers.get(b"content-length", b"0"))
+            self._owed = int(self._headers.get(b"content-length", b"0"))
         if not self._owed:
             self._complete()
 
     def _complete(self) -> None:
         """What comes next is another request's headers."""
-        request = cast("Request", self._request)
-        self._request, self._in_headers, self._until = None, True, None
+        request = self._request
+        assert request is not None
+        self._request, self._headers, self._in_headers, self._until = None, _NO_HEADERS, True, None
         chunks, self._chunks, self._size = self._chunks, [], 0
         if request.answer is None:
             request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -267,16 +273,19 @@ class Connection(asyncio.Protocol):
 
     def _step(self) -> None:
         """The next steps, up to the answer or to a future that they wait for."""
-        request, work = cast("Request", self._worked_on), cast("Coroutine[Any, Any, Answer]", self._work)
+        request, work = self._worked_on, self._work
+        assert request is not None
+        assert work is not None
         try:
-            self._waits_for = work.send(None)
+            waits_for = work.send(None)
         except StopIteration as end:
             self._end()
             self._send(request, end.value)
         except asyncio.CancelledError:  # the client has gone away
             self._end()
         else:
-            cast("asyncio.Future[Any]", self._waits_for).add_done_callback(self._step_on)
+            self._waits_for = waits_for
+            waits_for.add_done_callback(self._step_on)
 
     def _step_on(self, _: asyncio.Future[Any]) -> None:
         self._step()

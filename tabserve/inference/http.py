@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import orjson
@@ -144,27 +144,24 @@ class Application:
 
     async def answer(self, request: Request) -> Answer:
         """The answer to a request that was admitted, once its body is there."""
-        route = cast("Route", request.route)
+        route = request.route
+        assert route is not None
         try:
-            lines, body = await self._work_on(route, request)
+            context = _context(request)
+            self._admission.enter(route.protocol, promised=True)
+            try:
+                context.remaining()  # raises where the deadline has passed
+                lines, body = await route.work(request, context)
+            finally:
+                self._admission.leave()
+            for name, value in context.response_headers.items():
+                lines += line(name, value)
         except InferenceError as error:
             return self._refused(error, request)
         except Exception as error:  # noqa: BLE001 - the edge: logged by type and place, answered as a 500
             return self._refused(failed(error), request)
         self._count(200, route.protocol, request)
         return 200, lines + self._headers, body
-
-    async def _work_on(self, route: Route, request: Request) -> tuple[bytes, bytes]:
-        context = _context(request)
-        self._admission.enter(route.protocol, promised=True)
-        try:
-            context.remaining()  # raises where the deadline has passed
-            lines, body = await route.work(request, context)
-        finally:
-            self._admission.leave()
-        for name, value in context.response_headers.items():
-            lines += line(name, value)
-        return lines, body
 
     async def _infer(self, request: Request, context: Context) -> tuple[bytes, bytes]:
         asked = decode_request(request.body, request.headers.get(b"inference-header-content-length"))
@@ -188,7 +185,8 @@ class Application:
         return status, lines + self._headers, body
 
     def _refused(self, error: InferenceError, request: Request) -> Answer:
-        self._count(error.http_status, cast("Route", request.route).protocol, request)
+        assert request.route is not None
+        self._count(error.http_status, request.route.protocol, request)
         return self._refusal(error)
 
     def _refusal(self, error: InferenceError) -> Answer:

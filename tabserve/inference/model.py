@@ -35,6 +35,8 @@ class Context(msgspec.Struct):
 
     def remaining(self) -> float:
         """Seconds left; raises DeadlineExceeded when none are."""
+        if self.deadline == math.inf:
+            return math.inf
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise DeadlineExceeded("the deadline passed before the request was answered")

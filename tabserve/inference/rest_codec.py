@@ -239,7 +239,12 @@ def _floats(elements: list[Any], dtype: np.dtype[Any]) -> Array:
 
 def _packed(elements: list[Any], dtype: np.dtype[Any]) -> Array:
     """Numbers as floats, in a third of numpy's time. Raises OverflowError; struct.error where some are no numbers."""
-    return np.frombuffer(struct.pack(f"<{len(elements)}{dtype.char}", *elements), _LITTLE_ENDIAN[dtype])
+    return np.frombuffer(_packer(len(elements), dtype.char)(*elements), _LITTLE_ENDIAN[dtype])
+
+
+@lru_cache(maxsize=256)
+def _packer(count: int, char: str) -> Callable[..., bytes]:
+    return struct.Struct(f"<{count}{char}").pack
 
 
 def _bytes_array(elements: list[Any]) -> Array:
@@ -284,18 +289,24 @@ class ResponseEncoder:
 
         Numbers are written so that reading them back gives the same bits; NaN and infinities are written as null.
         """
-        head = [self._head]
+        head = self._head
         if request.id is not None:
-            head.append(b',"id":' + orjson.dumps(request.id))
+            head = b'%b,"id":%b' % (head, orjson.dumps(request.id))
         if response.parameters:
-            head.append(b',"parameters":' + orjson.dumps(response.parameters))
-        binary = _binary_outputs(request) if request.binary_output or request.outputs else frozenset()
+            head = b'%b,"parameters":%b' % (head, orjson.dumps(response.parameters))
+        if not request.binary_output and not request.outputs:
+            outputs = b",".join([_json_output(tensor) for tensor in response.outputs])
+            return EncodedResponse(b'%b,"outputs":[%b]}' % (head, outputs), None)
+        return self._encode_some_binary(head, response, _binary_outputs(request))
+
+    @staticmethod
+    def _encode_some_binary(head: bytes, response: InferResponse, binary: frozenset[str]) -> EncodedResponse:
         tails = [elements_binary(t.array) for t in response.outputs if t.name in binary]
         sizes = iter(tails)
         outputs = [
             _binary_output(t, len(next(sizes))) if t.name in binary else _json_output(t) for t in response.outputs
         ]
-        body = b"%b,%b%b]}" % (b"".join(head), b'"outputs":[', b",".join(outputs))
+        body = b'%b,"outputs":[%b]}' % (head, b",".join(outputs))
         return EncodedResponse(b"".join([body, *tails]), len(body)) if tails else EncodedResponse(body, None)
 
 
