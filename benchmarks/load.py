@@ -72,6 +72,14 @@ class Measurement(msgspec.Struct, frozen=True):
         return max(max(0.0, self.usage.cores[core] - seconds) / self.seconds for core, seconds in own.items())
 
 
+def apart(measured: Measurement, other: Measurement) -> Measurement:
+    """A measurement without what another one of the same time used of the cores."""
+    server, generator = measured.usage.cores[SERVER_CORE], measured.usage.cores[GENERATOR_CORE]
+    cores = {SERVER_CORE: server - other.usage.server, GENERATOR_CORE: generator - other.usage.generator}
+    usage = msgspec.structs.replace(measured.usage, cores=[cores[core] for core in sorted(cores)])
+    return msgspec.structs.replace(measured, usage=usage)
+
+
 @dataclass(frozen=True)
 class Load:
     """How much to send, and how: closed loop, or open loop at `rate` requests a second."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import subprocess
 import threading
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import psutil
 
 from benchmarks import load, models, pool, servers
 from benchmarks.load import Load
 from benchmarks.payloads import Payloads, payloads
-from benchmarks.plan import TURN_SECONDS, Plan, Step, Visit, in_turn
+from benchmarks.plan import Plan, Step, Visit, in_turn
 from benchmarks.results import AGED, CLOSED, FRESH, Cell, Failure, Results, Sample, Start
 from benchmarks.roster import Peer
 from benchmarks.servers import PeerError, Server
@@ -92,15 +94,16 @@ class Session:
         visit, server = running.visit, running.server
         asked = _asked(visit, step)
         running.differences.append(self._collect(server, visit.peer, asked))
-        sample = self._measure(server, visit.peer, asked, step, running.capacity, number)
+        sample = self._sample(server, visit.peer, asked, step, running.capacity, number)
+        self._note(sample)
         if step.connections == CAPACITY_CONNECTIONS and step.load == CLOSED:
             running.capacity = sample.measured.per_second
 
     def _end(self, running: _Running, number: int) -> None:
         visit, server, difference = running.visit, running.server, max(running.differences)
-        if visit.turns:
+        if visit.beside:
             with ExitStack() as stack:
-                self._in_turns(server, self._start(visit, stack).server, visit, number)
+                self._side_by_side(server, self._start(visit, stack).server, visit, number)
         start = Start(visit.peer.name, visit.model, number, server.start_seconds, server.resident_bytes(), difference)
         self.results.starts.append(start)
         self._report(
@@ -108,19 +111,26 @@ class Session:
             f"differs by {difference:.1g}"
         )
 
-    def _in_turns(self, aged: Server, fresh: Server, visit: Visit, number: int) -> None:
-        """Measure the last step again on both, at the rate it had."""
-        last = self.results.samples[-1]
-        step = replace(visit.steps[-1], seconds=TURN_SECONDS)
+    def _side_by_side(self, aged: Server, fresh: Server, visit: Visit, number: int) -> None:
+        """Measure the last step again on both at the same time, each with half the load.
+
+        They share the cores, so that the machine's speed, which changes within seconds, is the same for both.
+        """
+        capacity = self.results.samples[-1].capacity
+        step = replace(visit.steps[-1], load=visit.steps[-1].load / 2)
         asked = _asked(visit, step)
-        sides = [
-            (replace(visit.peer, name=visit.peer.name + age), server) for age, server in ((AGED, aged), (FRESH, fresh))
-        ]
-        for peer, server in sides:
+        peers = [replace(visit.peer, name=visit.peer.name + age) for age in (AGED, FRESH)]
+        for peer, server in zip(peers, (aged, fresh), strict=True):
             self._collect(server, peer, asked)
-        for _ in range(visit.turns):
-            for peer, server in sides:
-                self._measure(server, peer, asked, step, last.capacity, number)
+        for _ in range(visit.beside):
+            with ThreadPoolExecutor() as both:
+                taken = [
+                    both.submit(self._sample, server, peer, asked, step, capacity, number)
+                    for peer, server in zip(peers, (aged, fresh), strict=True)
+                ]
+            one, other = (each.result() for each in taken)
+            self._note(msgspec.structs.replace(one, measured=load.apart(one.measured, other.measured)))
+            self._note(msgspec.structs.replace(other, measured=load.apart(other.measured, one.measured)))
 
     def _collect(self, server: Server, peer: Peer, asked: Payloads) -> float:
         """Once a run for each peer and pool: a fresh start must give the same bytes again."""
@@ -129,15 +139,16 @@ class Session:
             self._differences[file] = load.collect(server, peer, asked, file)
         return self._differences[file]
 
-    def _measure(self, server: Server, peer: Peer, asked: Payloads, step: Step, capacity: float, number: int) -> Sample:
+    def _sample(self, server: Server, peer: Peer, asked: Payloads, step: Step, capacity: float, number: int) -> Sample:
         wanted = Load(step.connections, step.seconds or self._plan.seconds, step.load * capacity)
         with _resident(server) as resident:
             measured = load.measure(server, asked, self._answers_file(peer.name, asked), wanted)
         cell = Cell(peer.name, asked.model.name, step.rows, step.encoding, step.connections, step.load)
-        sample = Sample(cell, number, measured, resident, capacity, server.descriptors())
+        return Sample(cell, number, measured, resident, capacity, server.descriptors())
+
+    def _note(self, sample: Sample) -> None:
         self.results.samples.append(sample)
         self._report(_line(sample))
-        return sample
 
     def _answers_file(self, peer: str, asked: Payloads) -> Path:
         return self._folder / f"{peer}-{asked.model.name}-{asked.rows}-{asked.encoding}"

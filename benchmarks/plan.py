@@ -16,9 +16,7 @@ OVERLOAD_SECONDS = 60
 CAPACITY_SECONDS = 10
 """Capacity is measured for so long before an overload and after it: within a minute the machine's speed changes."""
 SOAK_MINUTES = 60
-TURNS = 40
-TURN_SECONDS = 5
-"""Short, and many: neighbours in time differ least, and their median by the root of their number less."""
+BESIDE_MINUTES = 10
 
 
 @dataclass(frozen=True)
@@ -36,13 +34,13 @@ class Step:
 class Visit:
     """A peer that is started with a model and measured step by step.
 
-    turns: how often the last step is then measured again, for TURN_SECONDS each, in turn with a fresh start.
+    beside: how often the last step is then measured again, on it and on a fresh start at the same time.
     """
 
     peer: Peer
     model: str
     steps: tuple[Step, ...]
-    turns: int = 0
+    beside: int = 0
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ SOAK = Plan(
         (
             replace(
                 _xgboost(roster.TABSERVE, *_steps("json", 1, 32), *((Step(1, "json", 64, HALF, 60),) * SOAK_MINUTES)),
-                turns=TURNS,
+                beside=BESIDE_MINUTES,
             ),
         ),
     ),

@@ -1,4 +1,4 @@
-"""The plots: latency distribution, throughput by concurrency, cost by batch size, as SVG without a display."""
+"""The plots: latency distribution, throughput by concurrency, cost by batch size, a soak; SVG without a display."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 from matplotlib.ticker import FuncFormatter
 
-from benchmarks.results import CLOSED, Cell, Results, cpu, per_second
+from benchmarks.results import CLOSED, HALF, Cell, Results, Sample, cpu, per_second
 
 _SIZE = (9.0, 4.5)
 _POINTS = 3
@@ -60,6 +60,23 @@ def _batch_size(axes: Axes, results: Results) -> None:
     axes.set_title("Cost by batch size, 1 connection (XGBoost, V2 JSON)")
 
 
+def _soak(axes: Axes, results: Results) -> None:
+    samples = [each for each in results.samples if each.cell.load == HALF]
+    for title, what in _GROWS.items():
+        values = [what(sample) for sample in samples]
+        if len(values) >= _POINTS:
+            axes.plot([value / median(values[:_POINTS]) for value in values], label=title)
+    axes.set(xlabel="minutes", ylabel=f"by the median of the first {_POINTS} minutes", ylim=(0, None))
+    axes.set_title("An hour at half capacity, 1 row a request (XGBoost, V2 JSON)")
+
+
+_GROWS: dict[str, Callable[[Sample], float]] = {
+    "memory": lambda sample: median(sample.resident),
+    "CPU time for a request": lambda sample: sample.measured.server_seconds,
+    "p99": lambda sample: sample.measured.p99,
+}
+
+
 def _like(results: Results, wanted: Callable[[Cell], bool]) -> list[Cell]:
     return [cell for cell in results.cells() if cell.model == "xgboost" and cell.load == CLOSED and wanted(cell)]
 
@@ -82,4 +99,5 @@ _PLOTS: dict[str, Callable[[Axes, Results], None]] = {
     "latency": _latency,
     "concurrency": _concurrency,
     "batch_size": _batch_size,
+    "soak": _soak,
 }

@@ -9,11 +9,11 @@ import msgspec
 
 from benchmarks.load import Measurement
 
-CLOSED, OVERLOAD, HALF = 0.0, 3.0, 0.5
+CLOSED, OVERLOAD, HALF, QUARTER = 0.0, 3.0, 0.5, 0.25
 """Loads: a closed loop, or an open one at so many times the closed loop's throughput."""
 
 AGED, FRESH = "-aged", "-fresh"
-"""Behind a peer's name: after a soak, in turn with a fresh start of it."""
+"""Behind a peer's name: after a soak, beside a fresh start of it."""
 
 
 class Cell(msgspec.Struct, frozen=True):

@@ -207,6 +207,8 @@ class PredictorClient:
         if not allowed:
             self._wake.set()
             raise self._unavailable(bool(own))
+        if len(allowed) == 1:
+            return allowed[0]
         self._turn += 1
         turn = self._turn % len(allowed)
         return min(

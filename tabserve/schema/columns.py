@@ -36,6 +36,7 @@ class Checks:
         bounds = np.array([_bounds(field) for field in self.numeric]).reshape(-1, 2)
         self._low, self._high = bounds[:, :1], bounds[:, 1:]
         self._optional = np.array([[not field.required] for field in self.numeric], dtype=bool).reshape(-1, 1)
+        self._whole = any(field.type == "integer" for field in self.numeric)
         self._fractional = np.array([[field.type != "integer"] for field in self.numeric], dtype=bool).reshape(-1, 1)
         self._defaults = [(i, field) for i, field in enumerate(self.numeric) if field.default is not None]
         self._allowed = {field.name: _allowed(field) for field in self.categories}
@@ -49,17 +50,25 @@ class Checks:
         given: what the client sent for a field of a record, for the error.
         Raises InvalidRequest naming the first record and field that do not fit.
         """
+        self.check(numbers, given)
+        columns: Columns = dict(zip(self._names, numbers, strict=True))
+        for field in self.categories:
+            columns[field.name] = np.array(self._category(field, categories[field.name]), dtype=object)
+        return columns
+
+    def check(self, numbers: Array, given: Callable[[str, int], Any]) -> None:
+        """The same for the numeric fields alone."""
         self._fill(numbers)
-        fits = (numbers >= self._low) & (numbers <= self._high) & (self._fractional | (np.floor(numbers) == numbers))
+        fits = (numbers >= self._low) & (numbers <= self._high)
+        if self._whole:
+            fits &= self._fractional | (np.floor(numbers) == numbers)
+        if holds_all(fits):
+            return
         fits |= np.isnan(numbers) & self._optional
         if not holds_all(fits):
             record, index = np.argwhere(~fits.T)[0].tolist()
             field = self.numeric[index]
             raise InvalidRequest(misfit(record, field, given(field.name, record)))
-        columns: Columns = dict(zip(self._names, numbers, strict=True))
-        for field in self.categories:
-            columns[field.name] = np.array(self._category(field, categories[field.name]), dtype=object)
-        return columns
 
     def _fill(self, numbers: Array) -> None:
         for index, field in self._defaults:

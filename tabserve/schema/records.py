@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -60,6 +61,9 @@ class Records:
     def __init__(self, schema: Schema, clock: Callable[[], float] = time.time) -> None:
         self._fields = schema.fields
         self._checks = Checks(schema, clock)
+        self._places = {name: at for at, name in enumerate(self._fields)}
+        self._pack = struct.Struct(f"{len(self._checks.numeric)}d").pack
+        self._pick = _picker([self._places[field.name] for field in self._checks.numeric], len(self._fields))
         self._attributes = {name: f"f{index}" for index, name in enumerate(self._fields)}
         self._record = self._struct()
         self._records = list[self._record]  # type: ignore[name-defined]
@@ -71,6 +75,19 @@ class Records:
 
     def decode(self, body: bytes | memoryview) -> Columns:
         """The columns of a V1 body, `{"instances": [{…}, …]}`."""
+        return self._columns(self._instances(body))
+
+    def decode_numbers(self, body: bytes | memoryview) -> Array:
+        """The numeric fields of the same, FP64 [records, fields] in the schema's order; NaN where missing.
+
+        For schemas without categories: it costs a fraction of as many columns.
+        """
+        values = list(map(msgspec.structs.astuple, self._instances(body)))
+        numbers = self._numbers(values)
+        self._checks.check(numbers, self._given(values))
+        return numbers.T
+
+    def _instances(self, body: bytes | memoryview) -> list[Any]:
         try:
             instances: list[Any] = self._decoder.decode(body).instances  # type: ignore[attr-defined]
         except msgspec.ValidationError as error:
@@ -79,7 +96,7 @@ class Records:
             raise InvalidRequest(f"expected a JSON object with `instances`: {error}") from error
         except RecursionError as error:
             raise InvalidRequest("the body is nested too deeply") from error
-        return self._columns(instances)
+        return instances
 
     def convert(self, instances: Any) -> Columns:
         """The columns of records that are decoded already: a list of dicts."""
@@ -123,15 +140,25 @@ class Records:
         return msgspec.defstruct("Record", fields, rename=rename, gc=False, forbid_unknown_fields=True, kw_only=True)
 
     def _columns(self, instances: list[Any]) -> Columns:
-        columns = zip(*map(msgspec.structs.astuple, instances), strict=True) if instances else [()] * len(self._fields)
-        given: dict[str, Any] = dict(zip(self._fields, columns, strict=True))
-        values = [
-            list(map(_instant, given[field.name])) if field.type == "timestamp" else given[field.name]
-            for field in self._checks.numeric
-        ]
-        numbers = np.array(values, dtype=np.float64).reshape(len(values), len(instances))
-        categories = {field.name: list(given[field.name]) for field in self._checks.categories}
-        return self._checks.columns(numbers, categories, lambda name, record: given[name][record])
+        values = list(map(msgspec.structs.astuple, instances))
+        categories = {
+            field.name: [record[self._places[field.name]] for record in values] for field in self._checks.categories
+        }
+        return self._checks.columns(self._numbers(values), categories, self._given(values))
+
+    def _numbers(self, values: list[tuple[Any, ...]]) -> Array:
+        """The numeric fields of the records' values, FP64 [fields, records]."""
+        pick = self._pick
+        try:  # in a fraction of numpy's time
+            packed = bytearray().join([self._pack(*pick(record)) for record in values])
+            return np.frombuffer(packed).reshape(len(values), len(self._checks.numeric)).T
+        except struct.error:  # some are missing, or times in words
+            fields = [self._places[field.name] for field in self._checks.numeric]
+            found = [[_instant(record[at]) for record in values] for at in fields]
+            return np.array(found, dtype=np.float64).reshape(len(fields), len(values))
+
+    def _given(self, values: list[tuple[Any, ...]]) -> Callable[[str, int], Any]:
+        return lambda name, record: values[record][self._places[name]]
 
     def _check_names(self, tensors: Sequence[Tensor], given: dict[str, Tensor]) -> None:
         for name in given:
@@ -161,6 +188,13 @@ class Records:
 
     def _expected(self, name: str) -> str:
         return f"expected {expectation(self._fields[name])}"
+
+
+def _picker(places: list[int], count: int) -> Callable[[tuple[Any, ...]], Sequence[Any]]:
+    """What takes the values at these places of `count`."""
+    if len(places) == count:
+        return lambda values: values
+    return lambda values: [values[at] for at in places]
 
 
 def _name(name: str) -> str:

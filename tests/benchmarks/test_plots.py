@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks import plots
-from benchmarks.results import Cell, Results, Sample
+from benchmarks.results import HALF, Cell, Results, Sample
 from tests.benchmarks.test_results import measurement
 
 
@@ -17,3 +17,10 @@ def test_each_plot_needs_its_figures(tmp_path: Path) -> None:
     plots.write(found, tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"latency.svg", "concurrency.svg", "batch_size.svg"}
     assert "tabserve" in (tmp_path / "latency.svg").read_text()
+
+
+def test_a_soak_is_drawn_by_its_minutes(tmp_path: Path) -> None:
+    cell = Cell("tabserve", "xgboost", 1, "json", 64, HALF)
+    found = Results({}, [Sample(cell, 0, measurement(1000), resident=[100, 101]) for _ in range(4)])
+    plots.write(found, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["soak.svg"]

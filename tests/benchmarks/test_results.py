@@ -7,7 +7,21 @@ import pytest
 
 from benchmarks import load, report, targets
 from benchmarks.load import Measurement, Usage
-from benchmarks.results import AGED, FRESH, HALF, OVERLOAD, Bare, Cell, Failure, Results, Sample, Start
+from benchmarks.results import (
+    AGED,
+    FRESH,
+    HALF,
+    OVERLOAD,
+    QUARTER,
+    Bare,
+    Cell,
+    Failure,
+    Results,
+    Sample,
+    Start,
+    cpu,
+    p99,
+)
 from benchmarks.servers import PeerError
 from benchmarks.targets import Target
 
@@ -112,16 +126,25 @@ def test_a_soak_compares_its_last_tenth_with_its_first() -> None:
     assert targets.grown(lambda each: each.measured.p99)(found) == pytest.approx(1.0)
 
 
-def test_after_a_soak_each_turn_is_compared_with_the_fresh_start_beside_it() -> None:
+def test_after_a_soak_each_minute_is_compared_with_the_fresh_start_beside_it() -> None:
     found = results()
-    assert targets.aged(found) is None
+    assert targets.aged(p99)(found) is None
     for slower in (1, 2, 8):  # the machine, which both sides share
         for age, factor in ((AGED, 1.5), (FRESH, 1.0)):
             measured = measurement(100)
             measured = msgspec.structs.replace(measured, quantiles=[q * slower * factor for q in measured.quantiles])
-            found.samples.append(Sample(Cell("tabserve" + age, "xgboost", 1, "json", 64, HALF), 0, measured))
-    assert targets.aged(found) == pytest.approx(1.5)
+            found.samples.append(Sample(Cell("tabserve" + age, "xgboost", 1, "json", 64, QUARTER), 0, measured))
+    assert targets.aged(p99)(found) == pytest.approx(1.5)
+    assert targets.aged(cpu)(found) == pytest.approx(1.0)
     assert targets.grown(lambda each: each.measured.p99)(found) is None
+
+
+def test_what_is_measured_at_the_same_time_is_nobody_else_s_work() -> None:
+    one, other = measurement(1000, generator=1.0, server=4.0), measurement(1000, generator=2.0, server=3.0)
+    for each in (one, other):
+        each.usage.cores[:] = [7.5, 3.0]
+    assert load.apart(one, other).foreign == pytest.approx(0.05)
+    assert one.foreign == pytest.approx(0.35)
 
 
 def test_binary_is_compared_with_the_fastest_engine_alone() -> None:

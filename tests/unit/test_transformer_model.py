@@ -302,6 +302,35 @@ def test_a_regression_answers_a_score() -> None:
     assert "tabserve_score" not in metrics.page().decode()  # its buckets are those of a probability
 
 
+NUMBERS = """\
+task: regression
+record: [{name: size, type: number, min: 0, max: LIMIT}, {name: age, type: number, required: false, min: 0, max: 99}]
+features: [FEATURES]
+"""
+
+
+@pytest.mark.parametrize("limit", ["100", "1.0e+300"])
+@pytest.mark.parametrize("features", [("size", "age"), ("age", "size"), ("age",)])
+def test_records_of_numbers_become_the_matrix_of_the_features(limit: str, features: tuple[str, ...]) -> None:
+    specs = tuple(FeatureSpec(name, "number", (), name) for name in features)
+    model = msgspec.structs.replace(REGRESSOR, features=specs)
+    schema = NUMBERS.replace("LIMIT", limit).replace("FEATURES", ", ".join(features))
+    predictor = StandIn({"predict": np.array([1, 2], np.float32)})
+    records = {"size": [0.1, 100], "age": [None, 7]}
+    predictions(served(bundle_of(schema, model), predictor), *({"size": 0.1}, {"size": 100, "age": 7}))
+    got = predictor.inputs["input-0"].array
+    assert got.dtype == np.float32
+    assert got.flags.c_contiguous
+    np.testing.assert_array_equal(got, np.array([records[name] for name in features], np.float64).T.astype(np.float32))
+
+
+def test_a_record_of_numbers_that_does_not_fit_is_named() -> None:
+    schema = NUMBERS.replace("LIMIT", "100").replace("FEATURES", "size, age")
+    model = msgspec.structs.replace(REGRESSOR, features=tuple(FeatureSpec(n, "number", (), n) for n in ("size", "age")))
+    with pytest.raises(InvalidRequest, match=r"record 1, field `age`: expected a number from 0 to 99, got 100"):
+        predictions(served(bundle_of(schema, model), StandIn({})), {"size": 1}, {"size": 2, "age": 100})
+
+
 def test_the_release_is_the_setting_or_the_bundles_digest() -> None:
     bundle = bundle_of(BINARY, MODEL)
     assert served(bundle, StandIn(OUTPUTS)).headers == {"tabserve-transformer-release": "sha256:7"}
