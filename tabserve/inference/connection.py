@@ -214,7 +214,8 @@ class Connection(asyncio.Protocol):
         """What is still to come of the request is thrown away, and must come soon."""
         request.answer = answer
         self._queue.append(request)
-        self._until = min(self._until or 0.0, self._loop.time() + LINGER_SECONDS)
+        if self._until is not None:
+            self._until = min(self._until, self._loop.time() + LINGER_SECONDS)
 
     def on_body(self, body: bytes) -> None:
         """Some of the body (httptools)."""
@@ -304,6 +305,7 @@ class Connection(asyncio.Protocol):
         self._clients.answered += 1
         self._ordinal = self._clients.answered
         if ends:
+            self._queue.clear()
             self._transport.close()
 
     def pause_writing(self) -> None:
