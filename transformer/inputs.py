@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from tabserve.bundle import Bundle
-from tabserve.bundle.manifest import FeatureSpec
 from tabserve.bundle.tensors import MATRIX
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted
 from tabserve.inference.tensors import DATATYPES, Array, Tensor, TensorSpec
 from tabserve.schema.columns import Columns, rows
 from tabserve.schema.features import derive, matrix
+from tabserve.schema.numbers import NumberRecords, are_all
 from tabserve.schema.records import Records
-from tabserve.schema.schema import Schema
 
 Preprocess = Callable[[dict[str, Array]], Array]
 """A fitted preprocessor: feature columns to the model's matrix."""
@@ -37,7 +35,7 @@ class Inputs:
         self._dtype = DATATYPES[self._model.datatype]
         self._numeric = all(spec.type == "number" for spec in self._model.features)
         self._fields = frozenset(spec.name for spec in self._records.tensor_specs)
-        self._straight = preprocess is None and _are_the_fields(self._model.features, bundle.schema, self._dtype)
+        self._numbers = self._number_records() if preprocess is None else None
         self._plain = (frozenset({MATRIX}), frozenset(spec.name for spec in self._model.features))
 
     @property
@@ -57,11 +55,17 @@ class Inputs:
 
     def from_body(self, body: bytes) -> tuple[Tensor, ...]:
         """The predictor's inputs of a V1 body of records."""
-        if self._straight:
-            numbers = self._records.decode_numbers(body)
-            self._check_count(len(numbers))
-            return (Tensor(MATRIX, self._model.datatype, numbers.astype(self._dtype, order="C")),)
+        if self._numbers is not None:
+            made = self._numbers.decode(body)
+            self._check_count(len(made))
+            return (Tensor(MATRIX, self._model.datatype, made),)
         return self._from_columns(self._records.decode(body))
+
+    def _number_records(self) -> NumberRecords | None:
+        """A reader of records that are the model's matrix as they are; None where they are not."""
+        schema = self._schema
+        same = [spec.name for spec in self._model.features] == list(schema.features) == list(schema.fields)
+        return NumberRecords(schema, self._records, self._dtype) if same and are_all(schema, self._dtype) else None
 
     def _check_count(self, count: int) -> None:
         if count > self._max_rows:
@@ -77,14 +81,6 @@ class Inputs:
         if self._model.input == "matrix" or self._numeric:
             return (Tensor(MATRIX, self._model.datatype, matrix(features, self._model.features, self._dtype)),)
         return _one_each(features)
-
-
-def _are_the_fields(features: Sequence[FeatureSpec], schema: Schema, dtype: np.dtype[Any]) -> bool:
-    """Whether the model's matrix is the records' numbers, in their order, none of them beyond the range of `dtype`."""
-    limit = float(np.finfo(dtype).max)
-    within = all(field.type == "number" and max(map(abs, field.bounds)) <= limit for field in schema.record)
-    numbers = all(spec.type == "number" for spec in features)
-    return within and numbers and [spec.name for spec in features] == list(schema.features) == list(schema.fields)
 
 
 def _one_each(features: Mapping[str, Array]) -> tuple[Tensor, ...]:

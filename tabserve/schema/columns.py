@@ -50,14 +50,13 @@ class Checks:
         given: what the client sent for a field of a record, for the error.
         Raises InvalidRequest naming the first record and field that do not fit.
         """
-        self.check(numbers, given)
+        self._check(numbers, given)
         columns: Columns = dict(zip(self._names, numbers, strict=True))
         for field in self.categories:
             columns[field.name] = np.array(self._category(field, categories[field.name]), dtype=object)
         return columns
 
-    def check(self, numbers: Array, given: Callable[[str, int], Any]) -> None:
-        """The same for the numeric fields alone."""
+    def _check(self, numbers: Array, given: Callable[[str, int], Any]) -> None:
         self._fill(numbers)
         fits = (numbers >= self._low) & (numbers <= self._high)
         if self._whole:

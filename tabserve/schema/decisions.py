@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -43,7 +44,7 @@ class Decisions:
         self._scored = classes.index(decision.score) if classes and decision else None
         bands = decision.bands[::-1] if decision else ()
         self._edges = np.array([band.from_ for band in bands])
-        self._bands = np.array([band.label for band in bands], dtype=object)
+        self._bands = [*(band.label for band in bands[:1]), *(band.label for band in bands)]  # below the lowest, too
         self._reasons = _Reasons(reasons, features) if reasons else None
         decides = bool(classes or bands)
         self.specs = (
@@ -94,10 +95,10 @@ class Decisions:
         return score
 
     def _decision(self, score: Array, likeliest: Array | None) -> Array:
-        if not len(self._bands):
+        if not self._bands:
             return np.asarray(self._classes[likeliest])
-        band = self._edges.astype(score.dtype).searchsorted(score, side="right") - 1
-        return np.asarray(self._bands.take(band, mode="clip"))
+        bands, edges = self._bands, self._edges.astype(score.dtype).tolist()
+        return np.array([bands[bisect_right(edges, each)] for each in score.tolist()], object)
 
 
 class _Reasons:

@@ -6,7 +6,7 @@ import math
 import re
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -64,39 +64,23 @@ class Records:
         self._places = {name: at for at, name in enumerate(self._fields)}
         self._pack = struct.Struct(f"{len(self._checks.numeric)}d").pack
         self._pick = _picker([self._places[field.name] for field in self._checks.numeric], len(self._fields))
-        self._attributes = {name: f"f{index}" for index, name in enumerate(self._fields)}
-        self._record = self._struct()
-        self._records = list[self._record]  # type: ignore[name-defined]
-        envelope = msgspec.defstruct("Envelope", [("instances", self._records)], gc=False)
-        self._decoder = msgspec.json.Decoder(envelope)
+        self._records = list[record_struct(self._fields, lambda field: _JSON_TYPES[field.type])]  # type: ignore[misc]
+        self._decoder = decoder(self._records)
         self.tensor_specs = tuple(
             TensorSpec(name, _DATATYPES[field.type], (-1,)) for name, field in self._fields.items()
         )
 
     def decode(self, body: bytes | memoryview) -> Columns:
         """The columns of a V1 body, `{"instances": [{…}, …]}`."""
-        return self._columns(self._instances(body))
-
-    def decode_numbers(self, body: bytes | memoryview) -> Array:
-        """The numeric fields of the same, FP64 [records, fields] in the schema's order; NaN where missing.
-
-        For schemas without categories: it costs a fraction of as many columns.
-        """
-        values = list(map(msgspec.structs.astuple, self._instances(body)))
-        numbers = self._numbers(values)
-        self._checks.check(numbers, self._given(values))
-        return numbers.T
-
-    def _instances(self, body: bytes | memoryview) -> list[Any]:
         try:
-            instances: list[Any] = self._decoder.decode(body).instances  # type: ignore[attr-defined]
+            instances: list[Any] = self._decoder.decode(body).instances
         except msgspec.ValidationError as error:
             raise InvalidRequest(self._explained(error)) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidRequest(f"expected a JSON object with `instances`: {error}") from error
         except RecursionError as error:
             raise InvalidRequest("the body is nested too deeply") from error
-        return instances
+        return self._columns(instances)
 
     def convert(self, instances: Any) -> Columns:
         """The columns of records that are decoded already: a list of dicts."""
@@ -128,16 +112,6 @@ class Records:
             for field in self._checks.categories
         }
         return self._checks.columns(numbers, categories, lambda name, record: _element(flat[name][record]))
-
-    def _struct(self) -> type[msgspec.Struct]:
-        fields = [
-            (self._attributes[name], _JSON_TYPES[field.type], msgspec.NODEFAULT)
-            if field.required
-            else (self._attributes[name], _JSON_TYPES[field.type] | None, None)
-            for name, field in self._fields.items()
-        ]
-        rename = {attribute: name for name, attribute in self._attributes.items()}
-        return msgspec.defstruct("Record", fields, rename=rename, gc=False, forbid_unknown_fields=True, kw_only=True)
 
     def _columns(self, instances: list[Any]) -> Columns:
         values = list(map(msgspec.structs.astuple, instances))
@@ -188,6 +162,24 @@ class Records:
 
     def _expected(self, name: str) -> str:
         return f"expected {expectation(self._fields[name])}"
+
+
+def record_struct(fields: Mapping[str, Field], json_type: Callable[[Field], Any]) -> type[msgspec.Struct]:
+    """A record as msgspec reads it, its fields in their order."""
+    attributes = {name: f"f{index}" for index, name in enumerate(fields)}
+    members = [
+        (attributes[name], json_type(field), msgspec.NODEFAULT)
+        if field.required
+        else (attributes[name], json_type(field) | None, None)
+        for name, field in fields.items()
+    ]
+    rename = {attribute: name for name, attribute in attributes.items()}
+    return msgspec.defstruct("Record", members, rename=rename, gc=False, forbid_unknown_fields=True, kw_only=True)
+
+
+def decoder(records: Any) -> Any:
+    """A decoder of V1 bodies of these records."""
+    return msgspec.json.Decoder(msgspec.defstruct("Envelope", [("instances", records)], gc=False))
 
 
 def _picker(places: list[int], count: int) -> Callable[[tuple[Any, ...]], Sequence[Any]]:
