@@ -47,11 +47,13 @@ class Session:
         self._folder = folder
         self._report = report
         self._differences: dict[Path, float] = {}
+        self._group = 0  # that is measured
 
     def run(self) -> Iterator[None]:
         """All rounds, a step of the iterator for each group. Every other round goes through the peers backwards."""
         for number in range(self._plan.rounds):
-            for group in self._plan.groups:
+            for at, group in enumerate(self._plan.groups):
+                self._group = at
                 self._report(f"round {number + 1} of {self._plan.rounds}: {', '.join(map(_title, group))}")
                 with ExitStack() as stack:
                     self._compare(group, number, stack)
@@ -144,7 +146,7 @@ class Session:
         with _resident(server) as resident:
             measured = load.measure(server, asked, self._answers_file(peer.name, asked), wanted)
         cell = Cell(peer.name, asked.model.name, step.rows, step.encoding, step.connections, step.load)
-        return Sample(cell, number, measured, resident, capacity, server.descriptors())
+        return Sample(cell, number, measured, resident, capacity, server.descriptors(), self._group)
 
     def _note(self, sample: Sample) -> None:
         self.results.samples.append(sample)

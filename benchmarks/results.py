@@ -31,7 +31,7 @@ class Sample(msgspec.Struct, frozen=True):
     """One measurement of a cell.
 
     resident: bytes in RAM, every second of it. capacity: what an open loop's rate is a multiple of.
-    descriptors: open at its end.
+    descriptors: open at its end. group: of the peers that were measured one right after the other.
     """
 
     cell: Cell
@@ -40,6 +40,7 @@ class Sample(msgspec.Struct, frozen=True):
     resident: list[int] = []
     capacity: float = 0.0
     descriptors: int = 0
+    group: int = 0
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -84,10 +85,10 @@ class Results(msgspec.Struct):
         """The cell's measurements, one a round."""
         return [sample.measured for sample in self.samples if sample.cell == cell]
 
-    def rounds(self) -> list[Results]:
-        """The samples of each round, without the rest."""
-        numbers = sorted({sample.round for sample in self.samples})
-        return [Results(self.about, [each for each in self.samples if each.round == number]) for number in numbers]
+    def comparisons(self) -> list[Results]:
+        """The samples of each group in each round, without the rest: what can be compared."""
+        keys = dict.fromkeys((sample.round, sample.group) for sample in self.samples)
+        return [Results(self.about, [each for each in self.samples if (each.round, each.group) == key]) for key in keys]
 
     def cells(self) -> list[Cell]:
         """Every cell measured, in the order of the first measurement."""

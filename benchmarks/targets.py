@@ -59,7 +59,8 @@ class Target(NamedTuple):
 class Compared(NamedTuple):
     """Cells that are compared: ours, and those of the peers, of which the best counts.
 
-    Each figure is the median over the rounds: in a round, they were measured one right after the other.
+    Each figure is the median over the rounds, of what was measured one right after the other: a cell that is measured
+    again in another group, minutes later, does not count with these.
     """
 
     ours: Cell
@@ -67,24 +68,24 @@ class Compared(NamedTuple):
 
     def throughput(self, results: Results) -> float | None:
         """Ours by the best of theirs."""
-        return self._by_round(
+        return self._compared(
             results, lambda each: ratio(each.median(self.ours, per_second), each.best(self.theirs, per_second))
         )
 
     def by_cpu(self, results: Results) -> float | None:
         """The best of theirs by ours, of the CPU time for a request."""
-        return self._by_round(
+        return self._compared(
             results, lambda each: ratio(each.best(self.theirs, cpu, min), each.median(self.ours, cpu))
         )
 
     def latency(self, results: Results) -> float | None:
         """Our median time by the best of theirs."""
-        return self._by_round(
+        return self._compared(
             results, lambda each: ratio(each.median(self.ours, p50), each.best(self.theirs, p50, min))
         )
 
-    def _by_round(self, results: Results, value: Value) -> float | None:
-        values = [got for each in results.rounds() if (got := value(each)) is not None]
+    def _compared(self, results: Results, value: Value) -> float | None:
+        values = [got for each in results.comparisons() if (got := value(each)) is not None]
         return median(values) if values else None
 
 

@@ -67,29 +67,30 @@ def _fail(tensor: pb.ModelInferRequest.InferInputTensor, index: int, problem: st
     return InvalidRequest(f"input `{tensor.name}`: {problem} - at `inputs[{index}]`")
 
 
-def _dtype(tensor: pb.ModelInferRequest.InferInputTensor, index: int) -> np.dtype[Any]:
-    dtype = DATATYPES.get(tensor.datatype)
+def _form(tensor: pb.ModelInferRequest.InferInputTensor, index: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Its datatype and shape."""
+    dtype, shape = DATATYPES.get(tensor.datatype), tuple(tensor.shape)
     if dtype is None:
         raise _fail(tensor, index, f"expected a datatype of {', '.join(DATATYPES)}, got {quoted(tensor.datatype)}")
-    if len(tensor.shape) > MAX_DIMENSIONS:
-        raise _fail(tensor, index, f"expected at most {MAX_DIMENSIONS} dimensions, got {len(tensor.shape)}")
-    if any(not 0 <= size < 2**31 for size in tensor.shape):
-        raise _fail(tensor, index, f"expected dimensions of 0 to {2**31 - 1}, got {list(tensor.shape)}")
-    return dtype
+    if len(shape) > MAX_DIMENSIONS:
+        raise _fail(tensor, index, f"expected at most {MAX_DIMENSIONS} dimensions, got {len(shape)}")
+    if shape and not 0 <= min(shape) <= max(shape) < 2**31:
+        raise _fail(tensor, index, f"expected dimensions of 0 to {2**31 - 1}, got {list(shape)}")
+    return dtype, shape
 
 
 def _raw_tensor(tensor: pb.ModelInferRequest.InferInputTensor, index: int, data: bytes) -> Tensor:
-    dtype = _dtype(tensor, index)
+    dtype, shape = _form(tensor, index)
     if tensor.HasField("contents"):
         raise _fail(tensor, index, "expected either `contents` or raw_input_contents, got both")
     try:
-        return Tensor(tensor.name, tensor.datatype, binary_elements(data, dtype, tensor.shape))
+        return Tensor(tensor.name, tensor.datatype, binary_elements(data, dtype, shape))
     except ValueError as error:
         raise _fail(tensor, index, str(error)) from None
 
 
 def _typed_tensor(tensor: pb.ModelInferRequest.InferInputTensor, index: int) -> Tensor:
-    dtype = _dtype(tensor, index)
+    dtype, shape = _form(tensor, index)
     field = CONTENTS.get(tensor.datatype)
     if field is None:
         raise _fail(tensor, index, f"expected {tensor.datatype} in raw_input_contents, got `contents`")
@@ -98,12 +99,12 @@ def _typed_tensor(tensor: pb.ModelInferRequest.InferInputTensor, index: int) -> 
         raise _fail(tensor, index, f"expected {tensor.datatype} in `{field}`, got it in `{', '.join(filled)}`")
     try:
         array = _array(getattr(tensor.contents, field), dtype)
-        return Tensor(tensor.name, tensor.datatype, array.reshape(tuple(tensor.shape)))
+        return Tensor(tensor.name, tensor.datatype, array.reshape(shape))
     except OverflowError:
         raise _fail(tensor, index, f"expected {tensor.datatype}, got a number out of its range") from None
     except ValueError:
         got = len(getattr(tensor.contents, field))
-        raise _fail(tensor, index, f"expected shape {list(tensor.shape)}, got {got} elements") from None
+        raise _fail(tensor, index, f"expected shape {list(shape)}, got {got} elements") from None
 
 
 def _array(elements: Iterable[Any], dtype: np.dtype[Any]) -> Array:

@@ -32,6 +32,8 @@ DATATYPES: dict[str, np.dtype[Any]] = {
     "FP64": np.dtype(np.float64),
     "BYTES": np.dtype(object),
 }
+LITTLE_ENDIAN = {dtype: dtype.newbyteorder("<") for dtype in DATATYPES.values()}
+"""Of each its form on the wire, which on most machines is the same."""
 DATATYPE_OF: dict[np.dtype[Any], str] = {dtype: name for name, dtype in DATATYPES.items()}
 
 
@@ -124,7 +126,7 @@ def binary_elements(data: bytes, dtype: np.dtype[Any], shape: Sequence[int]) -> 
         raise ValueError(f"expected {count * dtype.itemsize} bytes for shape {list(shape)}, got {len(data)}")
     if dtype.kind == "b" and data.strip(b"\x00\x01"):
         raise ValueError("expected BOOL bytes of 0 or 1")
-    return np.frombuffer(data, dtype.newbyteorder("<")).reshape(shape)
+    return np.frombuffer(data, LITTLE_ENDIAN[dtype]).reshape(shape)
 
 
 def _split_bytes(data: bytes, count: int) -> Array:

@@ -63,6 +63,13 @@ def test_throughput_is_compared_with_the_best_peer_of_the_same_round() -> None:
     assert targets.compared(targets.STOCK).throughput(found) == pytest.approx(900 / 100)
 
 
+def test_a_cell_that_another_group_measured_again_is_not_compared() -> None:
+    found = results(tabserve=[900], kserve_custom=[100])
+    again = Sample(found.samples[0].cell, 0, measurement(5000), group=1)
+    found.samples += [again, again]
+    assert targets.compared(targets.STOCK).throughput(found) == pytest.approx(9)
+
+
 def test_a_peer_that_was_not_measured_does_not_count() -> None:
     assert targets.compared(("fastapi",)).throughput(results(tabserve=[1000])) is None
     assert targets.compared(("fastapi",)).throughput(results(fastapi=[1000])) is None
