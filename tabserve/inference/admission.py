@@ -208,7 +208,7 @@ def deadline(timeout_ms: bytes | None, waited: float = 0.0) -> float:
 async def in_time(answer: asyncio.Future[T], deadline: float) -> T:
     """The answer; raises DeadlineExceeded when time.monotonic() reaches the deadline.
 
-    Not asyncio.timeout, which needs a task to cancel: the first steps of a request may be taken outside of one.
+    Not asyncio.timeout, which needs a task to cancel: over REST a request is answered without one.
     """
     if deadline == math.inf:
         return await answer

@@ -46,8 +46,8 @@ async def _serve(model: Model, settings: ServerSettings, metrics: Metrics) -> No
 def configure_logging(level: str) -> None:
     """One line a message on standard error.
 
-    grpc says nothing: it prints a stack trace for every client that goes away while its answer is sent. What fails in a
-    model is logged here, without the request.
+    grpc has no say: it would print a stack trace for every client that goes away while its answer is sent. What fails
+    in a model is logged here, without the request.
     """
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("grpc").setLevel(logging.CRITICAL)
