@@ -127,9 +127,8 @@ class Records:
             packed = bytearray().join([self._pack(*pick(record)) for record in values])
             return np.frombuffer(packed).reshape(len(values), len(self._checks.numeric)).T
         except struct.error:  # some are missing, or times in words
-            fields = [self._places[field.name] for field in self._checks.numeric]
-            found = [[_instant(record[at]) for record in values] for at in fields]
-            return np.array(found, dtype=np.float64).reshape(len(fields), len(values))
+            fields = zip(*map(pick, values), strict=True)
+            return np.array([list(map(_instant, field)) for field in fields], dtype=np.float64)
 
     def _given(self, values: list[tuple[Any, ...]]) -> Callable[[str, int], Any]:
         return lambda name, record: values[record][self._places[name]]
