@@ -27,7 +27,8 @@ class Echo:
     """Answers every input as an output of the same name.
 
     A request with the parameter `hold` is held until the process gets SIGUSR1. Metrics tell how many requests have
-    reached the model (`echo_started`), are held (`echo_held`) and were given up while they were (`echo_abandoned`).
+    reached the model (`echo_started`), came alone (`echo_alone`), are held (`echo_held`) and were given up while they
+    were (`echo_abandoned`).
     """
 
     ready = True
@@ -39,9 +40,10 @@ class Echo:
         )
         self.headers: Mapping[str, str] = {"tests-echo": "1", PREDICTOR_RELEASE: settings.release}
         self._held: set[asyncio.Future[None]] = set()
-        self._started = self._abandoned = 0
+        self._started = self._alone = self._abandoned = 0
         metrics.add(
             Gauge("echo_started", "Requests that reached the model", lambda: self._started),
+            Gauge("echo_alone", "Requests that came alone", lambda: self._alone),
             Gauge("echo_held", "Requests held", lambda: len(self._held)),
             Gauge("echo_abandoned", "Requests given up while they were held", lambda: self._abandoned),
         )
@@ -49,6 +51,7 @@ class Echo:
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
         """The inputs; raises InvalidRequest where they are not the declared ones."""
         self._started += 1
+        self._alone += context.alone
         _check(request.inputs, self.metadata.inputs)
         if "hold" in request.parameters:
             await self._hold(context)

@@ -29,6 +29,10 @@ from tabserve.inference.tensors import TensorSpec
 
 SERVICE = "inference.GRPCInferenceService"
 HOLD_SECONDS = 0.2
+LISTENERS = 8
+"""A grpc.aio server accepts one request each time the event loop wakes. Several that share the port, among which the
+kernel deals out the connections, let as many come at once, which then cost less and are predicted together: with 32
+connections a request takes 0.45 times the CPU time with eight, 0.57 with four (2026-11-28, grpcio 1.82)."""
 
 Method: TypeAlias = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
@@ -48,6 +52,7 @@ class Servicer:
         self._headers = tuple(model.headers.items())
         self._may_answer = asyncio.Event()
         self._may_answer.set()
+        self._came = self._came_before = 0
 
     def hold(self) -> None:
         """Keep answers back from now on."""
@@ -113,7 +118,7 @@ class Servicer:
         try:
             self._check_known(message.model_name, message.model_version)
             request = decode_request(message)
-            ours = _context(context)
+            ours = _context(context, alone=self._comes_alone())
             response = await self._model.infer(request, ours)
             if not self._may_answer.is_set():
                 await self._may_answer.wait()
@@ -121,6 +126,17 @@ class Servicer:
             return self._encoder.encode(request, response)
         finally:
             self._admission.leave()
+
+    def _comes_alone(self) -> bool:
+        """Whether no other came in this turn of the event loop, nor in the last one in which any came."""
+        self._came += 1
+        if self._came > 1:
+            return False
+        asyncio.get_running_loop().call_soon(self._end_turn)
+        return self._came_before <= 1
+
+    def _end_turn(self) -> None:
+        self._came_before, self._came = self._came, 0
 
     def _check_known(self, name: str, version: str) -> None:
         metadata = self._metadata
@@ -143,11 +159,11 @@ class Servicer:
         await context.abort(grpc.StatusCode[error.grpc_status], error.message, trailing)
 
 
-def _context(context: grpc.aio.ServicerContext) -> Context:
+def _context(context: grpc.aio.ServicerContext, *, alone: bool) -> Context:
     remaining = context.time_remaining()
     deadline = float("inf") if remaining is None else time.monotonic() + remaining
     trace = {name: value for name, value in context.invocation_metadata() or () if name in _TRACE_NAMES}
-    return Context(deadline, trace, alone=True)  # grpc.aio hands requests over one by one
+    return Context(deadline, trace, alone)
 
 
 def _tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
@@ -211,30 +227,32 @@ def _patient_threads() -> Iterator[None]:
 
 
 class GrpcServer:
-    """A grpc.aio server for one model, with grpc.health.v1 for the server ("") and the service."""
+    """One model over gRPC, with grpc.health.v1 for the server ("") and the service."""
 
     def __init__(self, servicer: Servicer, max_message_bytes: int) -> None:
         self._servicer = servicer
-        with _patient_threads():
-            self._server = grpc.aio.server(
-                options=[
-                    ("grpc.max_receive_message_length", max_message_bytes),
-                    ("grpc.max_send_message_length", -1),
-                    ("grpc.so_reuseport", 0),
-                ]
-            )
-        self._server.add_generic_rpc_handlers((_handlers(servicer),))
         self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        options = [
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 1),
+        ]
+        with _patient_threads():
+            self._listeners = [grpc.aio.server(options=options) for _ in range(LISTENERS)]
+        for listener in self._listeners:
+            listener.add_generic_rpc_handlers((_handlers(servicer),))
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
 
     async def start(self, host: str, port: int) -> None:
-        """Listen. Raises OSError where the port is taken."""
+        """Listen. A port that others share as well is not refused; raises OSError where it cannot be used."""
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         with _patient_threads():
-            try:
-                self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-            except RuntimeError as error:
-                raise OSError(f"port {port} cannot be used for gRPC: {error}") from None
-            await self._server.start()
+            for listener in self._listeners:
+                try:
+                    listener.add_insecure_port(address)
+                except RuntimeError as error:
+                    raise OSError(f"port {port} cannot be used for gRPC: {error}") from None
+                await listener.start()
 
     async def report_health(self) -> None:
         """Tell grpc.health.v1 whether the model is ready now."""
@@ -251,7 +269,7 @@ class GrpcServer:
         """
         self._servicer.hold()
         await asyncio.sleep(HOLD_SECONDS)
-        stopping = asyncio.create_task(self._server.stop(grace))
+        stopping = asyncio.gather(*[listener.stop(grace) for listener in self._listeners])
         await asyncio.sleep(HOLD_SECONDS)
         self._servicer.let_go()
         await stopping

@@ -77,6 +77,7 @@ class _Service:
         loop.add_signal_handler(signal.SIGINT, self._begin_stop, 0.0)
         listener = listen(settings.host, settings.http_port)
         if self._grpc:
+            listen(settings.host, settings.grpc_port).close()  # raises where another process would share it
             await self._grpc.start(settings.host, settings.grpc_port)
         await self._model.start()
         gc.freeze()  # what is loaded stays: going through it again would hold requests up for tens of milliseconds
