@@ -237,10 +237,11 @@ class GrpcServer:
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 1),
         ]
+        handlers = _handlers(servicer)
         with _patient_threads():
             self._listeners = [grpc.aio.server(options=options) for _ in range(LISTENERS)]
         for listener in self._listeners:
-            listener.add_generic_rpc_handlers((_handlers(servicer),))
+            listener.add_generic_rpc_handlers((handlers,))
             health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
 
     async def start(self, host: str, port: int) -> None:
