@@ -19,6 +19,8 @@ BUSY = 0.9
 """A core this busy is saturated."""
 DISTURBED = 0.05
 """More of a core than this used by anything else is told with the result."""
+MOST_TRIES = 3
+"""A closed loop that others disturb is measured up to so many times, and the least disturbed of them counts."""
 GRACE_SECONDS = 300.0
 """For asking every request once, and for connecting."""
 

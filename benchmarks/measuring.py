@@ -14,10 +14,10 @@ import msgspec
 import psutil
 
 from benchmarks import load, models, pool, servers
-from benchmarks.load import Load
+from benchmarks.load import MOST_TRIES, Load
 from benchmarks.payloads import Payloads, payloads
 from benchmarks.plan import Plan, Step, Visit, in_turn
-from benchmarks.results import AGED, CLOSED, FRESH, Cell, Failure, Results, Sample, Start
+from benchmarks.results import AGED, CLOSED, FRESH, Cell, Failure, Results, Sample, Start, least_disturbed
 from benchmarks.roster import Peer
 from benchmarks.servers import PeerError, Server
 
@@ -96,7 +96,11 @@ class Session:
         visit, server = running.visit, running.server
         asked = _asked(visit, step)
         running.differences.append(self._collect(server, visit.peer, asked))
-        sample = self._sample(server, visit.peer, asked, step, running.capacity, number)
+        tries = (
+            self._sample(server, visit.peer, asked, step, running.capacity, number)
+            for _ in range(MOST_TRIES if step.load == CLOSED else 1)
+        )
+        sample = least_disturbed(tries)
         self._note(sample)
         if step.connections == CAPACITY_CONNECTIONS and step.load == CLOSED:
             running.capacity = sample.measured.per_second

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
 import msgspec
 
-from benchmarks.load import Measurement
+from benchmarks.load import DISTURBED, Measurement
 
 CLOSED, OVERLOAD, HALF, QUARTER = 0.0, 3.0, 0.5, 0.25
 """Loads: a closed loop, or an open one at so many times the closed loop's throughput."""
@@ -110,6 +110,16 @@ class Results(msgspec.Struct):
         """The median over a peer's starts."""
         values = [what(start) for start in self.starts if (start.peer, start.model) == (peer, model)]
         return median(values) if values else None
+
+
+def least_disturbed(tries: Iterable[Sample]) -> Sample:
+    """The first that others did not disturb; where they disturbed all, the one they disturbed least."""
+    made: list[Sample] = []
+    for sample in tries:
+        made.append(sample)
+        if sample.measured.foreign <= DISTURBED:
+            break
+    return min(made, key=lambda sample: sample.measured.foreign)
 
 
 def per_second(measured: Measurement) -> float:

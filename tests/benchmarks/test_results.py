@@ -20,6 +20,7 @@ from benchmarks.results import (
     Sample,
     Start,
     cpu,
+    least_disturbed,
     p99,
 )
 from benchmarks.servers import PeerError
@@ -104,6 +105,18 @@ def test_foreign_work_on_a_core_is_told() -> None:
     disturbed.usage.cores[0] += 2.0
     assert quiet.foreign == 0
     assert math.isclose(disturbed.foreign, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("foreign", "counts", "unused"), [([0.2, 0.01, 0.0], 1, 1), ([0.2, 0.1, 0.3], 1, 0), ([0.0, 0.0], 0, 1)]
+)
+def test_what_others_disturbed_is_measured_again(foreign: list[float], counts: int, unused: int) -> None:
+    tries = results(tabserve=[1000] * len(foreign)).samples
+    for sample, share in zip(tries, foreign, strict=True):
+        sample.measured.usage.cores[0] += share * sample.measured.seconds
+    left = iter(tries)
+    assert least_disturbed(left) is tries[counts]
+    assert len(list(left)) == unused
 
 
 def overload(right: int, *closed: int) -> Results:
