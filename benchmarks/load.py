@@ -18,7 +18,7 @@ from benchmarks.servers import GENERATOR_CORE, SERVER_CORE, PeerError, Server
 BUSY = 0.9
 """A core this busy is saturated."""
 DISTURBED = 0.05
-"""More of a core than this used by anything else is told with the result."""
+"""More of a core than this used by anything else disturbs a measurement."""
 MOST_TRIES = 3
 """A closed loop that others disturb is measured up to so many times, and the least disturbed of them counts."""
 GRACE_SECONDS = 300.0
@@ -72,6 +72,11 @@ class Measurement(msgspec.Struct, frozen=True):
         """The largest share of a core that others used."""
         own = {SERVER_CORE: self.usage.server, GENERATOR_CORE: self.usage.generator}
         return max(max(0.0, self.usage.cores[core] - seconds) / self.seconds for core, seconds in own.items())
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether others used more than DISTURBED."""
+        return self.foreign > DISTURBED
 
 
 def apart(measured: Measurement, other: Measurement) -> Measurement:

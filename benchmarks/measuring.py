@@ -96,13 +96,14 @@ class Session:
         visit, server = running.visit, running.server
         asked = _asked(visit, step)
         running.differences.append(self._collect(server, visit.peer, asked))
+        closed = step.load == CLOSED
         tries = (
             self._sample(server, visit.peer, asked, step, running.capacity, number)
-            for _ in range(MOST_TRIES if step.load == CLOSED else 1)
+            for _ in range(MOST_TRIES if closed else 1)
         )
         sample = least_disturbed(tries)
         self._note(sample)
-        if step.connections == CAPACITY_CONNECTIONS and step.load == CLOSED:
+        if closed and step.connections == CAPACITY_CONNECTIONS:
             running.capacity = sample.measured.per_second
 
     def _end(self, running: _Running, number: int) -> None:

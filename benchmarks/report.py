@@ -46,7 +46,7 @@ def _targets(results: Results) -> str:
     head = ("what", "target", "stretch", "got", "by CPU time", "verdict")
     missing = [each.title for each in TARGETS if each.value(results) is None]
     rows = table(head, (_target(each, results) for each in TARGETS if each.title not in missing))
-    found = [measured.foreign > DISTURBED for cell in results.cells() for measured in results.measured(cell)]
+    found = [measured.disturbed for cell in results.cells() for measured in results.measured(cell)]
     told = f"Others disturbed {sum(found)} of {len(found)} measurements, of a closed loop all {MOST_TRIES} times."
     return f"{rows}\n\n{told} Not measured in this run: {'; '.join(missing) or 'nothing'}."
 
@@ -79,7 +79,7 @@ def _cells(results: Results) -> str:
 
 def _cell(cell: Cell, results: Results) -> Sequence[str]:
     all_of = results.measured(cell)
-    disturbed = "*" if any(measured.foreign > DISTURBED for measured in all_of) else ""
+    disturbed = "*" if any(measured.disturbed for measured in all_of) else ""
     loop = f" at {cell.load:g} times capacity" if cell.load else ""
     return [
         cell.peer,
