@@ -21,7 +21,7 @@ import msgspec
 
 from predictor.instruments import Instruments
 from tabserve.engines import Array, Engine, Features, concatenate, rows
-from tabserve.inference.admission import in_time
+from tabserve.inference.deadlines import Deadlines
 from tabserve.inference.errors import DeadlineExceeded
 from tabserve.inference.model import Context
 
@@ -71,6 +71,7 @@ class Batcher:
         self._max_batch_rows = max_batch_rows
         self._instruments = instruments
         self._queue: deque[_Waiting] = deque()
+        self._deadlines = Deadlines()
         self._busy = False
         self._cpu_seconds: dict[_Size, float] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
@@ -93,7 +94,7 @@ class Batcher:
         if not self._busy:
             self._busy = True
             loop.call_soon(self._turn, loop)
-        return await (answer if context.deadline == math.inf else in_time(answer, context.deadline))
+        return await (answer if context.deadline == math.inf else self._deadlines.in_time(answer, context.deadline))
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """One engine call; the next turn comes after the event loop has looked at everything else."""

@@ -20,7 +20,7 @@ from kserve.protocol.infer_type import RequestedOutput as KServeRequestedOutput
 from kserve.utils.utils import generate_uuid
 
 from tabserve.inference import server
-from tabserve.inference.admission import deadline
+from tabserve.inference.deadlines import deadline
 from tabserve.inference.errors import InferenceError, InvalidRequest, NotReady
 from tabserve.inference.http import TRACE_HEADERS
 from tabserve.inference.metrics import Metrics

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-from tabserve.inference.admission import in_time
+from tabserve.inference.deadlines import Deadlines
 from tabserve.inference.errors import DeadlineExceeded, InvalidRequest
 from tabserve.inference.metrics import Gauge, Metrics
 from tabserve.inference.model import PREDICTOR_RELEASE, Context
@@ -40,6 +40,7 @@ class Echo:
         )
         self.headers: Mapping[str, str] = {"tests-echo": "1", PREDICTOR_RELEASE: settings.release}
         self._held: set[asyncio.Future[None]] = set()
+        self._deadlines = Deadlines()
         self._started = self._alone = self._abandoned = 0
         metrics.add(
             Gauge("echo_started", "Requests that reached the model", lambda: self._started),
@@ -77,7 +78,7 @@ class Echo:
         held: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._held.add(held)
         try:
-            await in_time(held, context.deadline)
+            await self._deadlines.in_time(held, context.deadline)
         except (asyncio.CancelledError, DeadlineExceeded):
             self._abandoned += 1
             raise

@@ -9,7 +9,7 @@ from typing import cast
 import httptools
 import msgspec
 
-from tabserve.inference.admission import in_time
+from tabserve.inference.deadlines import Deadlines
 from tabserve.inference.errors import DeadlineExceeded
 
 IDLE_SECONDS = 60.0
@@ -51,6 +51,7 @@ class Connection(asyncio.Protocol):
         self._max_bytes = max_bytes
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[Response] | None = None
+        self._deadlines = Deadlines()
         self._idle_since = time.monotonic()
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
@@ -76,7 +77,7 @@ class Connection(asyncio.Protocol):
         self._waiter = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         try:
-            return await in_time(self._waiter, deadline)
+            return await self._deadlines.in_time(self._waiter, deadline)
         except (asyncio.CancelledError, DeadlineExceeded):
             self.close()
             raise

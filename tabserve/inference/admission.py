@@ -6,13 +6,10 @@ import asyncio
 import math
 import time
 from collections import OrderedDict
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from tabserve.inference.errors import DeadlineExceeded, InvalidRequest, Overloaded
+from tabserve.inference.errors import Overloaded
 from tabserve.inference.metrics import Gauge, Metrics
-
-T = TypeVar("T")
-
 
 PATIENCE_SECONDS = 0.6
 """A request waits for a place only if it is likely to be answered within this time of its arrival."""
@@ -193,35 +190,3 @@ class Admission:
         """At the pace, and at how many places it allows."""
         if self._pace.look(now):
             self._places = min(self._limit, max(FEWEST_PLACES, int(PLACED_SECONDS / self._pace.seconds)))
-
-
-def deadline(timeout_ms: bytes | None, waited: float = 0.0) -> float:
-    """The time.monotonic() that the header x-request-timeout-ms stands for; infinite without one.
-
-    waited: seconds since the request came.
-    """
-    if timeout_ms is None:
-        return float("inf")
-    if not timeout_ms.isdigit() or len(timeout_ms) > 9:
-        raise InvalidRequest("x-request-timeout-ms: expected a whole number of milliseconds")
-    return time.monotonic() - waited + int(timeout_ms) / 1000
-
-
-async def in_time(answer: asyncio.Future[T], deadline: float) -> T:
-    """The answer; raises DeadlineExceeded when time.monotonic() reaches the deadline.
-
-    Not asyncio.timeout, which needs a task to cancel: over REST a request is answered without one.
-    """
-    if deadline == math.inf:
-        return await answer
-    left = max(0.0, deadline - time.monotonic())
-    timer = asyncio.get_running_loop().call_later(left, _expire, answer)
-    try:
-        return await answer
-    finally:
-        timer.cancel()
-
-
-def _expire(answer: asyncio.Future[T]) -> None:
-    if not answer.done():
-        answer.set_exception(DeadlineExceeded("the deadline passed before the request was answered"))

@@ -14,7 +14,8 @@ import msgspec
 import orjson
 
 from tabserve import __version__
-from tabserve.inference.admission import Admission, deadline
+from tabserve.inference.admission import Admission
+from tabserve.inference.deadlines import deadline
 from tabserve.inference.errors import (
     InferenceError,
     Overloaded,
@@ -42,6 +43,8 @@ _READABLE = re.compile(
     rb"(application/([\w.-]+\+)?json|application/octet-stream|application/x-www-form-urlencoded)\s*(;.*)?",
     re.IGNORECASE,
 )
+_PLAIN = (b"application/json", b"application/octet-stream")
+"""As nearly all clients write them."""
 
 _STATUS_LINE = {int(status): f"HTTP/1.1 {status} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -237,8 +240,8 @@ def _check(headers: Mapping[bytes, bytes], limit: int) -> None:
     """Raise where the headers tell of a body that is not to be read: its media type is none of ours, or its length."""
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise UnsupportedMediaType("content-encoding: expected none (identity)")
-    media_type = headers.get(b"content-type")
-    if media_type is not None and media_type != b"application/json" and not _READABLE.fullmatch(media_type):
+    media_type = headers.get(b"content-type", b"application/json")
+    if media_type not in _PLAIN and not _READABLE.fullmatch(media_type):
         raise UnsupportedMediaType("content-type: expected application/json or application/octet-stream")
     if int(headers.get(b"content-length", b"0")) > limit:
         raise _too_large(limit)

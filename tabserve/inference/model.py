@@ -21,7 +21,7 @@ class Context(msgspec.Struct):
     """What comes with a request besides its tensors.
 
     deadline: time.monotonic() seconds; infinite where the client named none. What the model waits for, it waits for no
-        longer (`admission.in_time`), and raises DeadlineExceeded then.
+        longer (`Deadlines.in_time`), and raises DeadlineExceeded then.
     trace: headers to hand on unchanged (W3C `traceparent`, `tracestate`, and `x-request-id`).
     alone: whether no other request comes together with this one, so that a batch has nothing to wait for.
     response_headers: filled by the model, sent as HTTP headers or gRPC trailing metadata.

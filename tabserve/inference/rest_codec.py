@@ -6,7 +6,6 @@ import re
 import struct
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from itertools import accumulate
 from math import prod
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar, cast
 
@@ -103,13 +102,17 @@ def _request(raw: _Request[_I], binary_part: bytes, tensor_of: Callable[[_I, int
 def _binary_or(tensor_of: Callable[[_I, int], Tensor], inputs: Sequence[_I], binary_part: bytes) -> tuple[Tensor, ...]:
     """The tensors, those of them from the binary part whose parameters say so."""
     sizes = [_binary_size(one, at) for at, one in enumerate(inputs)]
-    ends = list(accumulate(size or 0 for size in sizes))
-    if ends[-1] != len(binary_part):
-        raise InvalidRequest(f"binary data: expected {ends[-1]} bytes after the JSON, got {len(binary_part)}")
-    return tuple(
-        tensor_of(one, at) if size is None else _binary_tensor(one, at, binary_part[ends[at] - size : ends[at]])
-        for at, (one, size) in enumerate(zip(inputs, sizes, strict=True))
-    )
+    expected = sum(size for size in sizes if size)
+    if expected != len(binary_part):
+        raise InvalidRequest(f"binary data: expected {expected} bytes after the JSON, got {len(binary_part)}")
+    tensors, start = [], 0
+    for at, (one, size) in enumerate(zip(inputs, sizes, strict=True)):
+        if size is None:
+            tensors.append(tensor_of(one, at))
+        else:
+            tensors.append(_binary_tensor(one, at, binary_part[start : start + size]))
+            start += size
+    return tuple(tensors)
 
 
 def decode_json(decode: Any, body: bytes | msgspec.Raw) -> Any:

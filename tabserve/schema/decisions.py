@@ -69,7 +69,8 @@ class Decisions:
         Raises PredictionFailed where a score is NaN.
         """
         answer = outputs[self._source]
-        likeliest = answer.argmax(axis=1) if len(self._classes) else None
+        ranked = self._scored is None or not self._bands or "label" in names
+        likeliest = answer.argmax(axis=1) if ranked and len(self._classes) else None
         chosen = likeliest if self._scored is None else self._scored
         score = self._score(answer, chosen)
         made: dict[str, Array] = {}

@@ -18,7 +18,8 @@ import pytest
 
 from tabserve import bundle as bundles
 from tabserve.inference import open_inference_pb2 as pb
-from tabserve.inference.admission import REFUSALS_PER_SECOND, deadline
+from tabserve.inference.admission import REFUSALS_PER_SECOND
+from tabserve.inference.deadlines import deadline
 from tests.contract.target import Answer
 from tests.faults import wire
 from tests.faults.conftest import Subject

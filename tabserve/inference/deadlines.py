@@ -1,0 +1,74 @@
+"""Until when a request's answer is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import Any, TypeVar
+
+from tabserve.inference.errors import DeadlineExceeded, InvalidRequest
+
+T = TypeVar("T")
+
+_RESOLUTION_SECONDS = 0.001
+"""Of the event loop's timers."""
+
+
+def deadline(timeout_ms: bytes | None, waited: float = 0.0) -> float:
+    """The time.monotonic() that the header x-request-timeout-ms stands for; infinite without one.
+
+    waited: seconds since the request came.
+    """
+    if timeout_ms is None:
+        return math.inf
+    if not timeout_ms.isdigit() or len(timeout_ms) > 9:
+        raise InvalidRequest("x-request-timeout-ms: expected a whole number of milliseconds")
+    return time.monotonic() - waited + int(timeout_ms) / 1000
+
+
+class Deadlines:
+    """Waits for answers until their deadlines, on one event loop, with one timer for all of them.
+
+    The timer stays when an answer has come, and when it rings it is set again for whoever waits then. Most requests
+    have the same timeout, so it is set once in that time; one for each request would be set and cancelled every time.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[asyncio.Future[Any], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings = math.inf  # in time.monotonic()
+
+    async def in_time(self, answer: asyncio.Future[T], deadline: float) -> T:
+        """The answer; raises DeadlineExceeded when time.monotonic() reaches the deadline.
+
+        Not asyncio.timeout, which needs a task to cancel: over REST a request is answered without one.
+        """
+        if deadline == math.inf:
+            return await answer
+        self._waiting[answer] = deadline
+        if deadline < self._rings:
+            self._set(deadline)
+        try:
+            return await answer
+        finally:
+            del self._waiting[answer]
+
+    def _set(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        left = max(0.0, when - time.monotonic())
+        self._timer, self._rings = asyncio.get_running_loop().call_later(left, self._ring), when
+
+    def _ring(self) -> None:
+        self._timer, self._rings = None, math.inf
+        now = time.monotonic()
+        for answer, deadline in self._waiting.items():
+            if answer.done():
+                continue
+            if deadline - now < _RESOLUTION_SECONDS:
+                answer.set_exception(DeadlineExceeded("the deadline passed before the request was answered"))
+            elif deadline < self._rings:
+                self._rings = deadline
+        if self._rings < math.inf:
+            self._set(self._rings)
