@@ -74,6 +74,8 @@ def timings(engine: EngineName, *microseconds: float) -> list[Timing]:
         ((120, 137, 155, 209, 486), (10, 28, 89, 200, 1256), [(0, "onnxruntime"), (32, "xgboost")]),
         ((100, 100, 100, 100, 100), (99, 99, 99, 99, 99), [(0, "xgboost")]),
         ((100, 100, 100, 100, 100), (9, 9, 9, 9, 9), [(0, "onnxruntime")]),
+        ((402, 514, 575, 792, 1652), (26, 63, 186, 649, 1955), [(0, "onnxruntime"), (32, "xgboost")]),
+        ((211, 249, 275, 384, 898), (19, 49, 152, 513, 1942), [(0, "onnxruntime"), (32, "xgboost")]),
     ],
 )
 def test_the_plan_changes_where_the_faster_engine_does(
