@@ -7,6 +7,7 @@ import time
 
 import msgspec
 
+from tabserve.inference.deadlines import Deadlines
 from tabserve.inference.errors import DeadlineExceeded
 from transformer.breaker import Breaker
 from transformer.connection import Connection, ConnectionLost, Response
@@ -41,6 +42,7 @@ class Address:
         self.ready = False
         self.outstanding = 0
         self._max_bytes = max_bytes
+        self._deadlines = Deadlines()  # its connections', as each may end long before its last deadline
         self._kept: list[Connection] = []
         self._closed = False
 
@@ -96,7 +98,7 @@ class Address:
         try:
             async with asyncio.timeout(min(left, CONNECT_SECONDS)):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self._max_bytes), endpoint.host, endpoint.port
+                    lambda: Connection(self._max_bytes, self._deadlines), endpoint.host, endpoint.port
                 )
         except OSError as error:  # TimeoutError, too
             if isinstance(error, TimeoutError) and left < CONNECT_SECONDS:

@@ -47,11 +47,11 @@ class Connection(asyncio.Protocol):
     with grpc.aio 1.85 (2026-11-21; uvloop, loopback, one connection, 5,000 calls of 300 bytes each way).
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, deadlines: Deadlines) -> None:
         self._max_bytes = max_bytes
+        self._deadlines = deadlines
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[Response] | None = None
-        self._deadlines = Deadlines()
         self._idle_since = time.monotonic()
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}

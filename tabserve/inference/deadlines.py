@@ -62,13 +62,10 @@ class Deadlines:
 
     def _ring(self) -> None:
         self._timer, self._rings = None, math.inf
-        now = time.monotonic()
+        due = time.monotonic() + _RESOLUTION_SECONDS
         for answer, deadline in self._waiting.items():
-            if answer.done():
-                continue
-            if deadline - now < _RESOLUTION_SECONDS:
+            if deadline < due and not answer.done():
                 answer.set_exception(DeadlineExceeded("the deadline passed before the request was answered"))
-            elif deadline < self._rings:
-                self._rings = deadline
-        if self._rings < math.inf:
-            self._set(self._rings)
+        later = [deadline for deadline in self._waiting.values() if deadline >= due]
+        if later:
+            self._set(min(later))
