@@ -9,7 +9,6 @@ every row the same whatever stands beside it.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -94,7 +93,7 @@ class Batcher:
         if not self._busy:
             self._busy = True
             loop.call_soon(self._turn, loop)
-        return await (answer if context.deadline == math.inf else self._deadlines.in_time(answer, context.deadline))
+        return await self._deadlines.in_time(answer, context.deadline)
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """One engine call; the next turn comes after the event loop has looked at everything else."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from tabserve.inference.errors import DeadlineExceeded, InvalidRequest
@@ -39,13 +40,14 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
         self._rings = math.inf  # in time.monotonic()
 
-    async def in_time(self, answer: asyncio.Future[T], deadline: float) -> T:
+    def in_time(self, answer: asyncio.Future[T], deadline: float) -> Awaitable[T]:
         """The answer; raises DeadlineExceeded when time.monotonic() reaches the deadline.
 
         Not asyncio.timeout, which needs a task to cancel: over REST a request is answered without one.
         """
-        if deadline == math.inf:
-            return await answer
+        return answer if deadline == math.inf else self._bounded(answer, deadline)
+
+    async def _bounded(self, answer: asyncio.Future[T], deadline: float) -> T:
         self._waiting[answer] = deadline
         if deadline < self._rings:
             self._set(deadline)
