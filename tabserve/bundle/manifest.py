@@ -54,7 +54,7 @@ class EngineRange(_Strict, frozen=True):
 
 
 class Timing(_Strict, frozen=True):
-    """Median of one engine call for the default outputs, one thread, different rows each call."""
+    """The shortest engine call for the default outputs, one thread, different rows each call."""
 
     engine: EngineName
     rows: int

@@ -127,8 +127,7 @@ def _planned(bundle: Bundle, native: Engine, info: ModelInfo, pinned: EngineName
     if not engine.outputs.issuperset(served):
         note = "onnx: not in the plan: it does not compute the default outputs"
         return msgspec.structs.replace(info, notes=(*info.notes, note))
-    own = planning.measure(native, bundle.reference.features, served)
-    other = planning.measure(engine, bundle.reference.features, served)
+    own, other = planning.measure((native, engine), bundle.reference.features, served)
     ranges = (EngineRange(0, pinned),) if pinned else planning.plan(own, other)
     return msgspec.structs.replace(info, timings=(*own, *other), engines=ranges)
 

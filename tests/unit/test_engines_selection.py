@@ -13,7 +13,7 @@ from xgboost import XGBClassifier
 from tabserve import engines
 from tabserve.bundle import Bundle
 from tabserve.bundle.manifest import EngineName, EngineRange, Timing
-from tabserve.bundle.planning import plan
+from tabserve.bundle.planning import measure, plan
 from tabserve.engines import Array, EngineSet, Features
 from tests.unit.bundles import saved
 
@@ -83,6 +83,25 @@ def test_the_plan_changes_where_the_faster_engine_does(
 ) -> None:
     ranges = plan(timings("xgboost", *native), timings("onnxruntime", *converted))
     assert [(part.from_rows, part.engine) for part in ranges] == expected
+
+
+def test_engines_are_timed_in_turns_on_the_same_rows() -> None:
+    calls: list[tuple[str, bytes]] = []
+
+    class Recorded(Named):
+        def run(self, features: Features, outputs: Sequence[str]) -> dict[str, Array]:
+            calls.append((self.name, np.asarray(features).tobytes()))
+            return super().run(features, outputs)
+
+    features = np.arange(1000, dtype=np.float32).reshape(500, 2)
+    own, other = measure([Recorded("xgboost"), Recorded("onnxruntime")], features, ["predict_proba"])
+    assert [one.engine for one in own] == ["xgboost"] * 5
+    assert [one.engine for one in other] == ["onnxruntime"] * 5
+    first, second = calls[::2], calls[1::2]
+    assert {name for name, _ in first} == {"xgboost"}
+    assert {name for name, _ in second} == {"onnxruntime"}
+    assert [rows for _, rows in first] == [rows for _, rows in second]
+    assert len({rows for _, rows in first}) > 5
 
 
 def test_a_plan_is_saved_with_its_timings_and_agreement(tmp_path: Path) -> None:
