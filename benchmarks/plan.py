@@ -15,6 +15,9 @@ OVERLOAD_CONNECTIONS = 1024
 OVERLOAD_SECONDS = 60
 CAPACITY_SECONDS = 10
 """Capacity is measured for so long before an overload and after it: within a minute the machine's speed changes."""
+TURNS = 4
+"""Chains take so many turns of each step at one connection: there a few seconds of another speed of the machine count
+for more than all that is compared."""
 SOAK_MINUTES = 60
 BESIDE_MINUTES = 10
 
@@ -80,7 +83,7 @@ _JSON = (*_steps("json", 1, 1, 32), *_steps("json", 64, 32))
 _SIZES = tuple(step for rows in (4, 16, 64, 256) for step in _steps("json", rows, 1))
 _COLUMNS = _steps("columns", 1, 1, 32)
 _GRPC = _steps("grpc", 1, 1, 32)
-_CHAIN = _steps("json", 1, 1, 16)
+_ONE_BY_ONE = TURNS * _steps("json", 1, 1)
 _CONCURRENCY = _steps("json", 1, 4, 8, 16, 64, 128)
 _BINARY = _steps("binary", 64, 1, 32)
 
@@ -104,7 +107,6 @@ FULL = Plan(
         # The no-ops repeat what tabserve answered to the first request of their first step, so it comes before them
         # with the same first step, or in an earlier group.
         (
-            _xgboost(roster.DECISIONS, *_steps("records", 1, 1, 16)),
             _xgboost(roster.TABSERVE, *_JSON, *_CONCURRENCY, *_SIZES, *_BINARY),
             _xgboost(roster.NOOP_HTTP, *_steps("json", 1, 1, 32), *_CONCURRENCY),
             _xgboost(roster.FASTAPI, *_JSON, *_CONCURRENCY, *_SIZES),
@@ -117,7 +119,14 @@ FULL = Plan(
         ),
         tuple(_xgboost(peer, *_steps("json", 64, 32)) for peer in (roster.TABSERVE, roster.NOOP_HTTP)),
         tuple(_xgboost(peer, *_GRPC) for peer in (roster.TABSERVE, roster.NOOP_GRPC, roster.KSERVE_CUSTOM)),
-        tuple(_xgboost(peer, *_CHAIN) for peer in (roster.CHAIN, roster.KSERVE_CHAIN_REST, roster.KSERVE_CHAIN_GRPC)),
+        tuple(
+            _xgboost(peer, *_ONE_BY_ONE, *_steps("json", 1, 16))
+            for peer in (roster.CHAIN, roster.KSERVE_CHAIN_REST, roster.KSERVE_CHAIN_GRPC)
+        ),
+        (
+            _xgboost(roster.DECISIONS, *_steps("records", 1, 16), *TURNS * _steps("records", 1, 1)),
+            _xgboost(roster.TABSERVE, *_ONE_BY_ONE),
+        ),
         *(
             tuple(Visit(peer, model, _COLUMNS) for peer in (roster.TABSERVE, roster.KSERVE_SKLEARNSERVER))
             for model in ("logistic", "forest", "histogram")
@@ -150,10 +159,13 @@ def of_model(plan: Plan, model: str) -> Plan:
 
 
 def in_turn(group: tuple[Visit, ...]) -> Iterator[tuple[Step, list[int]]]:
-    """Every step, each visit's in its order, with the places of the visits that share it."""
+    """Every step, each visit's in its order, with the places of the visits that share it.
+
+    The next one is of the visit with the most steps left, so visits with different steps take turns.
+    """
     left = [deque(visit.steps) for visit in group]
     while any(left):
-        step = next(steps[0] for steps in left if steps)
+        step = max(left, key=len)[0]
         sharing = [at for at, steps in enumerate(left) if steps and steps[0] == step]
         for at in sharing:
             left[at].popleft()

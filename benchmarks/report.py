@@ -32,8 +32,9 @@ def page(results: Results) -> str:
 
 
 _EXPLANATION = (
-    "Medians over the rounds, each with a fresh start; behind ± half the distance between the lowest and the highest. "
-    "CPU is the server's, for one request. Every answer was compared with the library's own prediction. "
+    "Medians over the rounds, each with a fresh start, and their turns; behind ± half the distance between the lowest "
+    "and the highest. CPU is the server's, for one request. Every answer was compared with the library's own "
+    "prediction. "
     f"A * marks a cell where others used more than {DISTURBED:.0%} of a core meanwhile."
 )
 

@@ -2,11 +2,9 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -42,7 +40,7 @@ func run(o options, connect connect, requests int, answers [][]byte) (result, er
 		return result{}, err
 	}
 	wait()
-	return summarize(workers, o.duration, a.unsent.Load(), after.since(before)), nil
+	return summarize(workers, o.duration, a.unsent, after.since(before)), nil
 }
 
 func start(o options, connect connect, requests int, answers [][]byte, w window, work func(*worker)) (
@@ -93,7 +91,7 @@ func (w *worker) loop(request int) {
 func (w *worker) follow(a *arrivals) {
 	for next := range a.queue {
 		w.ask(next.request, next.due)
-		a.free.Add(1)
+		a.free <- struct{}{}
 	}
 }
 
@@ -132,11 +130,11 @@ func (m *measured) add(got answer, expected []byte, took time.Duration) {
 	}
 }
 
-// arrivals are the requests of an open loop.
+// arrivals are the requests of an open loop; `free` holds a token for each connection that has nothing to do.
 type arrivals struct {
 	queue  chan arrival
-	free   atomic.Int64
-	unsent atomic.Int64
+	free   chan struct{}
+	unsent int64
 }
 
 type arrival struct {
@@ -145,30 +143,48 @@ type arrival struct {
 }
 
 func newArrivals(connections int) *arrivals {
-	a := &arrivals{queue: make(chan arrival, connections)}
-	a.free.Store(int64(connections))
+	a := &arrivals{queue: make(chan arrival, connections), free: make(chan struct{}, connections)}
+	for range connections {
+		a.free <- struct{}{}
+	}
 	return a
 }
 
 // schedule lets requests arrive at random (exponential gaps) until the window ends.
-// What arrives while every connection is busy is counted and never sent.
+// What arrives while every connection is busy is counted and never sent. It is not slept for: waking for each would slow
+// a server whose core is a sibling of the generator's.
 func (a *arrivals) schedule(rate float64, w window, requests int) {
 	defer close(a.queue)
-	ctx, cancel := context.WithDeadline(context.Background(), w.until)
-	defer cancel()
 	random := rand.New(rand.NewPCG(1, 2))
-	for i, due := 0, time.Now(); ctx.Err() == nil; i++ {
+	over := time.After(time.Until(w.until))
+	busyUntil := time.Time{}
+	for i, due := 0, time.Now(); ; i++ {
 		due = due.Add(time.Duration(random.ExpFloat64() / rate * float64(time.Second)))
-		if ahead := time.Until(due); ahead > 0 {
-			time.Sleep(ahead)
+		if !due.Before(w.until) {
+			return
 		}
-		if a.free.Add(-1) >= 0 {
-			a.queue <- arrival{i % requests, due}
-			continue
+		if !due.Before(busyUntil) {
+			time.Sleep(time.Until(due))
+			select {
+			case <-a.free:
+				a.queue <- arrival{i % requests, due}
+				continue
+			default:
+				busyUntil = a.nextFree(over)
+			}
 		}
-		a.free.Add(1)
 		if w.contains(due) {
-			a.unsent.Add(1)
+			a.unsent++
 		}
 	}
+}
+
+// nextFree waits until a connection is free, or until all is over, and returns when that was.
+func (a *arrivals) nextFree(over <-chan time.Time) time.Time {
+	select {
+	case token := <-a.free:
+		a.free <- token
+	case <-over:
+	}
+	return time.Now()
 }

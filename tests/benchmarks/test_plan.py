@@ -61,6 +61,12 @@ def test_steps_that_peers_share_are_made_one_right_after_the_other() -> None:
     assert list(plan.in_turn(group)) == [(one, [0, 2]), (many, [0, 1]), (large, [0, 2]), (many, [0])]
 
 
+def test_visits_with_different_steps_take_turns() -> None:
+    records, one = Step(1, "records", 1), Step(1, "json", 1)
+    group = Visit(roster.DECISIONS, "xgboost", (records,) * 3), Visit(roster.TABSERVE, "xgboost", (one,) * 3)
+    assert list(plan.in_turn(group)) == 3 * [(records, [0]), (one, [1])]
+
+
 def test_a_plan_of_one_model_measures_that_and_nothing_else() -> None:
     part = plan.of_model(plan.FULL, "histogram")
     assert [(visit.peer, visit.model) for visit in part.visits] == [
