@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// arrive lets 1,000 requests a second arrive for 0.2 s at one connection, and returns how many were sent.
+// arrive lets 1,000 requests a second arrive for 0.2 s, each of which takes so long, and returns how many were sent.
 func arrive(a *arrivals, busy time.Duration) (sent int64) {
 	now := time.Now()
 	go a.schedule(1000, window{now, now.Add(200 * time.Millisecond)}, 10)
@@ -38,7 +38,7 @@ func TestNothingIsSentWhereNoConnectionIsEverFree(t *testing.T) {
 	if _, sent := <-a.queue; sent {
 		t.Error("a request was sent")
 	}
-	if unsent := a.unsent; unsent < 50 {
-		t.Errorf("%d unsent of about 100", unsent)
+	if a.unsent < 50 {
+		t.Errorf("%d unsent of about 100", a.unsent)
 	}
 }
