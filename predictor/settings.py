@@ -13,4 +13,4 @@ class Settings(ServerSettings, frozen=True, kw_only=True, forbid_unknown_fields=
     """What the predictor can be told, beside what every service can be."""
 
     max_batch_rows: Annotated[Positive, Meta(description="Most rows of requests joined for one engine call.")] = 4096
-    """With 200 trees, a call of XGBoost 3.2 costs as much as 120 rows before the first: a tenth of a full batch."""
+    """With 200 trees, a call of XGBoost 3.2 costs as much as 120 rows before the first: a thirtieth of a full batch."""
