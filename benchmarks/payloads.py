@@ -16,7 +16,7 @@ from benchmarks import cache, pool
 from benchmarks.models import NAME, Trained
 from tabserve.inference import open_inference_pb2 as pb
 
-Encoding = Literal["json", "binary", "grpc", "columns", "records"]
+Encoding = Literal["json", "json-predict_proba", "binary", "grpc", "columns", "records"]
 Answers = Literal["probabilities", "positive", "class", "decisions", "same"]
 Array = npt.NDArray[Any]
 
@@ -83,10 +83,14 @@ def _encoded(frame: pd.DataFrame, rows: int, encoding: Encoding) -> Iterator[byt
         yield encode(f"{number:06}", frame.iloc[number * rows : (number + 1) * rows])
 
 
-def _json(identity: str, rows: pd.DataFrame) -> bytes:
+def _json(identity: str, rows: pd.DataFrame, **others: object) -> bytes:
     matrix = rows.to_numpy(np.float32)
     tensor = {"name": "input-0", "shape": matrix.shape, "datatype": "FP32", "data": matrix.ravel()}
-    return orjson.dumps({"id": identity, "inputs": [tensor]}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps({"id": identity, "inputs": [tensor], **others}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _json_predict_proba(identity: str, rows: pd.DataFrame) -> bytes:
+    return _json(identity, rows, outputs=[{"name": "predict_proba"}])
 
 
 def _binary_head(identity: str, rows: int, width: int) -> bytes:
@@ -128,6 +132,7 @@ def _records(_: str, rows: pd.DataFrame) -> bytes:
 
 _ENCODERS: dict[Encoding, Callable[[str, pd.DataFrame], bytes]] = {
     "json": _json,
+    "json-predict_proba": _json_predict_proba,
     "binary": _binary,
     "grpc": _grpc,
     "columns": _columns,

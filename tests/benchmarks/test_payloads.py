@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import orjson
@@ -52,6 +53,7 @@ def _decisions(values: np.ndarray) -> bytes:
 
 ENCODERS: dict[tuple[Encoding, Answers], Callable[[np.ndarray], bytes]] = {
     ("json", "probabilities"): _json,
+    ("json-predict_proba", "probabilities"): _json,
     ("json", "positive"): lambda values: _json(values[:, 1]),
     ("json", "class"): lambda values: _json(values.argmax(axis=1)),
     ("binary", "probabilities"): _binary,
@@ -91,7 +93,7 @@ def test_a_decision_of_another_band_is_found(asked: Callable[[Encoding], Payload
         payloads.verify(of, answers, "decisions")
 
 
-@pytest.mark.parametrize("encoding", ["json", "binary", "grpc", "columns", "records"])
+@pytest.mark.parametrize("encoding", get_args(Encoding))
 def test_no_row_repeats_within_a_pool(
     model: Trained, encoding: Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +102,14 @@ def test_no_row_repeats_within_a_pool(
     assert len(written) == payloads.count(256)
     assert len(set(written)) == len(written)
     assert payloads.count(1) * 1 >= 4_000
+
+
+def test_one_output_is_asked_for_with_the_same_tensors(
+    model: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    whole, one = (pool.first(payloads.payloads(model, 1, each).file) for each in ("json", "json-predict_proba"))
+    assert orjson.loads(one) == orjson.loads(whole) | {"outputs": [{"name": "predict_proba"}]}
 
 
 def test_the_binary_header_tells_where_the_tensors_begin(

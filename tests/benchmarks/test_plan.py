@@ -51,6 +51,9 @@ def test_the_full_plan_measures_every_peer_of_the_targets() -> None:
     }
     assert {cell.peer for cell in measured} >= {*STOCK, *CHAINS, "fastapi"}
     assert {Cell(peer, "xgboost", rows, "json", 32) for peer in STOCK for rows in (1, 64)} <= measured
+    chains = ("tabserve-chain", *CHAINS)
+    asked = "json-predict_proba"
+    assert {Cell(peer, "xgboost", 1, asked, connections) for peer in chains for connections in (1, 16)} <= measured
 
 
 def test_steps_that_peers_share_are_made_one_right_after_the_other() -> None:
