@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import mean, median
 from typing import NamedTuple
 
@@ -230,10 +231,7 @@ def _overloads() -> list[Target]:
 
 
 _ANY = ("json", "binary")
-_CHAINED, _CHAINED_ONE = (
-    compared(CHAINS, ours="tabserve-chain", encoding="json-predict_proba", connections=connections)
-    for connections in (16, 1)
-)
+_chained = partial(compared, CHAINS, ours="tabserve-chain", encoding="json-predict_proba")
 _HOPS = Compared(Cell("tabserve-decisions", "xgboost", 1, "records", 1), [Cell("tabserve", "xgboost", 1, "json", 1)])
 
 TARGETS = (
@@ -251,8 +249,8 @@ TARGETS = (
     Target("64 rows, binary: by the bare engine's", of_bare_engine, 0.6, 0.8, of_bare_engine_by_cpu),
     *_pipelines(),
     Target("pipelines: largest difference of a probability", differs, 1e-6, at_most=True),
-    throughput("chain, 1 row, 16 connections: throughput by the best KServe chain's", _CHAINED, 6, 10),
-    latency("chain: p50 at 1 connection", _CHAINED_ONE, 1 / 4, 1 / 6),
+    throughput("chain, 1 row, 16 connections: throughput by the best KServe chain's", _chained(connections=16), 6, 10),
+    latency("chain: p50 at 1 connection", _chained(connections=1), 1 / 4, 1 / 6),
     latency("chain with records and decisions: p50 by our single hop's", _HOPS, 3, 2),
     throughput("gRPC, 1 row: throughput by the no-op's", compared(("noop-grpc",), encoding="grpc"), 0.6, 0.8),
     throughput("gRPC, 1 row: by stock KServe's", compared(("kserve-custom",), encoding="grpc"), 2.5, 3),
