@@ -14,16 +14,16 @@ RUN python3 -m compileall -q /opt/app
 FROM build AS predictor-build
 RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/tabserve/bin/python --require-hashes \
     --constraint requirements.lock --requirement pyproject.toml --extra predictor
-COPY predictor /opt/app/predictor
-RUN python3 -m compileall -q /opt/app/predictor
+COPY predictor/tabserve_predictor /opt/app/tabserve_predictor
+RUN python3 -m compileall -q /opt/app/tabserve_predictor
 
 FROM build AS transformer-build
 # `predictor` instead, for bundles whose preprocessor runs on scikit-learn.
 ARG TRANSFORMER_EXTRA=transformer
 RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/tabserve/bin/python --require-hashes \
     --constraint requirements.lock --requirement pyproject.toml --extra ${TRANSFORMER_EXTRA}
-COPY transformer /opt/app/transformer
-RUN python3 -m compileall -q /opt/app/transformer
+COPY transformer/tabserve_transformer /opt/app/tabserve_transformer
+RUN python3 -m compileall -q /opt/app/tabserve_transformer
 
 FROM ${BASE_IMAGE} AS service
 ENV PATH=/opt/tabserve/bin:$PATH PYTHONPATH=/opt/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
@@ -34,9 +34,9 @@ EXPOSE 8080 8081
 FROM service AS predictor
 COPY --from=predictor-build /opt/tabserve /opt/tabserve
 COPY --from=predictor-build /opt/app /opt/app
-ENTRYPOINT ["python", "-m", "predictor"]
+ENTRYPOINT ["python", "-P", "-m", "tabserve_predictor"]
 
 FROM service AS transformer
 COPY --from=transformer-build /opt/tabserve /opt/tabserve
 COPY --from=transformer-build /opt/app /opt/app
-ENTRYPOINT ["python", "-m", "transformer"]
+ENTRYPOINT ["python", "-P", "-m", "tabserve_transformer"]

@@ -14,7 +14,7 @@ help: ## list the targets
 
 demo: .venv/ready ## train breast_cancer, serve it, print a decision; CHECK=1 stops after the decision
 	$(PYTHON) examples/breast_cancer/train.py $(BUNDLE)
-	$(PYTHON) -m tabserve.cli up $(BUNDLE) $(if $(CHECK),--check)
+	.venv/bin/tabserve up $(BUNDLE) $(if $(CHECK),--check)
 
 test: lint ## everything that needs no cluster; pytest's closing line comes last
 	$(PYTHON) -m pytest -m "not cluster and not long"
@@ -37,7 +37,7 @@ lock: .venv/ready ## resolve pyproject.toml again into requirements.lock
 	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" --upgrade -q -o requirements.lock
 
 proto: .venv/ready ## generate the gRPC messages again
-	$(PYTHON) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. tabserve/inference/open_inference.proto
+	$(PYTHON) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. tabserve/inference/grpc/open_inference.proto
 
 clean: ## remove what the other targets made, except the cluster
 	rm -rf .venv bundles .mypy_cache .pytest_cache .ruff_cache *.egg-info build

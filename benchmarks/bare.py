@@ -13,10 +13,11 @@ import numpy as np
 from benchmarks import models
 from benchmarks.results import Bare
 from benchmarks.servers import SERVER_CORE
-from tabserve import bundle, engines
+from tabserve import bundle
+from tabserve.arrays import Features, take
 from tabserve.bundle.manifest import EngineName, ModelInfo
 from tabserve.engines import selection
-from tabserve.engines.engine import Engine, Features
+from tabserve.engines.engine import Engine
 
 SIZES = (1, 4, 16, 64, 256)
 SECONDS = 1.0
@@ -55,7 +56,7 @@ def _seconds(engine: Engine, features: Features, size: int) -> float:
     times: list[float] = []
     began, at = time.perf_counter(), 0
     while time.perf_counter() - began < SECONDS or len(times) < FEWEST_CALLS:
-        rows = engines.take(features, slice(at, at + size))
+        rows = take(features, slice(at, at + size))
         start = time.process_time()
         engine.run(rows, ("predict_proba",))
         times.append(time.process_time() - start)

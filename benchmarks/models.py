@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from xgboost import XGBClassifier
 
-import tabserve.bundle
+import tabserve.train
 from benchmarks import cache
 
 TRAINING_ROWS = 20_000
@@ -120,7 +120,7 @@ def _save(of: Path, folder: Path) -> None:
     schema = folder / "schema.yaml"
     schema.write_text(yaml.safe_dump(_schema(sample), sort_keys=False))
     options: dict[str, Any] = {"name": NAME, "version": "1", "schema": schema, "sample": sample}
-    tabserve.bundle.save(joblib.load(of / "model"), folder / "bundle", **options)
+    tabserve.train.save(joblib.load(of / "model"), folder / "bundle", **options)
 
 
 def _schema(rows: pd.DataFrame) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from benchmarks import cache, pool
 from benchmarks.models import NAME, Trained
-from tabserve.inference import open_inference_pb2 as pb
+from tabserve.inference.grpc import open_inference_pb2 as pb
 
 Encoding = Literal["json", "json-predict_proba", "binary", "grpc", "columns", "records"]
 Answers = Literal["probabilities", "positive", "class", "decisions", "same"]

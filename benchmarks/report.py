@@ -10,7 +10,7 @@ import msgspec
 
 from benchmarks.load import DISTURBED, MOST_TRIES
 from benchmarks.results import Cell, Results, per_second
-from benchmarks.targets import TARGETS, Target
+from benchmarks.targets import TARGETS, Goal
 
 
 def write(results: Results, folder: Path) -> None:
@@ -52,7 +52,7 @@ def _targets(results: Results) -> str:
     return f"{rows}\n\n{told} Not measured in this run: {'; '.join(missing) or 'nothing'}."
 
 
-def _target(target: Target, results: Results) -> Sequence[str]:
+def _target(target: Goal, results: Results) -> Sequence[str]:
     got = target.value(results)
     by_cpu = target.by_cpu(results) if target.by_cpu else None
     sign = "≤" if target.at_most else "≥"

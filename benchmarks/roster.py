@@ -28,8 +28,8 @@ class Peer:
 
 
 _LOCAL = ("--host=127.0.0.1",)
-_PREDICTOR = ("{python}", "-m", "predictor", "--model_dir={bundle}", "--log_level=warning", *_LOCAL)
-_TRANSFORMER = ("{python}", "-m", "transformer", "--model_dir={bundle}", "--log_level=warning", *_LOCAL)
+_PREDICTOR = ("{python}", "-P", "-m", "tabserve_predictor", "--model_dir={bundle}", "--log_level=warning", *_LOCAL)
+_TRANSFORMER = ("{python}", "-P", "-m", "tabserve_transformer", "--model_dir={bundle}", "--log_level=warning", *_LOCAL)
 _OUTER = ("--http_port={http}", "--grpc_port={grpc}")
 _INNER = ("--http_port={inner_http}", "--grpc_port={inner_grpc}")
 

@@ -34,7 +34,7 @@ SETTLED_SECONDS = 10
 """Memory is compared with what it was so long after the overload began."""
 
 
-class Target(NamedTuple):
+class Goal(NamedTuple):
     """A figure and where it should be: at least `target` and `stretch`, or at most where `at_most`.
 
     by_cpu: the ratio by the servers' CPU time for a request, which others on the machine disturb less.
@@ -106,24 +106,24 @@ def compared(
     return Compared(own, others)
 
 
-def throughput(title: str, cells: Compared, target: float, stretch: float | None = None) -> Target:
+def throughput(title: str, cells: Compared, target: float, stretch: float | None = None) -> Goal:
     """Throughput over several connections, at least so many times the peers'."""
-    return Target(title, cells.throughput, target, stretch, cells.by_cpu)
+    return Goal(title, cells.throughput, target, stretch, cells.by_cpu)
 
 
-def latency(title: str, cells: Compared, target: float, stretch: float) -> Target:
+def latency(title: str, cells: Compared, target: float, stretch: float) -> Goal:
     """Median time at one connection, at most so many times the peers'."""
-    return Target(title, cells.latency, target, stretch, at_most=True)
+    return Goal(title, cells.latency, target, stretch, at_most=True)
 
 
-def started(title: str, what: Callable[[Start], float], target: float) -> Target:
+def started(title: str, what: Callable[[Start], float], target: float) -> Goal:
     """Of a start, at most so many times stock KServe's."""
 
     def value(results: Results) -> float | None:
         ours, stock = (results.start(peer, "xgboost", what) for peer in ("tabserve", "kserve-custom"))
         return ratio(ours, stock)
 
-    return Target(title, value, target, at_most=True)
+    return Goal(title, value, target, at_most=True)
 
 
 def of_bare_engine(results: Results) -> float | None:
@@ -207,7 +207,7 @@ def _soaked(results: Results, name: str) -> list[Sample]:
     return [each for each in results.samples if each.cell.load in (HALF, QUARTER) and each.cell.peer == name]
 
 
-def _pipelines() -> list[Target]:
+def _pipelines() -> list[Goal]:
     targets = []
     for model in ("logistic", "forest", "histogram"):
         many = compared(("kserve-sklearnserver",), model=model, encoding="columns")
@@ -219,13 +219,13 @@ def _pipelines() -> list[Target]:
     return targets
 
 
-def _overloads() -> list[Target]:
+def _overloads() -> list[Goal]:
     targets = []
     for rows, many in ((1, "1 row"), (64, "64 rows")):
         targets += [
-            Target(f"overload at three times capacity, {many}: goodput by capacity", goodput(rows), 0.9),
-            Target(f"overload, {many}: p99 of refusals, ms", overloaded(rows, refusal), 50, at_most=True),
-            Target(f"overload, {many}: memory by that after 10 s", overloaded(rows, growth), 1.05, at_most=True),
+            Goal(f"overload at three times capacity, {many}: goodput by capacity", goodput(rows), 0.9),
+            Goal(f"overload, {many}: p99 of refusals, ms", overloaded(rows, refusal), 50, at_most=True),
+            Goal(f"overload, {many}: memory by that after 10 s", overloaded(rows, growth), 1.05, at_most=True),
         ]
     return targets
 
@@ -246,9 +246,9 @@ TARGETS = (
         3,
         4,
     ),
-    Target("64 rows, binary: by the bare engine's", of_bare_engine, 0.6, 0.8, of_bare_engine_by_cpu),
+    Goal("64 rows, binary: by the bare engine's", of_bare_engine, 0.6, 0.8, of_bare_engine_by_cpu),
     *_pipelines(),
-    Target("pipelines: largest difference of a probability", differs, 1e-6, at_most=True),
+    Goal("pipelines: largest difference of a probability", differs, 1e-6, at_most=True),
     throughput("chain, 1 row, 16 connections: throughput by the best KServe chain's", _chained(connections=16), 6, 10),
     latency("chain: p50 at 1 connection", _chained(connections=1), 1 / 4, 1 / 6),
     latency("chain with records and decisions: p50 by our single hop's", _HOPS, 3, 2),
@@ -257,9 +257,7 @@ TARGETS = (
     *_overloads(),
     started("start to first answer by stock KServe's", lambda start: start.seconds, 0.5),
     started("resident memory by stock KServe's", lambda start: start.resident, 0.6),
-    Target(
-        "soak: memory at the end by that at the start", grown(lambda each: median(each.resident)), 1.02, at_most=True
-    ),
-    Target("soak: open descriptors", grown(lambda each: each.descriptors), 1.0, at_most=True),
-    Target("soak: p99 after it by a fresh start's, at the same time", aged(p99), 1.1, by_cpu=aged(cpu), at_most=True),
+    Goal("soak: memory at the end by that at the start", grown(lambda each: median(each.resident)), 1.02, at_most=True),
+    Goal("soak: open descriptors", grown(lambda each: each.descriptors), 1.0, at_most=True),
+    Goal("soak: p99 after it by a fresh start's, at the same time", aged(p99), 1.1, by_cpu=aged(cpu), at_most=True),
 )

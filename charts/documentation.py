@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import msgspec
 import yaml
 
-from predictor.settings import Settings as PredictorSettings
-from transformer.settings import Settings as TransformerSettings
+from tabserve_predictor.settings import Settings as PredictorSettings
+from tabserve_transformer.settings import Settings as TransformerSettings
 
 CHART = Path(__file__).parent / "tabserve"
 BEGIN, END = "<!-- values: written by `make chart-docs` -->\n", "<!-- /values -->\n"

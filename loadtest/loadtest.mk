@@ -3,7 +3,7 @@
 REPORT ?= build/load
 
 load: .venv/ready $(BUNDLE)/bundle.json ## load the services of the demo bundle here; the report goes to build/load
-	$(PYTHON) -m loadtest run --up --bundle $(BUNDLE) --report $(REPORT) --title "tabserve up $(BUNDLE)"
+	.venv/bin/tabserve load run --up --bundle $(BUNDLE) --report $(REPORT) --title "tabserve up $(BUNDLE)"
 
 cluster-load: images ## load the chart in the test cluster, and from inside it; the reports go to build/load
 	$(PYTHON) -m pytest tests/loadtest -m cluster

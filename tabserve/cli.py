@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shlex
 import signal
 import sys
@@ -15,9 +16,14 @@ import click
 import msgspec
 
 from tabserve import __version__
+from tabserve import bundle as bundles
+from tabserve import doctor as clusters
+from tabserve import up as local
+from tabserve.bundle import expected
 from tabserve.client import Client, ServiceError
 
 CHUNK_RECORDS = 500
+_PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 
 @click.group()
@@ -41,8 +47,6 @@ _ALLOW_JOBLIB = click.option("--allow-joblib", is_flag=True, help="Load joblib f
 @_ALLOW_JOBLIB
 def check(directory: Path, digest: str | None, allow_joblib: bool) -> None:
     """Verify digests, versions, schema and the reference answers; status 1 where a check fails."""
-    from tabserve import bundle as bundles
-
     findings = bundles.check(directory, digest=digest, allow_joblib=allow_joblib)
     rows = [{"check": f.check, "result": "ok" if f.ok else "FAILED", "detail": f.detail} for f in findings]
     click.echo(table(rows))
@@ -53,8 +57,6 @@ def check(directory: Path, digest: str | None, allow_joblib: bool) -> None:
 @click.argument("directory", type=_DIRECTORY)
 def show(directory: Path) -> None:
     """Print what is in a bundle, without loading its model."""
-    from tabserve import bundle as bundles
-
     try:
         found = bundles.load(directory, allow_joblib=True)
     except bundles.BundleError as error:
@@ -82,10 +84,6 @@ def show(directory: Path) -> None:
 @_ALLOW_JOBLIB
 def up(directory: Path, http_port: int | None, grpc_port: int | None, check: bool, allow_joblib: bool) -> None:
     """Run both services of a bundle here until Ctrl-C, and print a decision and a curl."""
-    from tabserve import bundle as bundles
-    from tabserve import expected
-    from tabserve import up as local
-
     try:
         found = bundles.load(directory, allow_joblib=allow_joblib)
     except bundles.BundleError as error:
@@ -203,12 +201,36 @@ def _decided(client: Client, model: str, records: Sequence[Mapping[str, Any]]) -
             yield from client.decide(model, chunk)
 
 
+@main.command(context_settings=_PASSED_ON)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def predictor(options: tuple[str, ...]) -> None:
+    """Run the predictor alone; `tabserve predictor --help` lists its settings."""
+    _execute("tabserve_predictor", options)
+
+
+@main.command(context_settings=_PASSED_ON)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def transformer(options: tuple[str, ...]) -> None:
+    """Run the transformer alone; `tabserve transformer --help` lists its settings."""
+    _execute("tabserve_transformer", options)
+
+
+@main.command(context_settings=_PASSED_ON)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def load(options: tuple[str, ...]) -> None:
+    """Send load to a server and judge it; `tabserve load --help` lists what it can do."""
+    _execute("tabserve_loadtest", options)
+
+
+def _execute(package: str, options: Sequence[str]) -> None:
+    """Become another program, with `-P`: nothing of the current folder is imported."""
+    os.execv(sys.executable, [sys.executable, "-P", "-m", package, *options])
+
+
 @main.command()
 @click.option("--context", help="The context of the kubeconfig; default: its current one.")
 def doctor(context: str | None) -> None:
     """Look which modes of the chart a cluster can run, and what is missing; status 1 where none can."""
-    from tabserve import doctor as clusters
-
     try:
         findings = clusters.examine(clusters.connect(context))
     except ModuleNotFoundError:

@@ -29,7 +29,7 @@ class Forbidden(Exception):
     """The kubeconfig's user has no right to look."""
 
 
-class Finding(NamedTuple):
+class Requirement(NamedTuple):
     """One thing looked at. needed: by which modes; state; remedy: what to do where it is not ok."""
 
     what: str
@@ -39,7 +39,7 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
-def examine(get: Get) -> list[Finding]:
+def examine(get: Get) -> list[Requirement]:
     """Everything the chart needs or can use, each looked at on its own."""
     checks = {
         "Kubernetes": kubernetes,
@@ -55,101 +55,109 @@ def examine(get: Get) -> list[Finding]:
     return [look(what, check, get) for what, check in checks.items()]
 
 
-def look(what: str, check: Callable[[Get], Finding], get: Get) -> Finding:
+def look(what: str, check: Callable[[Get], Requirement], get: Get) -> Requirement:
     """A check's finding; unknown where the right to look is missing."""
     try:
         return check(get)
     except Forbidden as error:
-        return Finding(what, "", "unknown", f"no right to read {error}", "Ask someone who may, or try it.")
+        return Requirement(what, "", "unknown", f"no right to read {error}", "Ask someone who may, or try it.")
 
 
-def modes(findings: list[Finding]) -> dict[str, bool]:
+def modes(findings: list[Requirement]) -> dict[str, bool]:
     """Whether each mode can run: nothing that it needs is missing."""
     lacking = {mode for finding in findings if finding.state == "missing" for mode in finding.needed.split(", ")}
     return {mode: mode not in lacking for mode in ("Standard", "Knative")}
 
 
-def kubernetes(get: Get) -> Finding:
+def kubernetes(get: Get) -> Requirement:
     """The API server's version."""
     version = get("/version")
     number = (int(version["major"]), int("".join(filter(str.isdigit, version["minor"]))))
     state: Literal["ok", "missing"] = "ok" if number >= OLDEST_KUBERNETES else "missing"
-    return Finding("Kubernetes", "Standard, Knative", state, version["gitVersion"], "Upgrade to 1.32 or later.")
+    return Requirement("Kubernetes", "Standard, Knative", state, version["gitVersion"], "Upgrade to 1.32 or later.")
 
 
-def kserve(get: Get) -> Finding:
+def kserve(get: Get) -> Requirement:
     """The kinds of KServe."""
     remedy = "Install KServe 0.20 or later: its charts kserve-crd and kserve-resources."
     kinds = ("inferenceservices", "servingruntimes")
     there = served(get, f"{KSERVE}/v1beta1") | served(get, f"{KSERVE}/v1alpha1")
     missing = [kind for kind in kinds if kind not in there]
     state: Literal["ok", "missing"] = "missing" if missing else "ok"
-    return Finding("KServe", "Standard, Knative", state, f"no {', '.join(missing)}" if missing else "installed", remedy)
+    return Requirement(
+        "KServe", "Standard, Knative", state, f"no {', '.join(missing)}" if missing else "installed", remedy
+    )
 
 
-def kserve_version(get: Get) -> Finding:
+def kserve_version(get: Get) -> Requirement:
     """The version of KServe's controller, from the tag of its image."""
     remedy = "Upgrade KServe to 0.20 or later."
     try:
         found = get("/apis/apps/v1/namespaces/kserve/deployments/kserve-controller-manager")
     except Absent:
-        return Finding("KServe's version", "", "unknown", "no controller in the namespace kserve", remedy)
+        return Requirement("KServe's version", "", "unknown", "no controller in the namespace kserve", remedy)
     containers = found["spec"]["template"]["spec"]["containers"]
     tag = next(item["image"] for item in containers if item["name"] == "manager").rpartition(":")[2]
     number = tuple(int(part) for part in tag.removeprefix("v").split(".")[:2] if part.isdigit())
     if len(number) < 2:
-        return Finding("KServe's version", "", "unknown", f"image tag {tag}", remedy)
+        return Requirement("KServe's version", "", "unknown", f"image tag {tag}", remedy)
     state: Literal["ok", "missing"] = "ok" if number >= OLDEST_KSERVE else "missing"
-    return Finding("KServe's version", "Standard, Knative", state, tag, remedy)
+    return Requirement("KServe's version", "Standard, Knative", state, tag, remedy)
 
 
-def gateway(get: Get) -> Finding:
+def gateway(get: Get) -> Requirement:
     """The Gateway API and a Gateway to attach routes to."""
     if "httproutes" not in served(get, "/apis/gateway.networking.k8s.io/v1"):
-        return Finding("Gateway API", "Standard", "missing", "no HTTPRoute", "Install a Gateway API implementation.")
+        return Requirement(
+            "Gateway API", "Standard", "missing", "no HTTPRoute", "Install a Gateway API implementation."
+        )
     gateways = get("/apis/gateway.networking.k8s.io/v1/gateways")["items"]
     names = [f"{item['metadata']['namespace']}/{item['metadata']['name']}" for item in gateways]
     if not names:
-        return Finding("Gateway API", "Standard", "missing", "no Gateway", "Make a Gateway; set gateway.parentRefs.")
-    return Finding("Gateway API", "Standard", "ok", f"gateway.parentRefs: {', '.join(names)}")
+        return Requirement(
+            "Gateway API", "Standard", "missing", "no Gateway", "Make a Gateway; set gateway.parentRefs."
+        )
+    return Requirement("Gateway API", "Standard", "ok", f"gateway.parentRefs: {', '.join(names)}")
 
 
-def knative(get: Get) -> Finding:
+def knative(get: Get) -> Requirement:
     """Knative Serving."""
     there = "services" in served(get, "/apis/serving.knative.dev/v1")
     remedy = "Install Knative Serving, or use mode Standard."
-    return Finding("Knative", "Knative", "ok" if there else "missing", "installed" if there else "none", remedy)
+    return Requirement("Knative", "Knative", "ok" if there else "missing", "installed" if there else "none", remedy)
 
 
-def features(get: Get) -> Finding:
+def features(get: Get) -> Requirement:
     """The flags of Knative that the chart makes use of."""
     try:
         data = get("/api/v1/namespaces/knative-serving/configmaps/config-features").get("data", {})
     except Absent:
-        return Finding("Knative's flags", "", "unknown", "no config-features in knative-serving")
+        return Requirement("Knative's flags", "", "unknown", "no config-features in knative-serving")
     enabled = [name for name in FEATURES if data.get(name, "disabled").lower() == "enabled"]
     lacking = [f"{name} (for {use})" for name, use in FEATURES.items() if name not in enabled]
     detail = f"knative.features: [{', '.join(enabled)}]"
     remedy = f"If wanted, enable in config-features: {'; '.join(lacking)}."
-    return Finding("Knative's flags", "", "missing" if lacking else "ok", detail, remedy)
+    return Requirement("Knative's flags", "", "missing" if lacking else "ok", detail, remedy)
 
 
-def metrics(get: Get) -> Finding:
+def metrics(get: Get) -> Requirement:
     """The metrics API, without which no HorizontalPodAutoscaler scales."""
     there = "pods" in served(get, "/apis/metrics.k8s.io/v1beta1")
     remedy = "Install metrics-server, or set autoscaling.enabled to false."
-    return Finding("Metrics API", "", "ok" if there else "missing", "installed" if there else "none", remedy)
+    return Requirement("Metrics API", "", "ok" if there else "missing", "installed" if there else "none", remedy)
 
 
-def storage(get: Get) -> Finding:
+def storage(get: Get) -> Requirement:
     """Whether KServe's storage initializer may run where Pod Security `restricted` is enforced."""
     listed = get(f"{KSERVE}/v1alpha1/clusterstoragecontainers")["items"] if has_storage(get) else []
     loose = [item["metadata"]["name"] for item in listed if not restricted(item["spec"]["container"])]
     remedy = "Give its container allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}, runAsNonRoot: true."
     if not listed:
-        return Finding("Storage initializer", "", "missing", "no ClusterStorageContainer", "Install one of KServe's.")
+        return Requirement(
+            "Storage initializer", "", "missing", "no ClusterStorageContainer", "Install one of KServe's."
+        )
     detail = f"not restricted: {', '.join(loose)}" if loose else "fit for Pod Security restricted"
-    return Finding("Storage initializer", "", "missing" if loose else "ok", detail, remedy)
+    return Requirement("Storage initializer", "", "missing" if loose else "ok", detail, remedy)
 
 
 def has_storage(get: Get) -> bool:
@@ -164,11 +172,11 @@ def restricted(container: Json) -> bool:
     return security.get("allowPrivilegeEscalation") is False and "ALL" in dropped
 
 
-def monitors(get: Get) -> Finding:
+def monitors(get: Get) -> Requirement:
     """The Prometheus Operator."""
     there = "podmonitors" in served(get, "/apis/monitoring.coreos.com/v1")
     detail = "podMonitor.enabled can be true" if there else "none: pods are annotated for scraping"
-    return Finding("PodMonitor", "", "ok", detail)
+    return Requirement("PodMonitor", "", "ok", detail)
 
 
 def served(get: Get, api: str) -> set[str]:
@@ -179,7 +187,7 @@ def served(get: Get, api: str) -> set[str]:
         return set()
 
 
-def rows(findings: list[Finding]) -> Iterator[dict[str, str]]:
+def rows(findings: list[Requirement]) -> Iterator[dict[str, str]]:
     """Findings as rows of a table."""
     for finding in findings:
         remedy = "" if finding.state == "ok" else finding.remedy

@@ -1,7 +1,6 @@
 """Our models as kserve.Model, and kserve.Model hooks under our server.
 
-With `predictor.kserve_model` and `transformer.kserve_model`, the only module that imports the KServe SDK (0.8 to 1.6 s
-and 120 MB).
+The only module that imports the KServe SDK (0.8 to 1.6 s and 120 MB); the services import it when they need it.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from kserve.errors import InvalidInput, ModelNotReady
 from kserve.protocol.infer_type import RequestedOutput as KServeRequestedOutput
 from kserve.utils.utils import generate_uuid
 
+from tabserve.arrays import Array
 from tabserve.inference import server
 from tabserve.inference.deadlines import deadline
 from tabserve.inference.errors import InferenceError, InvalidRequest, NotReady
-from tabserve.inference.http import TRACE_HEADERS
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context, Model
+from tabserve.inference.rest.application import TRACE_HEADERS
 from tabserve.inference.settings import ServerSettings
 from tabserve.inference.tensors import (
     DATATYPES,
-    Array,
     InferRequest,
     InferResponse,
     ModelMetadata,

@@ -97,7 +97,9 @@ def services(bundle: str, ports: Ports, options: Sequence[str] = ()) -> Generato
     }
     with ExitStack() as stack:
         processes = {
-            name: stack.enter_context(_process(name, [sys.executable, "-m", name, *common, *arguments]))
+            name: stack.enter_context(
+                _process(name, [sys.executable, "-P", "-m", f"tabserve_{name}", *common, *arguments])
+            )
             for name, arguments in commands.items()
         }
         yield Services(ports, processes)

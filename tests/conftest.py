@@ -72,14 +72,14 @@ def payments_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def transforming(bundle: Path, predictor: Service, log: Path) -> Generator[Service]:
     """The transformer of a bundle in front of a predictor."""
     host = f"--predictor_host=127.0.0.1:{predictor.http_port}"
-    with running("transformer", f"--model_dir={bundle}", host, log=log) as service:
+    with running("tabserve_transformer", f"--model_dir={bundle}", host, log=log) as service:
         yield service
 
 
 @pytest.fixture(scope="session")
 def predictor(bundle: Path, logs: Path) -> Generator[Service]:
     """The predictor of examples/breast_cancer."""
-    with running("predictor", f"--model_dir={bundle}", log=logs / "predictor.log") as service:
+    with running("tabserve_predictor", f"--model_dir={bundle}", log=logs / "predictor.log") as service:
         yield service
 
 
@@ -93,7 +93,9 @@ def transformer(bundle: Path, predictor: Service, logs: Path) -> Generator[Servi
 @pytest.fixture(scope="session")
 def payments_predictor(payments_bundle: Path, logs: Path) -> Generator[Service]:
     """The predictor of examples/payments."""
-    with running("predictor", f"--model_dir={payments_bundle}", log=logs / "payments_predictor.log") as service:
+    with running(
+        "tabserve_predictor", f"--model_dir={payments_bundle}", log=logs / "payments_predictor.log"
+    ) as service:
         yield service
 
 

@@ -137,9 +137,9 @@ def start(
     ours = {name: value for name, value in os.environ.items() if not name.startswith("TABSERVE_")}
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, "--host=127.0.0.1", *ports, *options],
+            [sys.executable, "-P", "-m", module, "--host=127.0.0.1", *ports, *options],
             cwd=ROOT,
-            env={**ours, **(environment or {})},
+            env={**ours, "PYTHONPATH": str(ROOT), **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

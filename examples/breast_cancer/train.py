@@ -11,7 +11,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-import tabserve.bundle
+import tabserve.train
 
 HERE = Path(__file__).parent
 
@@ -22,12 +22,12 @@ def main(folder: str = "bundles/breast_cancer") -> None:
     records = worst.rename(columns=lambda name: name.removeprefix("worst ").replace(" ", "_"))
     malignant = (data.target == 0).astype(int)
 
-    features = tabserve.bundle.features(HERE / "schema.yaml", records)
+    features = tabserve.train.features(HERE / "schema.yaml", records)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.5))
     print(f"accuracy {cross_val_score(model, features, malignant, cv=10).mean():.3f} in 10-fold cross-validation")
     model.fit(features, malignant)
 
-    bundle = tabserve.bundle.save(
+    bundle = tabserve.train.save(
         model,
         folder,
         name="breast-cancer",

@@ -12,7 +12,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-import tabserve.bundle
+import tabserve.train
 
 HERE = Path(__file__).parent
 NAMES = {"s1": "tc", "s2": "ldl", "s3": "hdl", "s4": "tch", "s5": "ltg", "s6": "glucose"}
@@ -23,14 +23,14 @@ def main(folder: str = "bundles/diabetes") -> None:
     records = data.data.rename(columns=NAMES)
     records["sex"] = records.sex.astype(int).astype(str)
 
-    features = tabserve.bundle.features(HERE / "schema.yaml", records)
+    features = tabserve.train.features(HERE / "schema.yaml", records)
     numbers = [name for name in features if name != "sex"]
     columns = make_column_transformer((OneHotEncoder(drop="first"), ["sex"]), (StandardScaler(), numbers))
     model = make_pipeline(columns, Ridge(alpha=10))
     print(f"R² {cross_val_score(model, features, data.target, cv=10).mean():.2f} in 10-fold cross-validation")
     model.fit(features, data.target)
 
-    bundle = tabserve.bundle.save(
+    bundle = tabserve.train.save(
         model, folder, name="diabetes", version="1", schema=HERE / "schema.yaml", sample=records
     )
     print(f"saved {bundle.path}, {bundle.digest}")

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 from xgboost import XGBClassifier
 
-import tabserve.bundle
+import tabserve.train
 
 HERE = Path(__file__).parent
 
@@ -42,13 +42,13 @@ def payments(count: int, seed: int) -> tuple[pd.DataFrame, pd.Series]:
 
 def main(folder: str = "bundles/payments") -> None:
     records, fraud = payments(20_000, seed=7)
-    features = tabserve.bundle.features(HERE / "schema.yaml", records)
+    features = tabserve.train.features(HERE / "schema.yaml", records)
     train, test = train_test_split(np.arange(len(fraud)), test_size=0.25, random_state=0, stratify=fraud)
     model = XGBClassifier(n_estimators=200, max_depth=4, learning_rate=0.08, enable_categorical=True, random_state=0)
     model.fit(features.iloc[train], fraud[train])
     score = roc_auc_score(fraud[test], model.predict_proba(features.iloc[test])[:, 1])
     print(f"area under the ROC curve {score:.3f} on payments not trained on; {fraud.mean():.1%} are fraud")
-    bundle = tabserve.bundle.save(
+    bundle = tabserve.train.save(
         model, folder, name="payments", version="1", schema=HERE / "schema.yaml", sample=records.iloc[train]
     )
     print(f"saved {bundle.path}, {bundle.digest}")

@@ -9,7 +9,7 @@ from sklearn.datasets import load_wine
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import cross_val_score
 
-import tabserve.bundle
+import tabserve.train
 
 HERE = Path(__file__).parent
 
@@ -18,12 +18,12 @@ def main(folder: str = "bundles/wine") -> None:
     data = load_wine(as_frame=True)
     records = data.data.rename(columns={"od280/od315_of_diluted_wines": "od280"})
 
-    features = tabserve.bundle.features(HERE / "schema.yaml", records)
+    features = tabserve.train.features(HERE / "schema.yaml", records)
     model = RandomForestClassifier(100, random_state=0)
     print(f"accuracy {cross_val_score(model, features, data.target, cv=10).mean():.3f} in 10-fold cross-validation")
     model.fit(features, data.target)
 
-    bundle = tabserve.bundle.save(
+    bundle = tabserve.train.save(
         model,
         folder,
         name="wine",

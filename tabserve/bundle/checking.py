@@ -81,12 +81,12 @@ class _Steps:
 
     def libraries(self) -> str:
         saved_with = self._contents.libraries
-        libraries.require(saved_with, saved_with)
+        libraries.verify(saved_with, saved_with)
         return ", ".join(f"{name} {libraries.installed(name)}" for name in saved_with)
 
     def trial(self) -> list[Finding]:
         """What loading the model in another process finds."""
-        command = [sys.executable, "-m", "tabserve.bundle.trial", str(self._folder), str(self._digest)]
+        command = [sys.executable, "-P", "-m", "tabserve.engines.isolated", str(self._folder), str(self._digest)]
         command += ["--allow-joblib"] if self._allow_joblib else []
         command += [f"--trusted={name}" for name in self._trusted]
         try:

@@ -31,7 +31,7 @@ def recognise(path: Path) -> str:
     return next((name for magic, name in _MAGIC if head.startswith(magic)), "unknown")
 
 
-def require(path: Path, expected: str, *, allow_joblib: bool) -> None:
+def verify(path: Path, expected: str, *, allow_joblib: bool) -> None:
     """Refuse a file that is not of the format the manifest names, or a pickle that was not allowed.
 
     Raises BundleError.

@@ -28,7 +28,7 @@ def installed(library: str) -> str | None:
     return None
 
 
-def require(libraries: Iterable[str], saved_with: Mapping[str, str]) -> None:
+def verify(libraries: Iterable[str], saved_with: Mapping[str, str]) -> None:
     """Refuse libraries that are missing, or older than those that saved the bundle. Raises BundleError."""
     for library in libraries:
         found, wanted = installed(library), saved_with.get(library)

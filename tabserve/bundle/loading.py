@@ -10,13 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from tabserve.bundle import fit, formats, manifest, reference
+from tabserve.bundle import agreement, formats, manifest, reference
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, REFERENCE, SCHEMA, FileEntry, Manifest
 from tabserve.schema import schema as schemas
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_FOLDER = "Give the folder tabserve.bundle.save wrote."
+_FOLDER = "Give the folder tabserve.train.save wrote."
 _AGAIN = "Copy the bundle again, or save it again."
 
 
@@ -87,11 +87,11 @@ def verify_files(folder: Path, contents: Manifest) -> None:
 def verify_formats(folder: Path, contents: Manifest, *, allow_joblib: bool) -> None:
     """Refuse a model or preprocessor that is not what the manifest says, or a pickle. Raises BundleError."""
     model, preprocessor = contents.model, contents.preprocessor
-    formats.require(folder / model.file, model.format, allow_joblib=allow_joblib)
+    formats.verify(folder / model.file, model.format, allow_joblib=allow_joblib)
     if model.onnx is not None:
-        formats.require(folder / model.onnx, "onnx", allow_joblib=allow_joblib)
+        formats.verify(folder / model.onnx, "onnx", allow_joblib=allow_joblib)
     if preprocessor is not None:
-        formats.require(folder / preprocessor.file, preprocessor.format, allow_joblib=allow_joblib)
+        formats.verify(folder / preprocessor.file, preprocessor.format, allow_joblib=allow_joblib)
 
 
 def read_schema(folder: Path, contents: Manifest) -> schemas.Schema:
@@ -100,7 +100,7 @@ def read_schema(folder: Path, contents: Manifest) -> schemas.Schema:
         schema = schemas.load(folder / SCHEMA)
     except ValueError as error:
         raise BundleError(SCHEMA, str(error), "Correct the schema and save the bundle again.") from error
-    fit.verify(contents, schema)
+    agreement.verify(contents, schema)
     return schema
 
 

@@ -9,8 +9,8 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 
+from tabserve.arrays import Array, Features
 from tabserve.bundle.errors import BundleError
-from tabserve.engines.engine import Array, Features
 
 MAX_ROWS = 1_000
 BINS = 20

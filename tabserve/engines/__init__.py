@@ -1,19 +1,7 @@
 """Engines: what evaluates a model on arrays. One module per engine; its library is imported only when it is used."""
 
-from tabserve.engines.engine import Array, Engine, Features, concatenate, rows, take
+from tabserve.engines.engine import Engine
 from tabserve.engines.preprocessor import load_preprocessor
 from tabserve.engines.selection import EngineSet, load, load_native, open_engine
 
-__all__ = [
-    "Array",
-    "Engine",
-    "EngineSet",
-    "Features",
-    "concatenate",
-    "load",
-    "load_native",
-    "load_preprocessor",
-    "open_engine",
-    "rows",
-    "take",
-]
+__all__ = ["Engine", "EngineSet", "load", "load_native", "load_preprocessor", "open_engine"]

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Sequence
+from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-Array: TypeAlias = npt.NDArray[Any]
-
-Features: TypeAlias = Array | dict[str, Array]
-"""A matrix [rows, features], or one array [rows] per named feature (numbers as floats, categories as `str` objects)."""
+from tabserve.arrays import Array, Features
 
 
 class Engine(Protocol):
@@ -37,24 +31,3 @@ class Engine(Protocol):
 
     def run(self, features: Features, outputs: Sequence[str]) -> dict[str, Array]:
         """The named outputs for every row. Raises whatever the library raises."""
-
-
-def rows(features: Features) -> int:
-    """How many rows the features hold."""
-    return len(features) if isinstance(features, np.ndarray) else len(next(iter(features.values())))
-
-
-def take(features: Features, which: Array | slice) -> Features:
-    """The rows at the given positions."""
-    if isinstance(features, np.ndarray):
-        return features[which]
-    return {name: column[which] for name, column in features.items()}
-
-
-def concatenate(parts: Sequence[Features]) -> Features:
-    """The rows of all parts, in order; the parts have the same features."""
-    first = parts[0]
-    if isinstance(first, np.ndarray):
-        return np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
-    columns = [part for part in parts if isinstance(part, Mapping)]
-    return {name: np.concatenate([part[name] for part in columns]) for name in first}

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tabserve.engines.engine import Array, Engine, Features, rows, take
-
-if TYPE_CHECKING:
-    from tabserve.bundle.manifest import ModelInfo
-    from tabserve.bundle.reference import Reference
+from tabserve.arrays import Array, Features, rows, take
+from tabserve.bundle.manifest import ModelInfo
+from tabserve.bundle.reference import Reference
+from tabserve.engines.engine import Engine
 
 # Sizes around the widths of vector units, and the block sizes libraries switch algorithms at.
 _BATCHES = (2, 3, 5, 8, 17, 64, 100)
@@ -19,7 +17,7 @@ _SINGLE_ROWS = 16  # each of them first in a vector unit that in the whole it is
 _ROWS = 128
 
 
-def verify(engine: Engine, reference: Reference, info: ModelInfo) -> str | None:
+def disagreement(engine: Engine, reference: Reference, info: ModelInfo) -> str | None:
     """What is wrong with an engine's answers to the reference rows, None where nothing is.
 
     Classes must be equal; probabilities and values within the manifest's tolerance.

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
+from tabserve.arrays import Array, Features, dense
 from tabserve.bundle import libraries
 from tabserve.bundle.errors import BundleError
+from tabserve.bundle.loading import Bundle
+from tabserve.bundle.manifest import FeatureSpec, PreprocessorInfo
 from tabserve.engines import parity
-from tabserve.engines.engine import Array, Features
+from tabserve.engines.estimators import one_job, presenter, read
+from tabserve.engines.onnxruntime import Session
 from tabserve.schema import features as schema_features
-
-if TYPE_CHECKING:
-    from tabserve.bundle.loading import Bundle
-    from tabserve.bundle.manifest import FeatureSpec, PreprocessorInfo
 
 Columns: TypeAlias = dict[str, Array]
 Preprocess: TypeAlias = Callable[[Columns], Array]
@@ -46,14 +46,10 @@ def open_preprocessor(
 ) -> Preprocess:
     """A preprocessor from its file, not yet held against the reference rows. Raises BundleError."""
     if info.format == "onnx":
-        from tabserve.engines.onnxruntime import Session
-
-        libraries.require(libraries.OF_ENGINE["onnxruntime"], saved_with)
+        libraries.verify(libraries.OF_ENGINE["onnxruntime"], saved_with)
         session = Session(path, threads=threads)
         return lambda columns: session.run(given(info.features, info.frame, columns), ["matrix"])[0]
-    from tabserve.engines.sklearn import one_job, presenter, read
-
-    libraries.require(libraries.OF_ENGINE["sklearn"], saved_with)
+    libraries.verify(libraries.OF_ENGINE["sklearn"], saved_with)
     transformer = read(path, info.format, trusted)
     one_job(transformer)
     table = presenter(info.features, info.frame)
@@ -65,8 +61,3 @@ def given(specs: Sequence[FeatureSpec], frame: str, columns: Columns) -> Feature
     if frame and any(spec.type == "category" for spec in specs):
         return {spec.name: columns[spec.name] for spec in specs}
     return schema_features.matrix(columns, specs, np.float64)
-
-
-def dense(table: Any) -> Array:
-    """A transformer's output, sparse matrices and DataFrames included, as a matrix of FP64."""
-    return np.asarray(table.toarray() if hasattr(table, "toarray") else table, np.float64)

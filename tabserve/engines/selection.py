@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+from tabserve.arrays import Array, Features
 from tabserve.bundle import libraries
 from tabserve.bundle.errors import BundleError
+from tabserve.bundle.loading import Bundle
 from tabserve.bundle.manifest import EngineName, EngineRange, ModelInfo
 from tabserve.engines import parity
-from tabserve.engines.engine import Array, Engine, Features
-
-if TYPE_CHECKING:
-    from tabserve.bundle.loading import Bundle
+from tabserve.engines.engine import Engine
+from tabserve.engines.estimators import read
+from tabserve.engines.onnxruntime import OnnxEngine
+from tabserve.engines.sklearn import SklearnEngine
+from tabserve.engines.xgboost import XGBoostEngine
 
 
 class EngineSet:
@@ -89,7 +91,7 @@ def load(bundle: Bundle, *, threads: int = 1) -> EngineSet:
 def load_native(bundle: Bundle, threads: int) -> Engine:
     """The engine of the library the model was trained with. Raises BundleError, also where it disagrees."""
     engine = open_engine(bundle, bundle.manifest.model.native, threads)
-    problem = parity.verify(engine, bundle.reference, bundle.manifest.model)
+    problem = parity.disagreement(engine, bundle.reference, bundle.manifest.model)
     if problem is not None:
         raise BundleError(
             bundle.manifest.model.file,
@@ -102,17 +104,11 @@ def load_native(bundle: Bundle, threads: int) -> Engine:
 def open_engine(bundle: Bundle, name: EngineName, threads: int) -> Engine:
     """One engine of a bundle, not yet held against its reference rows. Raises BundleError."""
     info, features = bundle.manifest.model, bundle.reference.features
-    libraries.require(libraries.OF_ENGINE[name], bundle.manifest.libraries)
+    libraries.verify(libraries.OF_ENGINE[name], bundle.manifest.libraries)
     if name == "onnxruntime":
-        from tabserve.engines.onnxruntime import OnnxEngine
-
         return OnnxEngine(bundle.file(str(info.onnx)), info, threads=threads, reference=features)
     if name == "xgboost":
-        from tabserve.engines.xgboost import XGBoostEngine
-
         return XGBoostEngine(bundle.file(info.file), info, threads=threads, reference=features)
-    from tabserve.engines.sklearn import SklearnEngine, read
-
     model = read(bundle.file(info.file), info.format, bundle.trusted)
     return SklearnEngine(model, info, threads=threads, reference=features)
 
@@ -125,7 +121,7 @@ def _converted(bundle: Bundle, threads: int) -> tuple[Engine | None, list[str]]:
         engine = open_engine(bundle, "onnxruntime", threads)
     except BundleError as error:
         return None, [f"onnxruntime: not used: {error}"]
-    problem = parity.verify(engine, bundle.reference, info)
+    problem = parity.disagreement(engine, bundle.reference, info)
     return (engine, []) if problem is None else (None, [f"onnxruntime: not used: {problem}"])
 
 

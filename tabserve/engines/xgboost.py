@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from tabserve.arrays import Array, Features
 from tabserve.bundle.errors import BundleError
+from tabserve.bundle.manifest import ModelInfo
 from tabserve.engines import parity
-from tabserve.engines.engine import Array, Features
-
-if TYPE_CHECKING:
-    from tabserve.bundle.manifest import ModelInfo
 
 # Their probabilities are not what `predict` returns: class numbers, and margins.
 _ANSWERS_CLASSES = "multi:softmax"

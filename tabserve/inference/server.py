@@ -12,11 +12,11 @@ from contextlib import suppress
 import uvloop
 
 from tabserve.inference.admission import Admission
-from tabserve.inference.connection import Clients, Connection
-from tabserve.inference.grpc_service import GrpcServer, Servicer
-from tabserve.inference.http import Application
+from tabserve.inference.grpc.service import GrpcServer, Servicer
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Model
+from tabserve.inference.rest.application import Application
+from tabserve.inference.rest.connection import Clients, Connection
 from tabserve.inference.settings import ServerSettings
 
 BACKLOG = 2048

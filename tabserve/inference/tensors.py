@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-Array: TypeAlias = npt.NDArray[Any]
+from tabserve.arrays import Array
+
 Parameters: TypeAlias = dict[str, str | int | float | bool]
 
 MAX_DIMENSIONS = 8

@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from tabserve.arrays import Array
 from tabserve.inference.errors import InvalidRequest
-from tabserve.inference.tensors import Array, holds_all, holds_any
+from tabserve.inference.tensors import holds_all, holds_any
 from tabserve.schema.schema import NOW, OTHER, Field, Schema
 from tabserve.schema.timestamps import EARLIEST, LATEST, seconds
 

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tabserve.arrays import Array
 from tabserve.inference.errors import PredictionFailed
-from tabserve.inference.tensors import Array, TensorSpec, holds_any
+from tabserve.inference.tensors import TensorSpec, holds_any
 from tabserve.schema.schema import Reasons, Schema
 
 

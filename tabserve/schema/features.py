@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tabserve.arrays import Array
 from tabserve.inference.errors import InvalidRequest
-from tabserve.inference.tensors import Array, holds_any
+from tabserve.inference.tensors import holds_any
 from tabserve.schema.columns import Columns, shown, where
 from tabserve.schema.schema import Derived, Schema
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from tabserve.inference.tensors import Array
+from tabserve.arrays import Array
 from tabserve.schema.records import Records, decoder, record_struct
 from tabserve.schema.schema import Field, Schema
 

@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from tabserve.arrays import Array
 from tabserve.inference.errors import InvalidRequest
-from tabserve.inference.tensors import DATATYPES, Array, Tensor, TensorSpec, text
+from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec, text
 from tabserve.schema.columns import Checks, Columns, expectation, shown, where
 from tabserve.schema.schema import Field, Schema, nearest
 from tabserve.schema.timestamps import seconds

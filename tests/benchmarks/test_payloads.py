@@ -12,7 +12,7 @@ import pytest
 from benchmarks import payloads, pool
 from benchmarks.models import Trained
 from benchmarks.payloads import Answers, Encoding, Payloads
-from tabserve.inference import open_inference_pb2 as pb
+from tabserve.inference.grpc import open_inference_pb2 as pb
 
 ROWS = 32
 REQUESTS = payloads.FEWEST

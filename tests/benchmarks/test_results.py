@@ -24,7 +24,7 @@ from benchmarks.results import (
     p99,
 )
 from benchmarks.servers import PeerError
-from benchmarks.targets import Target
+from benchmarks.targets import Goal
 
 
 def measurement(per_second: float, p50: float = 0.001, generator: float = 1.0, server: float = 9.5) -> Measurement:
@@ -56,7 +56,7 @@ def results(**per_second: list[float]) -> Results:
 )
 def test_verdict(target: float, stretch: float, got: float | None, verdict: str) -> None:
     at_most = stretch < target
-    assert Target("", lambda _: got, target, stretch, at_most=at_most).verdict(got) == verdict
+    assert Goal("", lambda _: got, target, stretch, at_most=at_most).verdict(got) == verdict
 
 
 def test_throughput_is_compared_with_the_best_peer_of_the_same_round() -> None:

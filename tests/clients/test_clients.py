@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tabserve.inference import open_inference_pb2 as pb
+from tabserve.inference.grpc import open_inference_pb2 as pb
 from tests.contract.payload import Json, elements
 from tests.contract.target import Target
 from tests.serving import ROOT, Service

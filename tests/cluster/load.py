@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from tabserve.inference import open_inference_pb2 as pb
+from tabserve.inference.grpc import open_inference_pb2 as pb
 
 TIMEOUT_SECONDS = 60.0  # a model may have to be woken up
 RELEASES = ("tabserve-transformer-release", "tabserve-predictor-release")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tabserve import bundle as bundles
-from tabserve import expected
+from tabserve.bundle import expected
 from tests.cluster import chart
 from tests.cluster.chart import NAMESPACE, connect, merged, released
 from tests.cluster.load import Target, constant

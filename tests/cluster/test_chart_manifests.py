@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tabserve import bundle as bundles
-from tabserve import expected
+from tabserve.bundle import expected
 from tests.cluster import chart
 from tests.cluster.chart import NAMESPACE, kubeconfig
 from tests.cluster.load import Target

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tabserve import bundle as bundles
-from tabserve import expected
+from tabserve.bundle import expected
 from tests.cluster import chart
 from tests.cluster.chart import NAMESPACE, connect, merged, released
 from tests.cluster.load import Target, constant

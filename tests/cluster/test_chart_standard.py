@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tabserve import bundle as bundles
-from tabserve import expected
+from tabserve.bundle import expected
 from tabserve.client import Client
 from tests.cluster import chart
 from tests.cluster.chart import NAMESPACE, released

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import binom
 
 from tabserve import bundle as bundles
-from tabserve import expected
+from tabserve.bundle import expected
 from tests.cluster import load, plain
 from tests.cluster.plain import NAMESPACE
 from tests.cluster.testbed import api

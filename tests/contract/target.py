@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 import grpc
 import pytest
 
-from tabserve.inference import open_inference_pb2 as pb
+from tabserve.inference.grpc import open_inference_pb2 as pb
 from tests.contract.payload import (
     TYPED,
     Json,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from tabserve.inference import open_inference_pb2 as pb
+from tabserve.inference.grpc import open_inference_pb2 as pb
 from tests.contract.payload import TYPED, Payload, equal
 from tests.contract.target import Target, grpc_outputs
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from predictor.settings import Settings as PredictorSettings
+from tabserve_predictor.settings import Settings as PredictorSettings
+from tabserve_transformer.settings import Settings as TransformerSettings
 from tests.docs.blocks import Command, consoles, files
 from tests.serving import ROOT, free_port
-from transformer.settings import Settings as TransformerSettings
 
 HTTP, GRPC = "127.0.0.1:8080", "127.0.0.1:8081"
 COMMAND_SECONDS = 300

@@ -12,7 +12,7 @@ import pytest
 import xgboost
 import yaml
 
-from tabserve.bundle import save
+from tabserve.train import save
 from tests.contract.payload import Payload
 from tests.contract.target import Target
 from tests.serving import ROOT, Service, running
@@ -83,5 +83,5 @@ def quick_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def quick_predictor(quick_bundle: Path, logs: Path) -> Generator[Service]:
     """Its predictor."""
-    with running("predictor", f"--model_dir={quick_bundle}", log=logs / "quick_predictor.log") as service:
+    with running("tabserve_predictor", f"--model_dir={quick_bundle}", log=logs / "quick_predictor.log") as service:
         yield service

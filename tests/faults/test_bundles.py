@@ -146,7 +146,7 @@ OF_THE_TRANSFORMER = ["no folder", "no model", "a bit flipped", "a file outside"
 def refusal(service: str, folder: Path, log: Path, *options: str) -> str:
     """The line with which a service ends that is started on a bundle it must refuse."""
     host = ["--predictor_host=127.0.0.1:9"] if service == "transformer" else []
-    started = start(service, f"--model_dir={folder}", *host, *options, log=log)
+    started = start(f"tabserve_{service}", f"--model_dir={folder}", *host, *options, log=log)
     try:
         assert started.process.wait(STOP_SECONDS) == 1, started.text()
     finally:
@@ -232,7 +232,7 @@ def test_what_is_no_xgboost_model_is_refused(payments_bundle: Path, tmp_path: Pa
 
 def test_a_model_changed_while_it_is_served_is_not_looked_at_again(quick_bundle: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(quick_bundle, tmp_path / "bundle"))
-    service = start("predictor", f"--model_dir={folder}", log=tmp_path / "log")
+    service = start("tabserve_predictor", f"--model_dir={folder}", log=tmp_path / "log")
     try:
         service.wait_ready()
         shutil.rmtree(folder)

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tabserve.inference import open_inference_pb2 as pb
+from tabserve.inference.grpc import open_inference_pb2 as pb
 from tests.faults import wire
 from tests.faults.conftest import Subject
 from tests.faults.load import Tally, ask_grpc, ask_rest, clients
@@ -35,7 +35,7 @@ def test_sigterm_under_load_fails_no_request(
     options += [f"--predictor_host=127.0.0.1:{quick_predictor.http_port}"] if kind == "transformer" else []
     with ExitStack() as stack:
         going, staying = (
-            stack.enter_context(running(kind, *options, log=logs / f"{name}_{kind}.log"))
+            stack.enter_context(running(f"tabserve_{kind}", *options, log=logs / f"{name}_{kind}.log"))
             for name in ("going", "staying")
         )
         subject, tally = Subject(staying), Tally()
@@ -117,9 +117,11 @@ def test_a_killed_predictor_is_503_until_it_is_back(quick_bundle: Path, logs: Pa
     model = f"--model_dir={quick_bundle}"
     with ExitStack() as stack:
         log = logs / "killed_predictor.log"
-        first = stack.enter_context(running("predictor", model, log=log))
+        first = stack.enter_context(running("tabserve_predictor", model, log=log))
         options = (model, f"--predictor_host=127.0.0.1:{first.http_port}", "--predictor_timeout=5")
-        transformer = stack.enter_context(running("transformer", *options, log=logs / "bereft_transformer.log"))
+        transformer = stack.enter_context(
+            running("tabserve_transformer", *options, log=logs / "bereft_transformer.log")
+        )
         subject, tally = Subject(transformer), Tally()
         path = f"{subject.target.path}/infer"
         ask = partial(ask_rest, tally, [transformer.http_port], path, subject.payload)
@@ -128,7 +130,7 @@ def test_a_killed_predictor_is_503_until_it_is_back(quick_bundle: Path, logs: Pa
             answered_more(transformer, tally)
             first.kill()
             transformer.wait_for(lambda: tally.counts["503"] >= MANY, "refused")
-            second = start("predictor", model, log=log, http_port=first.http_port, grpc_port=first.grpc_port)
+            second = start("tabserve_predictor", model, log=log, http_port=first.http_port, grpc_port=first.grpc_port)
             stack.callback(second.kill)
             second.wait_ready()
             answered_more(transformer, tally)
@@ -147,9 +149,9 @@ def assert_refused_well(tally: Tally) -> None:
 
 def test_a_predictor_that_hangs_is_504_within_the_deadline(quick_bundle: Path, logs: Path) -> None:
     model = f"--model_dir={quick_bundle}"
-    with running("predictor", model, log=logs / "hanging_predictor.log") as predictor:
+    with running("tabserve_predictor", model, log=logs / "hanging_predictor.log") as predictor:
         options = (model, f"--predictor_host=127.0.0.1:{predictor.http_port}", "--predictor_timeout=1")
-        with running("transformer", *options, log=logs / "waiting_transformer.log") as transformer:
+        with running("tabserve_transformer", *options, log=logs / "waiting_transformer.log") as transformer:
             subject = Subject(transformer)
             content = subject.payload.json()
             predictor.signal(signal.SIGSTOP)
@@ -163,7 +165,7 @@ def test_a_predictor_that_hangs_is_504_within_the_deadline(quick_bundle: Path, l
 
 def test_a_transformer_without_a_predictor_is_live_and_not_ready(quick_bundle: Path, logs: Path) -> None:
     options = (f"--model_dir={quick_bundle}", "--predictor_host=127.0.0.1:9")
-    service = start("transformer", *options, log=logs / "lonely_transformer.log")
+    service = start("tabserve_transformer", *options, log=logs / "lonely_transformer.log")
     try:
         service.wait_live()
         subject = Subject(service)
@@ -182,7 +184,7 @@ def test_a_transformer_without_a_predictor_is_live_and_not_ready(quick_bundle: P
 def test_a_predictor_of_another_release_is_not_used(quick_bundle: Path, quick_predictor: Service, logs: Path) -> None:
     host = f"--predictor_host=127.0.0.1:{quick_predictor.http_port}"
     options = (f"--model_dir={quick_bundle}", host, "--release=another")
-    service = start("transformer", *options, log=logs / "estranged_transformer.log")
+    service = start("tabserve_transformer", *options, log=logs / "estranged_transformer.log")
     try:
         service.wait_for(lambda: "another release" in service.text(), "estranged")
         subject = Subject(service)

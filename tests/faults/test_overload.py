@@ -17,9 +17,9 @@ import grpc
 import pytest
 
 from tabserve import bundle as bundles
-from tabserve.inference import open_inference_pb2 as pb
 from tabserve.inference.admission import REFUSALS_PER_SECOND
 from tabserve.inference.deadlines import deadline
+from tabserve.inference.grpc import open_inference_pb2 as pb
 from tests.contract.target import Answer
 from tests.faults import wire
 from tests.faults.conftest import Subject
@@ -293,7 +293,7 @@ def test_the_predictor_s_503_comes_through_the_transformer(quick_bundle: Path, l
     full_one = ("--model_name=quick", release, f"--max_concurrency={PLACES}")
     with running("tests.echo", *full_one, log=logs / "full_predictor.log") as predictor:
         options = (f"--model_dir={quick_bundle}", f"--predictor_host=127.0.0.1:{predictor.http_port}")
-        with running("transformer", *options, log=logs / "full_transformer.log") as transformer:
+        with running("tabserve_transformer", *options, log=logs / "full_transformer.log") as transformer:
             behind = Subject(transformer)
             with full(Subject(predictor)):
                 refused = behind.target.infer(behind.payload.json())

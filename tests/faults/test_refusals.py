@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 import pytest
 
-from tabserve.inference import open_inference_pb2 as pb
+from tabserve.inference.grpc import open_inference_pb2 as pb
 from tests.contract.payload import Payload, Tensor
 from tests.contract.target import grpc_outputs
 from tests.faults.conftest import Subject

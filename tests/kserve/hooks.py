@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from predictor.kserve_model import PredictorModel
-from transformer.kserve_model import TransformerModel
+from tabserve_predictor.kserve_model import PredictorModel
+from tabserve_transformer.kserve_model import TransformerModel
 
 
 class Halved(PredictorModel):

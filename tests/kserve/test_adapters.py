@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from tabserve.inference import open_inference_pb2 as pb
+from tabserve.inference.grpc import open_inference_pb2 as pb
 from tests.serving import Service, running, start
 
 MODEL = "breast-cancer"
@@ -57,14 +57,16 @@ def infer(service: Service, row: list[float]) -> pb.ModelInferResponse:
 
 @pytest.fixture(scope="module")
 def stock_predictor(bundle: Path, logs: Path) -> Generator[Service]:
-    with running("predictor", f"--model_dir={bundle}", "--server=kserve", log=logs / "stock_predictor.log") as service:
+    with running(
+        "tabserve_predictor", f"--model_dir={bundle}", "--server=kserve", log=logs / "stock_predictor.log"
+    ) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
 def stock_transformer(bundle: Path, stock_predictor: Service, predictor: Service, logs: Path) -> Generator[Service]:
     options = [f"--model_dir={bundle}", "--server=kserve", f"--predictor_host=127.0.0.1:{predictor.http_port}"]
-    with running("transformer", *options, log=logs / "stock_transformer.log") as service:
+    with running("tabserve_transformer", *options, log=logs / "stock_transformer.log") as service:
         service.wait_for(lambda: service.status(f"/v2/models/{MODEL}/ready") == 200, "in touch with its predictor")
         yield service
 
@@ -106,7 +108,7 @@ def test_bad_input_is_a_400_under_the_stock_server_too(predictor: Service, stock
 @pytest.mark.parametrize("server", ["tabserve", "kserve"])
 def test_a_predictors_hooks_work_under_both_servers(server: str, predictor: Service, bundle: Path, logs: Path) -> None:
     options = [f"--model_dir={bundle}", f"--server={server}", "--model_class=tests.kserve.hooks:Halved"]
-    with running("predictor", *options, log=logs / f"halved_{server}.log") as halved:
+    with running("tabserve_predictor", *options, log=logs / f"halved_{server}.log") as halved:
         assert outputs(halved, ROW) == outputs(predictor, [value / 2 for value in ROW])
         assert outputs(halved, ROW, "label") == outputs(predictor, [value / 2 for value in ROW], "label")
 
@@ -117,7 +119,7 @@ def test_a_transformers_hooks_work_under_both_servers(
 ) -> None:
     host = f"--predictor_host=127.0.0.1:{predictor.http_port}"
     options = [f"--model_dir={bundle}", host, f"--server={server}", "--model_class=tests.kserve.hooks:Shouting"]
-    with running("transformer", *options, log=logs / f"shouting_{server}.log") as shouting:
+    with running("tabserve_transformer", *options, log=logs / f"shouting_{server}.log") as shouting:
         shouting.wait_for(lambda: shouting.status(f"/v2/models/{MODEL}/ready") == 200, "in touch with its predictor")
         status, content = post(shouting, f"/v1/models/{MODEL}:predict", {"instances": [RECORD]})
 
@@ -129,7 +131,7 @@ def test_hooks_keep_the_releases_in_the_answer(
 ) -> None:
     host = f"--predictor_host=127.0.0.1:{predictor.http_port}"
     options = [f"--model_dir={bundle}", host, "--model_class=tests.kserve.hooks:Shouting"]
-    with running("transformer", *options, log=logs / "released.log") as service:
+    with running("tabserve_transformer", *options, log=logs / "released.log") as service:
         connection = HTTPConnection("127.0.0.1", service.http_port, timeout=60)
         connection.request("POST", f"/v1/models/{MODEL}:predict", json.dumps({"instances": [RECORD]}))
         answer = connection.getresponse()
@@ -143,6 +145,6 @@ def test_hooks_keep_the_releases_in_the_answer(
 
 @pytest.mark.parametrize("name", ["nowhere:Model", "tests.kserve.hooks:None", "tests.kserve.hooks", "json:JSONDecoder"])
 def test_a_model_class_that_is_none_ends_the_start(name: str, bundle: Path, tmp_path: Path) -> None:
-    service = start("predictor", f"--model_dir={bundle}", f"--model_class={name}", log=tmp_path / "log")
+    service = start("tabserve_predictor", f"--model_dir={bundle}", f"--model_class={name}", log=tmp_path / "log")
     assert service.process.wait(60) == 1
     assert "model_class: expected" in service.text()

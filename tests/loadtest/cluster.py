@@ -11,8 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from loadtest.document import Document, decode
-from loadtest.verdict import milliseconds
+from tabserve_loadtest.document import Document, decode
+from tabserve_loadtest.verdict import milliseconds
 from tests.cluster import chart
 from tests.cluster.chart import NAMESPACE, Release, Values, merged, released
 from tests.cluster.testbed import build
@@ -97,7 +97,7 @@ def deploy(release: Release, given: Values, *slots: str) -> None:
 def load(name: str, folder: Path, bundle: Path, *options: str) -> Document:
     """Run a load test; its report goes to a folder of the name."""
     report = folder / name
-    command = [sys.executable, "-m", "loadtest", "run", f"--bundle={bundle}", f"--report={report}"]
+    command = [sys.executable, "-P", "-m", "tabserve_loadtest", "run", f"--bundle={bundle}", f"--report={report}"]
     path = f"{build.link_tools()}:{os.environ['PATH']}"  # with kubectl
     environment = {**os.environ, "PATH": path, "KUBECONFIG": str(chart.kubeconfig())}
     subprocess.run(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.document import Document, Section, decode
+from tabserve_loadtest.document import Document, Section, decode
 from tests.serving import ROOT, Service, start
 
 # What is measured is the generator, so it must not wait for a core behind whatever else runs; root may say so.
@@ -50,8 +50,8 @@ Stubs = Callable[..., Service]
 
 
 def run_loadtest(folder: Path, *options: str) -> Run:
-    """Run `python -m loadtest run` with options and read the report it writes to the folder."""
-    command = [sys.executable, "-m", "loadtest", "run", "--quiet", f"--report={folder}", *options]
+    """Run `tabserve load run` with options and read the report it writes to the folder."""
+    command = [sys.executable, "-P", "-m", "tabserve_loadtest", "run", "--quiet", f"--report={folder}", *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
         try:

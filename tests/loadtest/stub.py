@@ -17,8 +17,8 @@ from collections.abc import Callable
 
 import httptools
 
-from loadtest.alarm import Alarm
-from loadtest.payloads import USER_AGENT
+from tabserve_loadtest.alarm import Alarm
+from tabserve_loadtest.payloads import USER_AGENT
 
 METADATA = {
     "name": "stub",

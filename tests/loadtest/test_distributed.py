@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from loadtest import schedule
-from loadtest.schedule import Segment
+from tabserve_loadtest import schedule
+from tabserve_loadtest.schedule import Segment
 from tests.loadtest.conftest import TRUSTING, Loadtest, Stubs
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.document import decode
+from tabserve_loadtest.document import decode
 from tests.cluster import chart
 from tests.cluster.chart import NAMESPACE, connect, released
 from tests.cluster.testbed import api, catalog

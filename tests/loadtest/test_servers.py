@@ -59,7 +59,16 @@ def test_kserves_stock_server_is_loaded_unchanged(tmp_path: Path) -> None:
 def test_a_server_that_is_not_there_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    command = [sys.executable, "-m", "loadtest", "run", "server", f"--url=http://127.0.0.1:{port}", "--model=x"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "tabserve_loadtest",
+        "run",
+        "server",
+        f"--url=http://127.0.0.1:{port}",
+        "--model=x",
+    ]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
@@ -76,7 +85,7 @@ def test_a_server_that_is_not_there_is_told() -> None:
     ],
 )
 def test_options_that_make_no_run_are_refused(options: tuple[str, ...], message: str) -> None:
-    command = [sys.executable, "-m", "loadtest", "run", "server", *options]
+    command = [sys.executable, "-P", "-m", "tabserve_loadtest", "run", "server", *options]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 

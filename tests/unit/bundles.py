@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import tabserve.bundle
+import tabserve.train
 from tabserve.bundle import Bundle
 
 CLASSES = {"binary": "[accept, fraud]", "multiclass": "[low, middle, high]"}
@@ -60,9 +60,9 @@ def saved(
 ) -> Bundle:
     """A bundle of a model that is fitted here on the records."""
     path = schema(folder, task, fields=fields, extra=options.pop("extra", ""))
-    model.fit(tabserve.bundle.features(path, records()), target(task))
+    model.fit(tabserve.train.features(path, records()), target(task))
     options = {"name": "m", "version": "1", "sample": records(), **options}
-    return tabserve.bundle.save(model, folder / "bundle", schema=path, **options)
+    return tabserve.train.save(model, folder / "bundle", schema=path, **options)
 
 
 def resealed(folder: Path, change: Callable[[dict[str, Any]], None] | None = None) -> None:

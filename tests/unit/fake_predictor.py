@@ -17,8 +17,8 @@ import uvloop
 from tabserve.inference.errors import InferenceError
 from tabserve.inference.model import Context
 from tabserve.inference.tensors import InferRequest, RequestedOutput, Tensor
+from tabserve_transformer.predictor_client.client import ClientOptions, PredictorClient
 from tests.serving import free_port
-from transformer.predictor_client import PredictorClient, Target
 
 OWN, OTHER = "release-7", "release-8"
 REQUEST = InferRequest(
@@ -156,7 +156,7 @@ async def predictors(*servers: FakePredictor) -> AsyncGenerator[None]:
 @asynccontextmanager
 async def client_of(port: int, host: str = "127.0.0.1", **settings: Any) -> AsyncGenerator[PredictorClient]:
     """A client that has looked around once."""
-    client = PredictorClient(Target(host, port, "fraud", OWN, **{"timeout": 5.0, **settings}))
+    client = PredictorClient(ClientOptions(host, port, "fraud", OWN, **{"timeout": 5.0, **settings}))
     await client.look()
     try:
         yield client

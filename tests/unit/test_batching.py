@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from predictor import batching
-from predictor.batching import Batcher
-from predictor.instruments import Instruments
-from tabserve.engines import Array, Features
+from tabserve.arrays import Array, Features
 from tabserve.inference.errors import DeadlineExceeded
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context
+from tabserve_predictor import batching
+from tabserve_predictor.batching import Batcher
+from tabserve_predictor.instruments import Instruments
 
 OUTPUTS = ("predict",)
 

@@ -157,6 +157,6 @@ def test_trusted_types_and_joblib_reach_the_process_that_loads(tmp_path: Path) -
 
 def test_the_process_that_loads_prints_findings_alone(folder: Path) -> None:
     digest = tabserve.bundle.load(folder).digest
-    command = [sys.executable, "-m", "tabserve.bundle.trial", str(folder), digest]
+    command = [sys.executable, "-m", "tabserve.engines.isolated", str(folder), digest]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert [finding["check"] for finding in json.loads(done.stdout)] == ["model"]

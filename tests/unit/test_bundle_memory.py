@@ -11,6 +11,7 @@ import xgboost
 from sklearn.tree import ExtraTreeRegressor
 
 import tabserve.bundle
+import tabserve.train
 from tests.unit.bundles import records, schema
 
 PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
@@ -54,7 +55,7 @@ def large_booster() -> Any:
 def test_a_large_model_is_held_no_more_often_than_its_library_holds_it(make: Any, form: str, tmp_path: Path) -> None:
     path = schema(tmp_path, "regression")
     model = make()
-    bundle = tabserve.bundle.save(
+    bundle = tabserve.train.save(
         model,
         tmp_path / "b",
         name="m",

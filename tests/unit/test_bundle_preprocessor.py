@@ -16,6 +16,7 @@ from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, PowerTransfor
 from xgboost import XGBClassifier
 
 import tabserve.bundle
+import tabserve.train
 from tabserve import engines
 from tabserve.bundle import Bundle, BundleError
 from tabserve.schema import features as schema_features
@@ -34,10 +35,10 @@ def preprocessed(
 ) -> Bundle:
     """A bundle of a preprocessor and a model, fitted here."""
     path = schema(folder, fields=fields)
-    made = preprocessor.fit_transform(tabserve.bundle.features(path, records()))
+    made = preprocessor.fit_transform(tabserve.train.features(path, records()))
     model = (model or LogisticRegression()).fit(made, target("binary"))
     options = {"name": "m", "version": "1", "schema": path, "sample": records(), **options}
-    return tabserve.bundle.save(model, folder / "bundle", preprocessor=preprocessor, **options)
+    return tabserve.train.save(model, folder / "bundle", preprocessor=preprocessor, **options)
 
 
 @pytest.mark.parametrize("model", [LogisticRegression(), XGBClassifier(n_estimators=10)])
@@ -48,7 +49,7 @@ def test_records_become_the_models_matrix(tmp_path: Path, model: Any) -> None:
     assert bundle.manifest.preprocessor.format == "onnx"
     columns = schema_features.derive(bundle.schema, bundle.reference.records)
     matrix = engines.load_preprocessor(bundle)(columns)
-    expected = fitted.transform(tabserve.bundle.features(tmp_path / "schema.yaml", records()))
+    expected = fitted.transform(tabserve.train.features(tmp_path / "schema.yaml", records()))
     np.testing.assert_allclose(matrix, expected, rtol=1e-6, atol=1e-6)
     assert matrix.dtype == (np.float64 if isinstance(model, LogisticRegression) else np.float32)
     answers = engines.load(bundle).select(len(matrix), ["predict_proba"]).run(matrix, ["predict_proba"])
@@ -87,7 +88,7 @@ def test_what_does_not_convert_faithfully_is_kept_as_skops(tmp_path: Path) -> No
     assert info.format == "skops"
     assert info.notes[0].startswith("onnx: not converted: ")
     columns = schema_features.derive(bundle.schema, bundle.reference.records)
-    expected = fitted.transform(tabserve.bundle.features(tmp_path / "schema.yaml", records()))
+    expected = fitted.transform(tabserve.train.features(tmp_path / "schema.yaml", records()))
     np.testing.assert_allclose(engines.load_preprocessor(bundle)(columns), expected)
 
 
@@ -99,10 +100,10 @@ def test_bins_at_their_very_edges_agree(tmp_path: Path) -> None:
 
 def test_a_preprocessor_that_can_not_take_missing_values_is_refused(tmp_path: Path) -> None:
     path = schema(tmp_path, fields=("amount", "income"))
-    made = PCA(n_components=1).fit(tabserve.bundle.features(path, records()).fillna(0.0))
+    made = PCA(n_components=1).fit(tabserve.train.features(path, records()).fillna(0.0))
     model = LogisticRegression().fit(np.zeros((4, 1)), [0, 1, 0, 1])
     with pytest.raises(BundleError, match="fails on records the schema permits"):
-        tabserve.bundle.save(
+        tabserve.train.save(
             model, tmp_path / "b", preprocessor=made, name="m", version="1", schema=path, sample=records()
         )
 

@@ -26,10 +26,12 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from xgboost import XGBClassifier, XGBRegressor, XGBRFClassifier
 
-import tabserve.bundle
+import tabserve.train
 from tabserve import engines
+from tabserve.arrays import rows, take
 from tabserve.bundle import Bundle, BundleError
-from tabserve.engines import Engine, forest
+from tabserve.engines import Engine
+from tabserve.engines.contributions.trees import decompose
 from tabserve.engines.selection import open_engine
 from tests.unit.bundles import ROWS, records, saved, schema, target
 
@@ -48,7 +50,7 @@ def mixed(final: Any) -> Any:
 
 
 def own_answer(model: Any, path: Path) -> Any:
-    features = tabserve.bundle.features(path, records())
+    features = tabserve.train.features(path, records())
     if hasattr(model, "predict_proba"):
         return model.predict_proba(features)
     return model.predict(features)
@@ -92,12 +94,12 @@ def test_what_is_served_is_what_the_library_answers(kind: str, tmp_path: Path) -
     name = "predict_proba" if hasattr(model, "predict_proba") else "predict"
     engine_set, native = engines.load(bundle), engines.load_native(bundle, 1)
     assert not engine_set.dropped
-    for rows in (1, 7, ROWS):
-        features = engines.take(bundle.reference.features, slice(0, rows))
-        for engine in (engine_set.select(rows, [name]), native):
+    for count in (1, 7, ROWS):
+        features = take(bundle.reference.features, slice(0, count))
+        for engine in (engine_set.select(count, [name]), native):
             answers = engine.run(features, [name, "predict"])
-            np.testing.assert_allclose(answers[name], expected[:rows], rtol=1e-6, atol=1e-6)
-            assert answers["predict"].shape == (rows,)
+            np.testing.assert_allclose(answers[name], expected[:count], rtol=1e-6, atol=1e-6)
+            assert answers["predict"].shape == (count,)
     assert_shapes(native, bundle, len(fields))
 
 
@@ -105,18 +107,18 @@ def assert_shapes(native: Engine, bundle: Bundle, fields: int) -> None:
     classes = len(bundle.manifest.model.classes)
     groups: tuple[int, ...] = (5, classes) if classes > 2 else (5,)
     shapes = {"predict": (5,), "predict_proba": (5, classes), "margin": groups, "contributions": (*groups, fields + 1)}
-    answers = native.run(engines.take(bundle.reference.features, slice(0, 5)), sorted(native.outputs))
+    answers = native.run(take(bundle.reference.features, slice(0, 5)), sorted(native.outputs))
     assert {name: array.shape for name, array in answers.items()} == {name: shapes[name] for name in native.outputs}
 
 
 def test_a_booster_is_served_with_its_best_iteration(tmp_path: Path) -> None:
     path = schema(tmp_path, fields=MISSING)
-    features, wanted = tabserve.bundle.features(path, records()), target("binary")
+    features, wanted = tabserve.train.features(path, records()), target("binary")
     train, test = xgboost.DMatrix(features[:500], wanted[:500]), xgboost.DMatrix(features[500:], 1 - wanted[500:])
     parameters = {"objective": "binary:logistic", "eval_metric": "logloss"}
     booster = xgboost.train(parameters, train, 40, evals=[(test, "test")], early_stopping_rounds=5, verbose_eval=False)
     assert booster.best_iteration + 1 < booster.num_boosted_rounds()
-    bundle = tabserve.bundle.save(
+    bundle = tabserve.train.save(
         booster, tmp_path / "b", name="m", version="1", schema=path, sample=records(), format="json"
     )
     assert bundle.manifest.model.file == "model.json"
@@ -127,9 +129,9 @@ def test_a_booster_is_served_with_its_best_iteration(tmp_path: Path) -> None:
 
 def test_a_booster_that_answers_classes_is_served_with_probabilities(tmp_path: Path) -> None:
     path = schema(tmp_path, "multiclass")
-    data = xgboost.DMatrix(tabserve.bundle.features(path, records()), target("multiclass"))
+    data = xgboost.DMatrix(tabserve.train.features(path, records()), target("multiclass"))
     booster = xgboost.train({"objective": "multi:softmax", "num_class": 3}, data, 10)
-    bundle = tabserve.bundle.save(booster, tmp_path / "b", name="m", version="1", schema=path, sample=records())
+    bundle = tabserve.train.save(booster, tmp_path / "b", name="m", version="1", schema=path, sample=records())
     answers = engines.load_native(bundle, 1).run(bundle.reference.features, ["predict", "predict_proba"])
     np.testing.assert_array_equal(answers["predict"], booster.predict(data))
     np.testing.assert_array_equal(answers["predict_proba"].argmax(axis=1), answers["predict"])
@@ -137,10 +139,10 @@ def test_a_booster_that_answers_classes_is_served_with_probabilities(tmp_path: P
 
 def test_categories_are_coded_in_the_order_the_model_was_trained_with(tmp_path: Path) -> None:
     path = schema(tmp_path, fields=ALL)
-    features = tabserve.bundle.features(path, records())
+    features = tabserve.train.features(path, records())
     features["country"] = features.country.cat.set_categories(["IT", "DE", "FR"])
     model = XGBClassifier(n_estimators=20, enable_categorical=True).fit(features, target("binary"))
-    bundle = tabserve.bundle.save(model, tmp_path / "b", name="m", version="1", schema=path, sample=records())
+    bundle = tabserve.train.save(model, tmp_path / "b", name="m", version="1", schema=path, sample=records())
     assert bundle.manifest.model.features[1].values == ("IT", "DE", "FR")
     answers = engines.load(bundle).select(ROWS, ["predict_proba"]).run(bundle.reference.features, ["predict_proba"])
     np.testing.assert_allclose(answers["predict_proba"], model.predict_proba(features), atol=1e-6)
@@ -149,9 +151,9 @@ def test_categories_are_coded_in_the_order_the_model_was_trained_with(tmp_path: 
 def test_class_values_are_the_models_own(tmp_path: Path) -> None:
     path = schema(tmp_path)
     model = LogisticRegression().fit(
-        tabserve.bundle.features(path, records()), target("binary").map({0: "ok", 1: "bad"})
+        tabserve.train.features(path, records()), target("binary").map({0: "ok", 1: "bad"})
     )
-    bundle = tabserve.bundle.save(model, tmp_path / "b", name="m", version="1", schema=path, sample=records())
+    bundle = tabserve.train.save(model, tmp_path / "b", name="m", version="1", schema=path, sample=records())
     assert bundle.manifest.model.classes == ("bad", "ok")
     answers = engines.load(bundle).select(1, ["predict"]).run(bundle.reference.features, ["predict"])
     assert set(answers["predict"]) == {"bad", "ok"}
@@ -166,7 +168,7 @@ def test_a_sample_may_be_columns_or_records(tmp_path: Path) -> None:
         {str(name): None if value != value else value for name, value in row.items()}
         for row in frame.to_dict("records")
     ]
-    first, *others = (tabserve.bundle.features(path, sample) for sample in (frame, columns, one_by_one))
+    first, *others = (tabserve.train.features(path, sample) for sample in (frame, columns, one_by_one))
     for other in others:
         pd.testing.assert_frame_equal(first, other)
 
@@ -175,10 +177,10 @@ def test_the_reference_keeps_up_to_a_thousand_rows_and_the_histograms_all(tmp_pa
     path = schema(tmp_path, fields=ALL)
     many = pd.concat([records()] * 3, ignore_index=True)
     model = XGBClassifier(n_estimators=3, enable_categorical=True)
-    model.fit(tabserve.bundle.features(path, many), pd.concat([target("binary")] * 3))
-    bundle = tabserve.bundle.save(model, tmp_path / "b", name="m", version="1", schema=path, sample=many)
+    model.fit(tabserve.train.features(path, many), pd.concat([target("binary")] * 3))
+    bundle = tabserve.train.save(model, tmp_path / "b", name="m", version="1", schema=path, sample=many)
     reference = bundle.reference
-    assert engines.rows(reference.features) == 1000
+    assert rows(reference.features) == 1000
     assert {len(column) for column in reference.records.values()} == {1000}
     assert {name: int(one.counts.sum()) + one.missing for name, one in reference.histograms.items()} == dict.fromkeys(
         ALL, 3 * ROWS
@@ -251,12 +253,12 @@ class ImputedLinear:
 
 def test_features_in_another_order_are_refused(tmp_path: Path) -> None:
     path = schema(tmp_path)
-    features = tabserve.bundle.features(path, records())[["age", "amount"]]
+    features = tabserve.train.features(path, records())[["age", "amount"]]
     for model in (LinearRegression(), XGBRegressor(n_estimators=2)):
         model.fit(features, target("regression"))
         path = schema(tmp_path, "regression")
         with pytest.raises(BundleError, match=r"expected the schema's features \[amount, age\], got \[age, amount\]"):
-            tabserve.bundle.save(model, tmp_path / "b", name="m", version="1", schema=path, sample=records())
+            tabserve.train.save(model, tmp_path / "b", name="m", version="1", schema=path, sample=records())
 
 
 def test_an_older_bundle_is_replaced_and_nothing_else_is(tmp_path: Path) -> None:
@@ -267,7 +269,7 @@ def test_an_older_bundle_is_replaced_and_nothing_else_is(tmp_path: Path) -> None
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "letter").write_text("dear")
     with pytest.raises(BundleError, match="exists and is no bundle"):
-        tabserve.bundle.save(
+        tabserve.train.save(
             LogisticRegression(),
             tmp_path / "home",
             name="m",
@@ -306,7 +308,7 @@ def test_histogram_gradient_boosting_answers_a_row_the_same_wherever_it_stands(t
     engine, features = open_engine(bundle, "onnxruntime", 1), bundle.reference.features
     assert engine.row_independent
     whole = engine.run(features, ["predict_proba"])["predict_proba"]
-    alone = [engine.run(engines.take(features, slice(row, row + 1)), ["predict_proba"]) for row in range(ROWS)]
+    alone = [engine.run(take(features, slice(row, row + 1)), ["predict_proba"]) for row in range(ROWS)]
     np.testing.assert_array_equal(np.concatenate([answer["predict_proba"] for answer in alone]), whole)
 
 
@@ -315,7 +317,7 @@ def beside_thresholds(model: Any, width: int) -> Any:
     random = np.random.default_rng(3)
     cuts = [
         (feature, value)
-        for tree in forest.trees(model)
+        for tree in decompose(model)
         for feature, value in zip(tree.feature[tree.left >= 0], tree.threshold[tree.left >= 0], strict=True)
         if np.isfinite(value)
     ]

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tabserve.inference import grpc_codec, rest_codec
-from tabserve.inference import open_inference_pb2 as pb
 from tabserve.inference.errors import InferenceError, InvalidRequest
+from tabserve.inference.grpc import codec as grpc_codec
+from tabserve.inference.grpc import open_inference_pb2 as pb
+from tabserve.inference.rest import codec as rest_codec
 from tabserve.inference.tensors import DATATYPES, MAX_DIMENSIONS, InferRequest, InferResponse, Tensor
 
 FUZZ = settings(derandomize=True, deadline=None, max_examples=300)

@@ -11,9 +11,9 @@ import pytest
 import uvloop
 
 from tabserve.inference.admission import Admission
-from tabserve.inference.connection import Clients, Connection
-from tabserve.inference.http import Application
 from tabserve.inference.metrics import Metrics
+from tabserve.inference.rest.application import Application
+from tabserve.inference.rest.connection import Clients, Connection
 from tests.echo import Echo, EchoSettings
 from tests.serving import Service
 

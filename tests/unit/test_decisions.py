@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tabserve.arrays import Array
 from tabserve.bundle.manifest import FeatureSpec
 from tabserve.inference.errors import PredictionFailed
-from tabserve.inference.tensors import Array
 from tabserve.schema.decisions import Decisions
 from tabserve.schema.schema import Band, Decision, Field, Outputs, Reasons, Schema
 

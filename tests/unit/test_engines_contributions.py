@@ -23,6 +23,7 @@ from sklearn.tree import DecisionTreeRegressor
 from xgboost import XGBClassifier, XGBRegressor
 
 from tabserve import engines
+from tabserve.arrays import take
 from tabserve.bundle import Bundle
 from tests.unit.bundles import saved
 
@@ -118,7 +119,7 @@ def test_a_linear_models_contributions_are_its_shapley_values(tmp_path: Path) ->
             / len(orders)
             for name in LINEAR
         ]
-        answer = native.run(engines.take(features, slice(row, row + 1)), ["contributions"])["contributions"][0]
+        answer = native.run(take(features, slice(row, row + 1)), ["contributions"])["contributions"][0]
         np.testing.assert_allclose(answer, [*shapley, value(row, ())], rtol=1e-9, atol=1e-9)
 
 

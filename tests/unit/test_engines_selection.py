@@ -11,10 +11,11 @@ from sklearn.linear_model import LogisticRegression
 from xgboost import XGBClassifier
 
 from tabserve import engines
+from tabserve.arrays import Array, Features, concatenate, rows, take
 from tabserve.bundle import Bundle
 from tabserve.bundle.manifest import EngineName, EngineRange, Timing
-from tabserve.bundle.planning import measure, plan
-from tabserve.engines import Array, EngineSet, Features
+from tabserve.engines import EngineSet
+from tabserve.train.planning import measure, plan
 from tests.unit.bundles import saved
 
 
@@ -148,7 +149,7 @@ def test_rows_are_independent_where_an_engine_says_so(tmp_path: Path, threads: i
         for name in engine.outputs:
             whole = engine.run(features, [name])[name]
             for start, size in ((0, 1), (3, 1), (1, 2), (7, 31), (50, 333), (600, 100)):
-                part = engine.run(engines.take(features, slice(start, start + size)), [name])[name]
+                part = engine.run(take(features, slice(start, start + size)), [name])[name]
                 assert part.tobytes() == whole[start : start + size].tobytes()
 
 
@@ -161,7 +162,7 @@ def test_joined_features_are_the_rows_of_all() -> None:
     matrix = np.arange(6.0).reshape(3, 2)
     columns = {"a": np.arange(3.0), "b": np.array(["x", "y", "z"], object)}
     for features in (matrix, columns):
-        parts = [engines.take(features, slice(0, 1)), engines.take(features, slice(1, 3))]
-        joined = engines.concatenate(parts)
-        assert engines.rows(joined) == 3
+        parts = [take(features, slice(0, 1)), take(features, slice(1, 3))]
+        joined = concatenate(parts)
+        assert rows(joined) == 3
         np.testing.assert_equal(joined, features)

@@ -11,8 +11,8 @@ import grpc
 import pytest
 
 from tabserve.inference import errors
-from tabserve.inference import open_inference_pb2 as pb
 from tabserve.inference.errors import InferenceError
+from tabserve.inference.grpc import open_inference_pb2 as pb
 from tests.serving import Service, running
 
 

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtest.answers import Answer, Checker, difference
-from loadtest.payloads import Payload, encode
-from loadtest.target import Kind, Target
-from tabserve.inference import open_inference_pb2 as pb
-from tabserve.inference import rest_codec
-from tabserve.inference.grpc_codec import decode_request
+from tabserve.inference.grpc import open_inference_pb2 as pb
+from tabserve.inference.grpc.codec import decode_request
+from tabserve.inference.rest import codec
 from tabserve.inference.tensors import Tensor
+from tabserve_loadtest.answers import Answer, Checker, difference
+from tabserve_loadtest.payloads import Payload, encode
+from tabserve_loadtest.target import Kind, Target
 
 TENSORS = [
     Tensor("x", "FP64", np.array([[1.5, np.nan], [3.0, 4.0]])),
@@ -28,7 +28,7 @@ def request(kind: Kind, outputs: list[str]) -> Any:
     head, _, body = data.partition(b"\r\n\r\n")
     headers = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
     assert int(headers[b"Content-Length"]) == len(body)
-    return rest_codec.decode_request(body, headers.get(b"Inference-Header-Content-Length"))
+    return codec.decode_request(body, headers.get(b"Inference-Header-Content-Length"))
 
 
 @pytest.mark.parametrize("kind", ["json", "binary", "grpc"])

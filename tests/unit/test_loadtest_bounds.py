@@ -4,7 +4,7 @@ from math import comb
 
 import pytest
 
-from loadtest import bounds
+from tabserve_loadtest import bounds
 
 
 def at_most(k: int, n: int, share: float) -> float:

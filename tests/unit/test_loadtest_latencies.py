@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from loadtest.latencies import Latencies
-from loadtest.recording import Outcome, Recording
+from tabserve_loadtest.latencies import Latencies
+from tabserve_loadtest.recording import Outcome, Recording
 
 DRAWN = np.random.default_rng(3).lognormal(8, 1.2, 30_000).astype(int).tolist()
 

@@ -6,14 +6,14 @@ from xml.etree import ElementTree as Xml
 
 import pytest
 
-from loadtest import document, junit, page, report
-from loadtest.document import Document
-from loadtest.measured import Measured, Table
-from loadtest.objectives import DEFAULT, read
-from loadtest.recording import Recording
-from loadtest.result import Result, StockNumbers
-from loadtest.schedule import Segment
-from loadtest.verdict import Finding, Verdict
+from tabserve_loadtest import document, junit, page, report
+from tabserve_loadtest.document import Document
+from tabserve_loadtest.measured import Measured, Table
+from tabserve_loadtest.objectives import DEFAULT, read
+from tabserve_loadtest.recording import Recording
+from tabserve_loadtest.result import Result, StockNumbers
+from tabserve_loadtest.schedule import Segment
+from tabserve_loadtest.verdict import Judgement, Verdict
 
 HOSTILE = '<script src="//evil">&"'
 
@@ -33,12 +33,12 @@ def found() -> Document:
         offered=(Segment(300, 10),),
         replicas={"predictor": [(0.0, 1), (4.0, 3)]},
     )
-    findings = [Finding(f"p99 {number} ≤ 1", verdict, "x") for number, verdict in enumerate(Verdict)]
+    findings = [Judgement(f"p99 {number} ≤ 1", verdict, "x") for number, verdict in enumerate(Verdict)]
     results = [
         Result("spike", measured, findings, stock=[StockNumbers("closed loop", 10, 1, 2, 3, 4.0)]),
         Result("server", measured, findings[3:], trusted=False),
     ]
-    return document.document(f"title {HOSTILE}", "python -m loadtest run", results, read(DEFAULT))
+    return document.document(f"title {HOSTILE}", "tabserve load run", results, read(DEFAULT))
 
 
 def test_the_page_needs_nothing_but_itself(found: Document) -> None:

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import yaml
 
-from loadtest.measured import recovery_seconds
-from loadtest.objectives import Load, Objectives
-from loadtest.recording import Outcome, Recording
-from loadtest.replicas import during
-from loadtest.scenarios import autoscale, canary, ramp
-from loadtest.sizing import Pod, replicas, snippet
-from loadtest.verdict import Verdict
+from tabserve_loadtest.measured import recovery_seconds
+from tabserve_loadtest.objectives import Load, Objectives
+from tabserve_loadtest.recording import Outcome, Recording
+from tabserve_loadtest.replicas import during
+from tabserve_loadtest.scenarios import autoscale, canary, ramp
+from tabserve_loadtest.sizing import Pod, replicas, snippet
+from tabserve_loadtest.verdict import Verdict
 
 
 def search(capacity: float, most: float = 10_000) -> tuple[list[float], list[ramp.Step]]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loadtest.schedule import Process, Segment, arrivals, share
+from tabserve_loadtest.schedule import Process, Segment, arrivals, share
 
 SEGMENTS = (Segment(100, 20), Segment(400, 10), Segment(50, 10))
 

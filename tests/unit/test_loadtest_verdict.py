@@ -3,9 +3,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from loadtest.objectives import DEFAULT, Load, Objectives, ObjectivesError, fraction, read
-from loadtest.recording import Outcome, Recording
-from loadtest.verdict import Finding, Verdict, judge, overall, trust, worst
+from tabserve_loadtest.objectives import DEFAULT, Load, Objectives, ObjectivesError, fraction, read
+from tabserve_loadtest.recording import Outcome, Recording
+from tabserve_loadtest.verdict import Judgement, Verdict, judge, overall, trust, worst
 
 LIMITS = read(DEFAULT).generator
 
@@ -88,7 +88,7 @@ def test_a_generator_that_was_the_limit_is_told() -> None:
 
 
 def test_exit_codes_and_what_comes_first() -> None:
-    findings = [Finding("", verdict, "") for verdict in Verdict]
+    findings = [Judgement("", verdict, "") for verdict in Verdict]
 
     assert [verdict.exit_code for verdict in Verdict] == [0, 1, 2, 3]
     assert [verdict.value for verdict in Verdict] == ["PASS", "FAIL", "TOO FEW SAMPLES", "INVALID"]

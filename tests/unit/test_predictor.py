@@ -13,12 +13,13 @@ import pytest
 import xgboost
 
 import tabserve.bundle
-from predictor.model import PredictorModel, load
-from predictor.settings import Settings
+import tabserve.train
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context
 from tabserve.inference.tensors import InferRequest, RequestedOutput, Tensor
+from tabserve_predictor.model import Predictor, load
+from tabserve_predictor.settings import Settings
 
 SCHEMA = """
 task: binary
@@ -48,21 +49,21 @@ def records() -> pd.DataFrame:
 def folder(records: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
     (folder / "schema.yaml").write_text(SCHEMA)
-    features = tabserve.bundle.features(folder / "schema.yaml", records)
+    features = tabserve.train.features(folder / "schema.yaml", records)
     fraud = (records["amount"] > 120).astype(int)
     model = xgboost.XGBClassifier(n_estimators=20, max_depth=3, enable_categorical=True).fit(features, fraud)
-    saved = tabserve.bundle.save(
+    saved = tabserve.train.save(
         model, folder / "fraud", name="fraud", version="3", schema=folder / "schema.yaml", sample=records
     )
     return saved.path
 
 
 @pytest.fixture(scope="module")
-def predictor(folder: Path) -> PredictorModel:
+def predictor(folder: Path) -> Predictor:
     return load(tabserve.bundle.load(folder), Settings(threads=1, max_rows=500), Metrics())
 
 
-def ask(predictor: PredictorModel, inputs: Sequence[Tensor], *outputs: str) -> dict[str, Tensor]:
+def ask(predictor: Predictor, inputs: Sequence[Tensor], *outputs: str) -> dict[str, Tensor]:
     request = InferRequest(tuple(inputs), outputs=tuple(RequestedOutput(name) for name in outputs))
     response = asyncio.run(predictor.infer(request, Context()))
     return {tensor.name: tensor for tensor in response.outputs}
@@ -81,7 +82,7 @@ def matrix(*rows: Sequence[float]) -> list[Tensor]:
     return [Tensor("input-0", "FP32", np.array(rows, np.float32))]
 
 
-def test_columns_and_codes_give_the_same_answers(predictor: PredictorModel, records: pd.DataFrame) -> None:
+def test_columns_and_codes_give_the_same_answers(predictor: Predictor, records: pd.DataFrame) -> None:
     codes = {"DE": 0, "FR": 1, "IT": 2}
     rows = [(a, codes[c], g) for a, c, g in zip(records["amount"], records["country"], records["age"], strict=True)]
 
@@ -92,12 +93,12 @@ def test_columns_and_codes_give_the_same_answers(predictor: PredictorModel, reco
     np.testing.assert_array_equal(by_column, by_code)
 
 
-def test_default_outputs_are_those_of_the_metadata(predictor: PredictorModel, records: pd.DataFrame) -> None:
+def test_default_outputs_are_those_of_the_metadata(predictor: Predictor, records: pd.DataFrame) -> None:
     assert list(ask(predictor, columns(records))) == [spec.name for spec in predictor.metadata.outputs]
 
 
 def test_optional_outputs_come_by_name_with_the_declared_datatype_and_shape(
-    predictor: PredictorModel, records: pd.DataFrame
+    predictor: Predictor, records: pd.DataFrame
 ) -> None:
     declared = json.loads(predictor.metadata.properties["optional_outputs"])
     names = [spec["name"] for spec in declared]
@@ -111,9 +112,7 @@ def test_optional_outputs_come_by_name_with_the_declared_datatype_and_shape(
     assert set(got["label"].array.tolist()) == {"accept", "fraud"}
 
 
-def test_a_request_gives_the_same_bytes_alone_and_among_others(
-    predictor: PredictorModel, records: pd.DataFrame
-) -> None:
+def test_a_request_gives_the_same_bytes_alone_and_among_others(predictor: Predictor, records: pd.DataFrame) -> None:
     parts = [records.iloc[at : at + 1 + at % 5] for at in range(0, 100, 10)]
     alone = [ask(predictor, columns(part))["predict_proba"].array.tobytes() for part in parts]
 
@@ -125,13 +124,13 @@ def test_a_request_gives_the_same_bytes_alone_and_among_others(
     assert asyncio.run(together()) == alone
 
 
-def test_no_rows_give_no_answers(predictor: PredictorModel, records: pd.DataFrame) -> None:
+def test_no_rows_give_no_answers(predictor: Predictor, records: pd.DataFrame) -> None:
     got = ask(predictor, columns(records.iloc[:0]), "predict_proba", "label")
 
     assert [got[name].array.shape for name in ("predict_proba", "label")] == [(0, 2), (0,)]
 
 
-def test_a_value_may_be_missing_only_where_the_schema_says_so(predictor: PredictorModel, records: pd.DataFrame) -> None:
+def test_a_value_may_be_missing_only_where_the_schema_says_so(predictor: Predictor, records: pd.DataFrame) -> None:
     some = records.iloc[:3].copy()
     some["age"] = np.nan
     assert ask(predictor, columns(some))["predict_proba"].array.shape == (3, 2)
@@ -146,12 +145,12 @@ def test_a_value_may_be_missing_only_where_the_schema_says_so(predictor: Predict
 
 
 @pytest.mark.parametrize("code", [-1, 3, 0.5, 1e9])
-def test_a_code_of_no_category_is_refused(predictor: PredictorModel, code: float) -> None:
+def test_a_code_of_no_category_is_refused(predictor: Predictor, code: float) -> None:
     with pytest.raises(InvalidRequest, match="feature `country`: expected a code from 0 to 2 at row 1"):
         ask(predictor, matrix((1, 0, 20), (1, code, 20)))
 
 
-def test_an_unknown_category_is_named(predictor: PredictorModel, records: pd.DataFrame) -> None:
+def test_an_unknown_category_is_named(predictor: Predictor, records: pd.DataFrame) -> None:
     inputs = columns(records.iloc[:2])
     inputs[1] = Tensor("country", "BYTES", np.array([b"DE", b"XX"], object))
 
@@ -159,7 +158,7 @@ def test_an_unknown_category_is_named(predictor: PredictorModel, records: pd.Dat
         ask(predictor, inputs)
 
 
-def test_too_many_rows_are_refused(predictor: PredictorModel) -> None:
+def test_too_many_rows_are_refused(predictor: Predictor) -> None:
     with pytest.raises(RequestTooLarge, match="expected at most 500 rows, got 501"):
         ask(predictor, matrix(*[(1, 0, 20)] * 501))
 
@@ -174,12 +173,12 @@ def test_too_many_rows_are_refused(predictor: PredictorModel) -> None:
         (["input-0", "input-0"], 'got "input-0" as well'),
     ],
 )
-def test_wrong_names_are_told(predictor: PredictorModel, names: list[str], problem: str) -> None:
+def test_wrong_names_are_told(predictor: Predictor, names: list[str], problem: str) -> None:
     with pytest.raises(InvalidRequest, match=problem):
         ask(predictor, [Tensor(name, "FP64", np.zeros(1)) for name in names])
 
 
-def test_v1_takes_objects_and_rows(predictor: PredictorModel) -> None:
+def test_v1_takes_objects_and_rows(predictor: Predictor) -> None:
     def predict(instances: object) -> object:
         body = json.dumps({"instances": instances}).encode()
         return json.loads(asyncio.run(predictor.predict(body, Context())))
@@ -200,7 +199,7 @@ def test_v1_takes_objects_and_rows(predictor: PredictorModel) -> None:
         ([1], r"\$\.instances\[0\]"),
     ],
 )
-def test_v1_instances_that_do_not_fit_are_refused(predictor: PredictorModel, instances: object, problem: str) -> None:
+def test_v1_instances_that_do_not_fit_are_refused(predictor: Predictor, instances: object, problem: str) -> None:
     with pytest.raises(InvalidRequest, match=problem):
         asyncio.run(predictor.predict(json.dumps({"instances": instances}).encode(), Context()))
 

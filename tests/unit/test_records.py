@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tabserve.arrays import Array
 from tabserve.inference.errors import InvalidRequest
-from tabserve.inference.tensors import Array, Tensor
+from tabserve.inference.tensors import Tensor
 from tabserve.schema.columns import Columns, rows
 from tabserve.schema.records import Records
 from tabserve.schema.schema import Field, Schema, parse

@@ -12,18 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tabserve.schema.places import MalformedError, Places
-from tabserve.schema.schema import (
-    Band,
-    Decision,
-    Derived,
-    Field,
-    Outputs,
-    Reasons,
-    Schema,
-    SchemaError,
-    load,
-    parse,
-)
+from tabserve.schema.schema import Band, Decision, Derived, Field, Outputs, Reasons, Schema, SchemaError, load, parse
 from tests.serving import ROOT
 
 TEXT = """\

@@ -6,8 +6,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from predictor.settings import Settings
 from tabserve.inference.settings import command, read
+from tabserve_predictor.settings import Settings
 
 
 def refused(*arguments: str, environment: dict[str, str] | None = None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from predictor.threads import available
+from tabserve_predictor.threads import available
 
 CPUS = len(os.sched_getaffinity(0))
 

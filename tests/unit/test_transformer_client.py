@@ -19,6 +19,8 @@ from tabserve.inference.errors import (
     RequestTooLarge,
 )
 from tabserve.inference.model import Context
+from tabserve_transformer.predictor_client import breaker
+from tabserve_transformer.predictor_client import client as client_module
 from tests.unit.fake_predictor import (
     OTHER,
     PROBABILITIES,
@@ -34,7 +36,6 @@ from tests.unit.fake_predictor import (
     run,
     two_addresses,
 )
-from transformer import breaker, predictor_client
 
 
 def test_tensors_go_out_and_come_back_as_binary() -> None:
@@ -231,7 +232,7 @@ def test_ready_ends_when_no_predictor_answers_for_a_while(monkeypatch: pytest.Mo
             await client.look()
             assert client.ready
             await client.infer(REQUEST, Context())  # it still answers while it drains
-            monkeypatch.setattr(predictor_client, "READY_SECONDS", 0.0)
+            monkeypatch.setattr(client_module, "READY_SECONDS", 0.0)
             assert not client.ready
 
     run(test())

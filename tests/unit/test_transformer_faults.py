@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tabserve.inference.errors import (
-    DeadlineExceeded,
-    InferenceError,
-    PredictorUnavailable,
-)
+from tabserve.inference.errors import DeadlineExceeded, InferenceError, PredictorUnavailable
 from tabserve.inference.model import Context
+from tabserve_transformer.predictor_client import address, breaker
+from tabserve_transformer.predictor_client.client import ClientOptions, PredictorClient
+from tabserve_transformer.predictor_client.codec import decode
+from tabserve_transformer.predictor_client.connection import Response
 from tests.serving import free_port
 from tests.unit.fake_predictor import (
     OWN,
@@ -38,10 +38,6 @@ from tests.unit.fake_predictor import (
     two_addresses,
     well,
 )
-from transformer import address, breaker
-from transformer.connection import Response
-from transformer.predictor_client import PredictorClient, Target
-from transformer.predictor_codec import decode
 
 
 def test_an_address_that_went_away_costs_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +161,7 @@ def test_a_predictor_that_stops_is_unavailable_and_recovers() -> None:
 def test_the_rounds_find_a_predictor_that_comes_later() -> None:
     async def test() -> None:
         server = FakePredictor()
-        client = PredictorClient(Target("127.0.0.1", server.port, "fraud", OWN, refresh=0.01))
+        client = PredictorClient(ClientOptions("127.0.0.1", server.port, "fraud", OWN, refresh=0.01))
         await client.start()
         async with predictors(server):
             while not client.ready:

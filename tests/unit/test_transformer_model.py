@@ -11,16 +11,17 @@ import numpy as np
 import orjson
 import pytest
 
+from tabserve.arrays import Array
 from tabserve.bundle.loading import Bundle
 from tabserve.bundle.manifest import EngineRange, FeatureSpec, Manifest, ModelInfo, PreprocessorInfo
 from tabserve.bundle.reference import Reference
 from tabserve.inference.errors import InvalidRequest, Overloaded, RequestTooLarge
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context
-from tabserve.inference.tensors import Array, InferRequest, InferResponse, RequestedOutput, Tensor
+from tabserve.inference.tensors import InferRequest, InferResponse, RequestedOutput, Tensor
 from tabserve.schema.schema import parse
-from transformer.model import TransformerModel
-from transformer.settings import Settings
+from tabserve_transformer.model import Transformer
+from tabserve_transformer.settings import Settings
 
 BINARY = """\
 task: binary
@@ -124,18 +125,18 @@ REGRESSOR = msgspec.structs.replace(
 
 def served(
     bundle: Bundle, predictor: StandIn, preprocess: Any = None, metrics: Metrics | None = None, **settings: Any
-) -> TransformerModel:
-    return TransformerModel(
+) -> Transformer:
+    return Transformer(
         bundle, predictor, Settings(predictor_host="localhost", **settings), metrics or Metrics(), preprocess
     )
 
 
-def predictions(model: TransformerModel, *records: Any, context: Context | None = None) -> Any:
+def predictions(model: Transformer, *records: Any, context: Context | None = None) -> Any:
     body = orjson.dumps({"instances": records})
     return orjson.loads(asyncio.run(model.predict(body, context or Context())))["predictions"]
 
 
-def infer(model: TransformerModel, inputs: list[Tensor], *outputs: str) -> dict[str, Tensor]:
+def infer(model: Transformer, inputs: list[Tensor], *outputs: str) -> dict[str, Tensor]:
     request = InferRequest(tuple(inputs), outputs=tuple(RequestedOutput(name) for name in outputs))
     response = asyncio.run(model.infer(request, Context()))
     assert len({tensor.name for tensor in response.outputs}) == len(response.outputs)

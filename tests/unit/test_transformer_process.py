@@ -16,12 +16,12 @@ import xgboost
 from sklearn.compose import ColumnTransformer
 from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 
-from tabserve import bundle
+from tabserve import train
 from tabserve.bundle import Bundle
 from tabserve.inference.model import Context
+from tabserve_transformer.predictor_client.client import PredictorClient
 from tests.serving import START_SECONDS, Service, free_port, start
 from tests.unit.fake_predictor import OWN, REQUEST, client_of, run, two_addresses
-from transformer.predictor_client import PredictorClient
 
 SCHEMA = """\
 task: binary
@@ -53,7 +53,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     preprocessor = ColumnTransformer([("amount", StandardScaler(), ["amount"]), ("country", categories, ["country"])])
     matrix = preprocessor.fit_transform(records)
     model = xgboost.XGBClassifier(n_estimators=10, max_depth=2, n_jobs=1).fit(matrix, records["amount"] > 300)
-    return bundle.save(
+    return train.save(
         model,
         folder / "bundle",
         name="fraud",
@@ -73,12 +73,15 @@ class Pair:
         self._port = free_port()
         self.predictor = self.start_predictor()
         self.transformer = start(
-            "transformer", *self._options, f"--predictor_host=127.0.0.1:{self._port}", log=logs / "transformer.log"
+            "tabserve_transformer",
+            *self._options,
+            f"--predictor_host=127.0.0.1:{self._port}",
+            log=logs / "transformer.log",
         )
         self.transformer.wait_ready()
 
     def start_predictor(self, *options: str) -> Service:
-        self.predictor = start("predictor", *self._options, *options, log=self._log, http_port=self._port)
+        self.predictor = start("tabserve_predictor", *self._options, *options, log=self._log, http_port=self._port)
         self.predictor.wait_ready()
         return self.predictor
 
@@ -198,8 +201,8 @@ def test_a_predictor_of_another_release_is_not_used(pair: Pair) -> None:
 def test_one_of_two_predictors_ends_under_load_and_no_request_fails(saved: Bundle, tmp_path: Path) -> None:
     port = free_port()
     options = (f"--model_dir={saved.path}", f"--release={OWN}", "--model_name=fraud", f"--http_port={port}")
-    first = start("predictor", *options, log=tmp_path / "first.log")
-    second = start("predictor", *options, "--host=127.0.0.2", log=tmp_path / "second.log")
+    first = start("tabserve_predictor", *options, log=tmp_path / "first.log")
+    second = start("tabserve_predictor", *options, "--host=127.0.0.2", log=tmp_path / "second.log")
 
     async def test() -> None:
         async with client_of(port) as client:
@@ -232,7 +235,7 @@ async def answered_until(client: PredictorClient, over: Callable[[], bool]) -> i
 
 def test_without_a_predictor_it_is_live_and_not_ready(saved: Bundle, tmp_path: Path) -> None:
     service = start(
-        "transformer",
+        "tabserve_transformer",
         f"--model_dir={saved.path}",
         f"--predictor_host=127.0.0.1:{free_port()}",
         log=tmp_path / "transformer.log",
@@ -256,7 +259,7 @@ def test_with_an_onnx_preprocessor_it_loads_neither_scikit_learn_nor_xgboost(ste
 
 
 def test_a_wrong_predictor_host_ends_it(saved: Bundle, tmp_path: Path) -> None:
-    service = start("transformer", f"--model_dir={saved.path}", "--predictor_host=a:b", log=tmp_path / "log")
+    service = start("tabserve_transformer", f"--model_dir={saved.path}", "--predictor_host=a:b", log=tmp_path / "log")
     assert service.ended(within=60)
     assert service.process.returncode == 1
     assert "predictor_host: expected HOST or HOST:PORT, got 'a:b'" in service.text()

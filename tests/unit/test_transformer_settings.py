@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from tabserve.inference.settings import command, read
-from transformer.settings import Settings, host_and_port
+from tabserve_transformer.settings import Settings, host_and_port
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ import urllib.request
 
 import grpc
 
-from tabserve import bundle, expected
-from tabserve.inference import open_inference_pb2 as pb
+from tabserve import bundle
+from tabserve.bundle import expected
+from tabserve.inference.grpc import open_inference_pb2 as pb
 
 CONTENTS = {"BOOL": "bool", "INT64": "int64", "FP32": "fp32", "FP64": "fp64", "BYTES": "bytes"}
 MODEL, REST, GRPC = (os.environ[name] for name in ("MODEL", "REST", "GRPC"))

@@ -1,0 +1,14 @@
+"""One request after the other: latency without any queueing (MLPerf's SingleStream)."""
+
+from __future__ import annotations
+
+from tabserve_loadtest.bench import Bench
+from tabserve_loadtest.measured import Measured
+
+
+def run(bench: Bench) -> Measured:
+    """Uses `users`, `seconds` and `rows`."""
+    load = bench.objectives.load
+    bench.warm_up()
+    recording = bench.closed(load.users, load.seconds)
+    return Measured(f"{load.users} user(s), one request after the other, for {load.seconds:g} s", recording)

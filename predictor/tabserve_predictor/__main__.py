@@ -1,0 +1,44 @@
+"""`python -m tabserve_predictor`: serve a bundle's model."""
+
+from __future__ import annotations
+
+import sys
+
+from tabserve import bundle
+from tabserve.engines.isolated import verify_loads
+from tabserve.inference import server
+from tabserve.inference.metrics import Metrics
+from tabserve.inference.settings import command
+from tabserve_predictor import xgboost_import
+from tabserve_predictor.model import load
+from tabserve_predictor.settings import Settings
+
+
+def serve(settings: Settings) -> None:
+    """Load, warm up, serve until a signal. Ends with status 1 and the reason where the bundle can't be served."""
+    server.configure_logging(settings.log_level)
+    metrics = Metrics()
+    hooked = settings.server == "kserve" or bool(settings.model_class)
+    try:
+        found = bundle.load(settings.model_dir, digest=settings.digest or None, allow_joblib=settings.allow_joblib)
+        if found.manifest.model.native == "xgboost":
+            if not hooked:
+                xgboost_import.import_xgboost()
+            verify_loads(found)
+        model = load(found, settings, metrics)
+        xgboost_import.give_back()
+        if hooked:
+            from tabserve import kserve_adapter
+            from tabserve_predictor.kserve_model import PredictorModel
+
+            kserve_adapter.run(model, settings, metrics, PredictorModel)
+        else:
+            server.run(model, settings, metrics)
+    except (bundle.BundleError, OSError, ValueError) as error:
+        sys.exit(f"predictor: {error}")
+
+
+main = command(Settings, serve, "Serve a bundle's model over the Open Inference Protocol.")
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""V2 tensors to the features a model takes: one matrix, or one column per feature."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from tabserve.arrays import Array, Features
+from tabserve.bundle.manifest import FeatureSpec, ModelInfo
+from tabserve.bundle.tensors import MATRIX
+from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted
+from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec, holds_all
+from tabserve.schema.features import matrix
+
+WHOLE_LIMIT = 2**53
+"""Whole numbers up to here are exact in FP64."""
+_FP64 = DATATYPES["FP64"]
+
+
+class Inputs:
+    """Reads the inputs of one model's requests.
+
+    may_miss: the features that may have no value. max_rows: more rows are a RequestTooLarge.
+    Every other misfit is an InvalidRequest.
+    """
+
+    def __init__(self, model: ModelInfo, may_miss: Collection[str], max_rows: int) -> None:
+        self._model = model
+        self._may_miss = may_miss
+        self._required = [at for at, spec in enumerate(model.features) if spec.name not in may_miss]
+        self._codes = [(at, len(spec.values)) for at, spec in enumerate(model.features) if spec.type == "category"]
+        self._max_rows = max_rows
+        self._dtype = DATATYPES[model.datatype]
+        self._specs = {spec.name: spec for spec in model.features}
+        self._known = {spec.name: _known(spec) for spec in model.features if spec.type == "category"}
+        self._numeric = all(spec.type == "number" for spec in model.features)
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """What metadata declares: the matrix where every feature is a number, else a column per feature."""
+        if self._numeric:
+            return (TensorSpec(MATRIX, self._model.datatype, (-1, len(self._specs))),)
+        return tuple(
+            TensorSpec(spec.name, "BYTES" if spec.type == "category" else "FP64", (-1,))
+            for spec in self._model.features
+        )
+
+    def features(self, inputs: Sequence[Tensor]) -> Features:
+        """The features, as the model's engines take them."""
+        if len(inputs) == 1 and inputs[0].name == MATRIX:
+            found = self._matrix(inputs[0])
+            if self._model.input == "matrix":
+                return found
+            return {name: found[:, i] for i, name in enumerate(self._specs)}
+        columns = self._columns(inputs)
+        if self._model.input == "columns":
+            return columns
+        return matrix(columns, self._model.features, self._dtype)
+
+    def _matrix(self, tensor: Tensor) -> Array:
+        expected = len(self._specs)
+        array = tensor.array
+        if self._model.input == "columns" and not self._numeric:
+            raise InvalidRequest(f"input `{MATRIX}`: expected one input per feature, since some are categories")
+        if array.ndim != 2 or array.shape[1] != expected:
+            raise InvalidRequest(f"input `{MATRIX}`: expected shape [-1, {expected}], got {list(array.shape)}")
+        if array.dtype.kind not in "fiu":
+            raise InvalidRequest(f"input `{MATRIX}`: expected numbers ({self._model.datatype}), got {tensor.datatype}")
+        self._check_rows(len(array))
+        found = _typed(MATRIX, array, self._dtype)
+        if self._codes or not holds_all(np.isfinite(found)):
+            _refuse_infinite(MATRIX, found)
+            self._check_values(found)
+        return found
+
+    def _check_values(self, matrix: Array) -> None:
+        """Raise where a value is missing that must not be, or a code is that of no category."""
+        if self._required and np.isnan(matrix).any():
+            gaps = np.isnan(matrix[:, self._required])
+            for row, at in np.argwhere(gaps)[:1].tolist():
+                raise _missing(self._model.features[self._required[at]].name, row)
+        for at, count in self._codes:
+            codes = matrix[:, at]
+            for row in np.flatnonzero((codes < 0) | (codes >= count) | (codes != np.floor(codes)) & ~np.isnan(codes))[
+                :1
+            ]:
+                name = self._model.features[at].name
+                raise InvalidRequest(f"feature `{name}`: expected a code from 0 to {count - 1} at row {row}")
+
+    def _columns(self, inputs: Sequence[Tensor]) -> dict[str, Array]:
+        self._check_names([tensor.name for tensor in inputs])
+        given = {tensor.name: tensor for tensor in inputs}
+        columns = {name: self._column(given[name], spec) for name, spec in self._specs.items()}
+        numbers = [column for name, column in columns.items() if name not in self._known]
+        if numbers and not holds_all(np.isfinite(np.concatenate(numbers))):
+            for name, column in columns.items():
+                if name not in self._known:
+                    self._check_numbers(name, column)
+        lengths = {len(column) for column in columns.values()}
+        if len(lengths) > 1:
+            raise InvalidRequest(f"inputs: expected the same number of rows in each, got {sorted(lengths)}")
+        self._check_rows(lengths.pop())
+        return columns
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        if MATRIX in names:
+            other = next((name for name in names if name != MATRIX), MATRIX)
+            raise InvalidRequest(f"inputs: expected `{MATRIX}` alone, got {quoted(other)} as well")
+        unknown = [name for name in names if name not in self._specs]
+        missing = [name for name in self._specs if name not in names]
+        if unknown or missing or len(names) > len(self._specs):
+            expected = f"`{MATRIX}` or one per feature ({', '.join(self._specs)})" if self._numeric else (
+                f"one per feature ({', '.join(self._specs)})"
+            )  # fmt: skip
+            problem = (
+                f"got {quoted(unknown[0])}" if unknown else f"`{missing[0]}` is missing" if missing else "got one twice"
+            )
+            raise InvalidRequest(f"inputs: expected {expected}; {problem}")
+
+    def _check_numbers(self, name: str, column: Array) -> None:
+        _refuse_infinite(name, column)
+        if name not in self._may_miss:
+            for row in np.flatnonzero(np.isnan(column))[:1]:
+                raise _missing(name, row)
+
+    def _column(self, tensor: Tensor, spec: FeatureSpec) -> Array:
+        array = tensor.array
+        if array.ndim == 2 and array.shape[1] == 1:
+            array = array.reshape(-1)
+        if array.ndim != 1:
+            raise InvalidRequest(f"input `{spec.name}`: expected shape [-1] or [-1, 1], got {list(array.shape)}")
+        if spec.type == "category":
+            return self._categories(tensor, array, spec)
+        if array.dtype.kind not in "fiub":
+            raise InvalidRequest(f"input `{spec.name}`: expected numbers (FP64), got {tensor.datatype}")
+        return _typed(spec.name, array, _FP64)
+
+    def _categories(self, tensor: Tensor, array: Array, spec: FeatureSpec) -> Array:
+        """The categories as text; an empty one is a missing value, since BYTES has no null."""
+        if tensor.datatype != "BYTES":
+            raise InvalidRequest(f"input `{spec.name}`: expected BYTES, got {tensor.datatype}")
+        known, values = self._known[spec.name], array.tolist()
+        try:
+            texts = [known[value] for value in values]
+        except KeyError:
+            row, value = next((row, value) for row, value in enumerate(values) if value not in known)
+            got = f"got {quoted(value.decode(errors='replace'))} at [{row}]"
+            raise InvalidRequest(f"input `{spec.name}`: expected one of {_listed(spec.values)}, {got}") from None
+        if None in texts and spec.name not in self._may_miss:
+            raise _missing(spec.name, texts.index(None))
+        return np.array(texts, object)
+
+    def _check_rows(self, rows: int) -> None:
+        if rows > self._max_rows:
+            raise RequestTooLarge(f"expected at most {self._max_rows} rows, got {rows}")
+
+
+def _missing(name: str, row: int) -> InvalidRequest:
+    return InvalidRequest(f"feature `{name}`: expected a value, got none at row {row}")
+
+
+def _typed(name: str, array: Array, dtype: np.dtype[np.float64]) -> Array:
+    """The array as the model's floating point type, infinite where that is too small; NaN is a missing value.
+
+    Whole numbers that no FP64 holds are refused.
+    """
+    if array.dtype.kind in "iu" and ((array > WHOLE_LIMIT) | (array < -WHOLE_LIMIT)).any():
+        raise InvalidRequest(f"input `{name}`: expected whole numbers up to 2^53, got a larger one")
+    if array.dtype != dtype:
+        with np.errstate(over="ignore"):
+            return array.astype(dtype)
+    return array
+
+
+def _refuse_infinite(name: str, array: Array) -> None:
+    for at in np.argwhere(np.isinf(array))[:1].tolist():
+        text = f"expected finite numbers of {array.dtype.name}, got one out of range at {at}"
+        raise InvalidRequest(f"input `{name}`: {text}")
+
+
+def _known(spec: FeatureSpec) -> dict[bytes, str | None]:
+    """The categories by what a request may hold."""
+    return {b"": None} | {value.encode(): value for value in spec.values}
+
+
+def _listed(values: Sequence[str]) -> str:
+    return ", ".join(values[:20]) + (f" … ({len(values)} in all)" if len(values) > 20 else "")

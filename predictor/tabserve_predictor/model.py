@@ -1,0 +1,121 @@
+"""The predictor as a plain class: tensors to tensors, on a bundle's engines."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from tabserve import engines
+from tabserve.arrays import Features, rows, take
+from tabserve.bundle import Bundle
+from tabserve.bundle.tensors import class_names, described, may_miss
+from tabserve.engines import EngineSet
+from tabserve.inference.metrics import Metrics
+from tabserve.inference.model import PREDICTOR_RELEASE, Context
+from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata, Tensor
+from tabserve_predictor.batching import Batcher
+from tabserve_predictor.inputs import Inputs
+from tabserve_predictor.instances import decode_instances
+from tabserve_predictor.instruments import Instruments
+from tabserve_predictor.outputs import Outputs, of_engine
+from tabserve_predictor.settings import Settings
+from tabserve_predictor.threads import available
+
+WARM_UP_ROWS = (1, 2, 16, 64)
+
+logger = logging.getLogger(__name__)
+
+
+class Predictor:
+    """Answers for one bundle; implements tabserve.inference.model.Model."""
+
+    def __init__(self, bundle: Bundle, engine_set: EngineSet, settings: Settings, metrics: Metrics) -> None:
+        info = bundle.manifest.model
+        names = class_names(bundle)
+        self._inputs = Inputs(info, may_miss(bundle), settings.max_rows)
+        self._outputs = Outputs(info, names)
+        self._engines = engine_set
+        self._instruments = Instruments(metrics, self._facts(bundle), names)
+        self._batcher = Batcher(settings.max_batch_rows, self._instruments)
+        self.headers: Mapping[str, str] = {PREDICTOR_RELEASE: settings.release or bundle.digest}
+        self.metadata = self._metadata(bundle, settings.model_name or bundle.manifest.name)
+        self.ready = True
+
+    def _facts(self, bundle: Bundle) -> dict[str, str]:
+        manifest = bundle.manifest
+        wanted = of_engine(manifest.model.default_outputs)
+        starts = [part.from_rows for part in manifest.model.engines]
+        plan = ", ".join(f"{self._engines.select(start, wanted).name} from {max(start, 1)} rows" for start in starts)
+        return {"name": manifest.name, "version": manifest.version, "digest": bundle.digest, "engines": plan}
+
+    def _metadata(self, bundle: Bundle, name: str) -> ModelMetadata:
+        manifest = bundle.manifest
+        return ModelMetadata(
+            name=name,
+            versions=(manifest.version,),
+            platform=f"{manifest.model.native}_{manifest.model.format}",
+            inputs=self._inputs.specs,
+            outputs=self._outputs.specs(default=True),
+            properties={
+                "optional_outputs": described(self._outputs.specs(default=False)),
+                "classes": orjson.dumps(list(manifest.model.classes)).decode(),
+                "task": manifest.task,
+                "digest": bundle.digest,
+                "engines": self._facts(bundle)["engines"],
+                **({"engines_dropped": "; ".join(self._engines.dropped)} if self._engines.dropped else {}),
+            },
+        )
+
+    async def start(self) -> None:
+        """Nothing runs in the background."""
+
+    async def stop(self) -> None:
+        """Nothing runs in the background."""
+
+    async def infer(self, request: InferRequest, context: Context) -> InferResponse:
+        """V2. Raises InvalidRequest, RequestTooLarge, DeadlineExceeded, or what the engine raises."""
+        features = self._inputs.features(request.inputs)
+        names = self._outputs.requested(request.outputs)
+        return InferResponse(await self.answer(features, names, context))
+
+    async def answer(self, features: Features, names: Sequence[str], context: Context) -> tuple[Tensor, ...]:
+        """The named outputs for every row, from the engine that serves requests of that many rows."""
+        count = rows(features)
+        if not count:
+            return self._outputs.empty(names)
+        wanted = of_engine(names)
+        engine = self._engines.select(count, wanted)
+        computed = await self._batcher.run(engine, features, wanted, context)
+        return self._outputs.tensors(names, computed)
+
+    async def predict(self, body: bytes, context: Context) -> bytes:
+        """V1: `{"instances": [[…], …]}`, or named features, to `{"predictions": […]}`: the model's `predict`."""
+        return orjson.dumps({"predictions": await self.predictions(decode_instances(body), context)})
+
+    async def predictions(self, inputs: Sequence[Tensor], context: Context) -> list[Any]:
+        """The model's `predict` for every row, as JSON values."""
+        (predicted,) = await self.answer(self._inputs.features(inputs), ("predict",), context)
+        values: list[Any] = predicted.array.tolist()
+        return values
+
+
+def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Predictor:
+    """The predictor for a bundle, warm: every engine of the plan has predicted. Raises BundleError."""
+    threads = settings.threads or available()
+    engine_set = engines.load(bundle, threads=threads)
+    for reason in engine_set.dropped:
+        logger.warning("engine not used: %s", reason)
+    model = Predictor(bundle, engine_set, settings, metrics)
+    _warm_up(bundle, engine_set)
+    logger.info("loaded %s with %d threads; %s", bundle.digest, threads, model.metadata.properties["engines"])
+    return model
+
+
+def _warm_up(bundle: Bundle, engine_set: EngineSet) -> None:
+    outputs = of_engine(bundle.manifest.model.default_outputs)
+    for count in WARM_UP_ROWS:
+        features = take(bundle.reference.features, slice(0, count))
+        engine_set.select(count, outputs).run(features, outputs)

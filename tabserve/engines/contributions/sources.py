@@ -1,0 +1,40 @@
+"""Which feature each transformed feature comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from tabserve.arrays import Array, Features, rows
+from tabserve.bundle.manifest import FeatureSpec
+
+
+def owners(transformed: Callable[[Features], Array], some: Features, specs: Sequence[FeatureSpec]) -> Array:
+    """Which transformed features change with which feature: [features, transformed], found by changing each."""
+    plain = transformed(some)
+    changes = np.zeros((len(specs), plain.shape[1]), bool)
+    for index, spec in enumerate(specs):
+        for values in _changes(some, spec, index):
+            changed = transformed(_replaced(some, spec, index, values))
+            changes[index] |= ((changed != plain) & ~(np.isnan(changed) & np.isnan(plain))).any(axis=0)
+    return changes
+
+
+def _changes(some: Features, spec: FeatureSpec, index: int) -> list[Array]:
+    """Other columns for a feature: every category, or numbers nearby and far."""
+    column = some[:, index] if isinstance(some, np.ndarray) else some[spec.name]
+    if spec.type == "category":
+        codes = isinstance(some, np.ndarray)
+        return [np.full(rows(some), code if codes else value, column.dtype) for code, value in enumerate(spec.values)]
+    present = column[np.isfinite(column)]
+    middle = float(np.median(present)) if len(present) else 0.0
+    return [np.full(len(column), middle), np.nan_to_num(column) + 1.0, np.nan_to_num(column) * 3.0 - 7.0]
+
+
+def _replaced(some: Features, spec: FeatureSpec, index: int, values: Array) -> Features:
+    if isinstance(some, dict):
+        return {**some, spec.name: values}
+    changed = some.copy()
+    changed[:, index] = values
+    return changed

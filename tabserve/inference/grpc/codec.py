@@ -1,0 +1,156 @@
+"""gRPC messages to requests and responses to messages, with typed and with raw contents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tabserve.arrays import Array
+from tabserve.inference.errors import InvalidRequest, quoted
+from tabserve.inference.grpc import open_inference_pb2 as pb
+from tabserve.inference.tensors import (
+    DATATYPES,
+    MAX_DIMENSIONS,
+    InferRequest,
+    InferResponse,
+    Parameters,
+    RequestedOutput,
+    Tensor,
+    binary_elements,
+    elements_binary,
+)
+
+# inference_grpc.md, "Tensor Data": which field carries which datatype. FP16 has none: it must be raw.
+CONTENTS: dict[str, str] = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+def decode_request(message: pb.ModelInferRequest) -> InferRequest:
+    """A request from its message. Raises InvalidRequest for whatever does not follow inference_grpc.md."""
+    if not message.inputs:
+        raise InvalidRequest("inputs: expected at least one tensor, got none")
+    raw = message.raw_input_contents
+    if raw and len(raw) != len(message.inputs):
+        raise InvalidRequest(f"raw_input_contents: expected {len(message.inputs)} (one per input), got {len(raw)}")
+    inputs = [
+        _raw_tensor(tensor, i, raw[i]) if raw else _typed_tensor(tensor, i) for i, tensor in enumerate(message.inputs)
+    ]
+    return InferRequest(
+        inputs=tuple(inputs),
+        id=message.id or None,
+        outputs=tuple(RequestedOutput(output.name) for output in message.outputs),
+        parameters=_parameters(message.parameters) if message.parameters else {},
+        binary_output=bool(raw),
+    )
+
+
+def _parameters(parameters: Mapping[str, pb.InferParameter]) -> Parameters:
+    chosen = {name: parameter.WhichOneof("parameter_choice") for name, parameter in parameters.items()}
+    return {name: getattr(parameters[name], choice) for name, choice in chosen.items() if choice}
+
+
+def _fail(tensor: pb.ModelInferRequest.InferInputTensor, index: int, problem: str) -> InvalidRequest:
+    return InvalidRequest(f"input `{tensor.name}`: {problem} - at `inputs[{index}]`")
+
+
+def _form(tensor: pb.ModelInferRequest.InferInputTensor, index: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Its datatype and shape."""
+    dtype, shape = DATATYPES.get(tensor.datatype), tuple(tensor.shape)
+    if dtype is None:
+        raise _fail(tensor, index, f"expected a datatype of {', '.join(DATATYPES)}, got {quoted(tensor.datatype)}")
+    if len(shape) > MAX_DIMENSIONS:
+        raise _fail(tensor, index, f"expected at most {MAX_DIMENSIONS} dimensions, got {len(shape)}")
+    if shape and not 0 <= min(shape) <= max(shape) < 2**31:
+        raise _fail(tensor, index, f"expected dimensions of 0 to {2**31 - 1}, got {list(shape)}")
+    return dtype, shape
+
+
+def _raw_tensor(tensor: pb.ModelInferRequest.InferInputTensor, index: int, data: bytes) -> Tensor:
+    dtype, shape = _form(tensor, index)
+    if tensor.HasField("contents"):
+        raise _fail(tensor, index, "expected either `contents` or raw_input_contents, got both")
+    try:
+        return Tensor(tensor.name, tensor.datatype, binary_elements(data, dtype, shape))
+    except ValueError as error:
+        raise _fail(tensor, index, str(error)) from None
+
+
+def _typed_tensor(tensor: pb.ModelInferRequest.InferInputTensor, index: int) -> Tensor:
+    dtype, shape = _form(tensor, index)
+    field = CONTENTS.get(tensor.datatype)
+    if field is None:
+        raise _fail(tensor, index, f"expected {tensor.datatype} in raw_input_contents, got `contents`")
+    filled = [descriptor.name for descriptor, _ in tensor.contents.ListFields()]
+    if filled not in ([field], []):
+        raise _fail(tensor, index, f"expected {tensor.datatype} in `{field}`, got it in `{', '.join(filled)}`")
+    try:
+        array = _array(getattr(tensor.contents, field), dtype)
+        return Tensor(tensor.name, tensor.datatype, array.reshape(shape))
+    except OverflowError:
+        raise _fail(tensor, index, f"expected {tensor.datatype}, got a number out of its range") from None
+    except ValueError:
+        got = len(getattr(tensor.contents, field))
+        raise _fail(tensor, index, f"expected shape {list(shape)}, got {got} elements") from None
+
+
+def _array(elements: Iterable[Any], dtype: np.dtype[Any]) -> Array:
+    values = list(elements)
+    if dtype.kind != "O":
+        return np.array(values, dtype)
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+class ResponseEncoder:
+    """Encodes the responses of one model."""
+
+    def __init__(self, model_name: str, model_version: str) -> None:
+        self._name = model_name
+        self._version = model_version
+
+    def encode(self, request: InferRequest, response: InferResponse) -> pb.ModelInferResponse:
+        """The message; contents are raw where the request's were, or where a datatype has no typed field."""
+        raw = request.binary_output or any(tensor.datatype == "FP16" for tensor in response.outputs)
+        message = pb.ModelInferResponse(model_name=self._name, model_version=self._version, id=request.id or "")
+        for tensor in response.outputs:
+            output = message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
+            if raw:
+                message.raw_output_contents.append(elements_binary(tensor.array))
+            else:
+                getattr(output.contents, CONTENTS[tensor.datatype]).extend(_elements(tensor))
+        for name, value in response.parameters.items():
+            _set_parameter(message.parameters[name], value)
+        return message
+
+
+def _elements(tensor: Tensor) -> list[Any]:
+    elements: list[Any] = tensor.array.ravel().tolist()
+    if tensor.datatype == "BYTES":
+        return [e.encode() if isinstance(e, str) else e for e in elements]
+    return elements
+
+
+def _set_parameter(parameter: pb.InferParameter, value: str | int | float | bool) -> None:
+    if isinstance(value, bool):
+        parameter.bool_param = value
+    elif isinstance(value, int):
+        parameter.int64_param = value
+    elif isinstance(value, float):
+        parameter.double_param = value
+    else:
+        parameter.string_param = value

@@ -1,0 +1,1 @@
+"""The protocol over REST: HTTP/1.1 connections, what answers a request, and bodies."""

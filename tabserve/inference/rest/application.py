@@ -1,0 +1,295 @@
+"""The REST side: what each path answers. V2, V1, health, metadata and metrics."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+import orjson
+
+from tabserve import __version__
+from tabserve.inference.admission import Admission
+from tabserve.inference.deadlines import deadline
+from tabserve.inference.errors import (
+    InferenceError,
+    Overloaded,
+    PredictionFailed,
+    RequestTooLarge,
+    UnsupportedMediaType,
+)
+from tabserve.inference.metrics import Metrics
+from tabserve.inference.model import Context, Model
+from tabserve.inference.rest.codec import ResponseEncoder, decode_request
+from tabserve.inference.tensors import ModelMetadata
+
+Page: TypeAlias = tuple[int, bytes]
+Answer: TypeAlias = tuple[int, bytes, bytes]
+"""Status, the lines of headers but those of the framing, and body."""
+
+EXTENSIONS = ["binary_tensor_data"]
+TRACE_HEADERS = (b"traceparent", b"tracestate", b"x-request-id")
+
+JSON = b"content-type: application/json\r\n"
+_BINARY = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
+_TEXT = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
+# curl -d sends a form type, and many clients send none: what cannot be anything but JSON is read as JSON.
+_READABLE = re.compile(
+    rb"(application/([\w.-]+\+)?json|application/octet-stream|application/x-www-form-urlencoded)\s*(;.*)?",
+    re.IGNORECASE,
+)
+_PLAIN = (b"application/json", b"application/octet-stream")
+"""As nearly all clients write them."""
+
+_STATUS_LINE = {int(status): f"HTTP/1.1 {status} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+logger = logging.getLogger(__name__)
+
+
+class Route(NamedTuple):
+    """What answers the requests of a path: the lines of headers and the body of the answer."""
+
+    work: Callable[[Request, Context], Awaitable[tuple[bytes, bytes]]]
+    protocol: str
+
+
+def failed(error: Exception) -> PredictionFailed:
+    """What a client hears of an unexpected failure; the log hears its type and place, not its text.
+
+    The text of a library's error may quote the request.
+    """
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "an unknown place"
+    logger.error("prediction failed: %s at %s", type(error).__name__, place)
+    return PredictionFailed("prediction failed")
+
+
+class Request(msgspec.Struct, gc=False):
+    """A request as it comes.
+
+    answer: where there is one before the body was read. since: the time.perf_counter() when it came. waited: seconds
+    for which it was left unread. alone: whether no other client is asking.
+    """
+
+    method: bytes = b""
+    path: bytes = b""
+    headers: dict[bytes, bytes] = {}
+    body: bytes = b""
+    keep_alive: bool = True
+    route: Route | None = None
+    answer: Answer | None = None
+    since: float = 0.0
+    waited: float = 0.0
+    alone: bool = False
+
+
+class Application:
+    """Serves one model over REST; see the checklist in tests/contract for what each path answers."""
+
+    def __init__(
+        self,
+        model: Model,
+        ready: Callable[[], bool],
+        admission: Admission,
+        metrics: Metrics,
+        max_body_bytes: int,
+    ) -> None:
+        self._model = model
+        self._admission = admission
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+        metadata = model.metadata
+        self._encoder = ResponseEncoder(metadata.name, metadata.versions[-1])
+        self._headers = b"".join(line(name, value) for name, value in model.headers.items())
+        self._overloaded = self._refusal(Overloaded(admission.reason))
+        self._pages = _pages(metadata, ready, metrics)
+        self._routes = self._work_paths()
+
+    def _work_paths(self) -> dict[bytes, Route]:
+        metadata = self._model.metadata
+        name = metadata.name.encode()
+        versions = [b"", *(b"/versions/" + version.encode() for version in metadata.versions)]
+        infer, predict = Route(self._infer, "rest"), Route(self._predict, "v1")
+        return {
+            **{b"/v2/models/%b%b/infer" % (name, version): infer for version in versions},
+            b"/v1/models/%b:predict" % name: predict,
+        }
+
+    def admit(self, request: Request, *, unplaced: bool) -> Answer | None:
+        """The answer that needs no more than the headers; None where the body is to be read.
+
+        unplaced: whether there is no place for it. Under overload most of what a server does is to refuse.
+        """
+        route = self._routes.get(request.path) if request.method == b"POST" else None
+        if route is None:
+            return self._page(request.path, request.method.decode())
+        request.route = route
+        if unplaced:
+            self._admission.count_refusal(route.protocol)
+            self._count(Overloaded.http_status, route.protocol, request)
+            return self._overloaded
+        try:
+            _check(request.headers, self._max_body_bytes)
+        except InferenceError as error:
+            return self._refused(error, request)
+        return None
+
+    def too_large(self, request: Request) -> Answer:
+        """The answer to a request whose body is over the limit."""
+        return self._refused(_too_large(self._max_body_bytes), request)
+
+    async def answer(self, request: Request) -> Answer:
+        """The answer to a request that was admitted, once its body is there."""
+        route = request.route
+        assert route is not None
+        try:
+            context = _context(request)
+            self._admission.enter(route.protocol, promised=True)
+            try:
+                context.remaining()  # raises where the deadline has passed
+                lines, body = await route.work(request, context)
+            finally:
+                self._admission.leave()
+            for name, value in context.response_headers.items():
+                lines += line(name, value)
+        except InferenceError as error:
+            return self._refused(error, request)
+        except Exception as error:  # noqa: BLE001 - the edge: logged by type and place, answered as a 500
+            return self._refused(failed(error), request)
+        self._count(200, route.protocol, request)
+        return 200, lines + self._headers, body
+
+    async def _infer(self, request: Request, context: Context) -> tuple[bytes, bytes]:
+        asked = decode_request(request.body, request.headers.get(b"inference-header-content-length"))
+        encoded = self._encoder.encode(asked, await self._model.infer(asked, context))
+        return JSON if encoded.json_size is None else _BINARY % encoded.json_size, encoded.body
+
+    async def _predict(self, request: Request, context: Context) -> tuple[bytes, bytes]:
+        return JSON, await self._model.predict(request.body, context)
+
+    def _page(self, path: bytes, method: str) -> Answer:
+        page = self._pages.get(path)
+        allow = "GET, HEAD" if page else "POST" if path in self._routes else ""
+        lines = JSON
+        if page and method in ("GET", "HEAD"):
+            status, body = page()
+            lines = _TEXT if path == b"/metrics" else JSON
+        elif allow:
+            status, lines, body = 405, JSON + line("allow", allow), error_body(f"expected method {allow}")
+        else:
+            status, body = 404, error_body(_not_found(path, self._model.metadata))
+        return status, lines + self._headers, body
+
+    def _refused(self, error: InferenceError, request: Request) -> Answer:
+        assert request.route is not None
+        self._count(error.http_status, request.route.protocol, request)
+        return self._refusal(error)
+
+    def _refusal(self, error: InferenceError) -> Answer:
+        lines = JSON if error.retry_after is None else JSON + line("retry-after", str(error.retry_after))
+        return error.http_status, lines + self._headers, error_body(error.message)
+
+    def _count(self, status: int, protocol: str, request: Request) -> None:
+        self._metrics.requests.add(protocol, str(status))
+        self._metrics.seconds.observe(time.perf_counter() - request.since, protocol)
+
+
+def error_body(message: str) -> bytes:
+    """`{"error": message}`; characters that JSON cannot carry are replaced."""
+    return orjson.dumps({"error": message.encode(errors="replace").decode()})
+
+
+def message(status: int, lines: bytes, body: bytes, *, ends: bool = False, head_only: bool = False) -> bytes:
+    """An answer as it goes over the wire.
+
+    ends: whether the connection ends with it. head_only: leave the body out, which only its length tells of.
+    """
+    framing = b"content-length: %d\r\nconnection: close\r\n\r\n" if ends else b"content-length: %d\r\n\r\n"
+    return b"".join((_STATUS_LINE[status], lines, framing % len(body), b"" if head_only else body))
+
+
+@lru_cache
+def line(name: str, value: str) -> bytes:
+    """A header's line. Raises ValueError where the value would end it."""
+    if not value.isprintable():
+        raise ValueError(f"header {name}: expected printable characters, got {value!r}")
+    return f"{name}: {value}\r\n".encode()
+
+
+def _not_found(path: bytes, metadata: ModelMetadata) -> str:
+    if path.startswith((b"/v2/models/", b"/v1/models/")):
+        known = ", ".join(metadata.versions)
+        return f"no such model, version or path; the model here is {metadata.name}, versions {known}"
+    return "no such path"
+
+
+def _context(request: Request) -> Context:
+    headers = request.headers
+    trace = {name.decode(): headers[name].decode("latin-1") for name in TRACE_HEADERS if name in headers}
+    return Context(deadline(headers.get(b"x-request-timeout-ms"), request.waited), trace, request.alone)
+
+
+def _check(headers: Mapping[bytes, bytes], limit: int) -> None:
+    """Raise where the headers tell of a body that is not to be read: its media type is none of ours, or its length."""
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise UnsupportedMediaType("content-encoding: expected none (identity)")
+    media_type = headers.get(b"content-type", b"application/json")
+    if media_type not in _PLAIN and not _READABLE.fullmatch(media_type):
+        raise UnsupportedMediaType("content-type: expected application/json or application/octet-stream")
+    if int(headers.get(b"content-length", b"0")) > limit:
+        raise _too_large(limit)
+
+
+def _too_large(limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"expected a body of at most {limit} bytes")
+
+
+def _pages(
+    metadata: ModelMetadata, is_ready: Callable[[], bool], metrics: Metrics
+) -> Mapping[bytes, Callable[[], Page]]:
+    name = metadata.name
+
+    def fixed(content: object) -> Callable[[], Page]:
+        body = orjson.dumps(content)
+        return lambda: (200, body)
+
+    def ready(when: object, otherwise: object) -> Callable[[], Page]:
+        bodies = orjson.dumps(when), orjson.dumps(otherwise)
+        return lambda: (200, bodies[0]) if is_ready() else (503, bodies[1])
+
+    server = fixed({"name": "tabserve", "version": __version__, "extensions": EXTENSIONS})
+    not_ready = {"ready": False, "error": "the model is not ready"}
+    model_ready = ready({"name": name, "ready": True}, {"name": name, **not_ready})
+    pages = {
+        "/v2": server,
+        "/v2/": server,
+        "/v2/health/live": fixed({"live": True}),
+        "/v2/health/ready": ready({"ready": True}, not_ready),
+        "/v1/models": fixed({"models": [name]}),
+        f"/v1/models/{name}": model_ready,
+        "/metrics": lambda: (200, metrics.page()),
+    }
+    described = fixed(metadata_content(metadata))
+    for version in ("", *(f"/versions/{version}" for version in metadata.versions)):
+        pages[f"/v2/models/{name}{version}"] = described
+        pages[f"/v2/models/{name}{version}/ready"] = model_ready
+    return {path.encode(): page for path, page in pages.items()}
+
+
+def metadata_content(metadata: ModelMetadata) -> dict[str, Any]:
+    """Model metadata as inference_rest.md spells it; `properties` as in the gRPC message."""
+    return {
+        "name": metadata.name,
+        "versions": metadata.versions,
+        "platform": metadata.platform,
+        "inputs": [{"name": t.name, "datatype": t.datatype, "shape": t.shape} for t in metadata.inputs],
+        "outputs": [{"name": t.name, "datatype": t.datatype, "shape": t.shape} for t in metadata.outputs],
+        "properties": metadata.properties,
+    }

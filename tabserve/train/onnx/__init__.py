@@ -1,0 +1,1 @@
+"""ONNX forms of models and preprocessors, for a faster engine."""

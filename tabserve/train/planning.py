@@ -1,0 +1,62 @@
+"""Which engine is faster for a request of how many rows, measured when a bundle is saved."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from tabserve.arrays import Features, rows, take
+from tabserve.bundle.manifest import EngineRange, Timing
+from tabserve.engines.engine import Engine
+
+SIZES = (1, 4, 16, 64, 256)
+_ROUNDS = 100
+_FEWEST_ROUNDS = 5
+_SECONDS = 1.0
+_WORTH_IT = 2 / 3
+
+
+def measure(engines: Sequence[Engine], features: Features, outputs: Sequence[str]) -> list[tuple[Timing, ...]]:
+    """Every engine's shortest time of a call at every size, other rows each call.
+
+    The engines take turns, and what else the machine does only adds to a time: medians of one engine after the other
+    moved the ratio of two engines by a factor of two where this moves it by a tenth (2026-11-28).
+    """
+    random, end = np.random.default_rng(0), time.perf_counter() + _SECONDS
+    seconds: list[list[list[float]]] = []  # by round, size and engine
+    while len(seconds) < _FEWEST_ROUNDS or (len(seconds) < _ROUNDS and time.perf_counter() < end):
+        samples = [take(features, random.integers(0, rows(features), size)) for size in SIZES]
+        seconds.append([[_seconds(engine, some, outputs) for engine in engines] for some in samples])
+    shortest = (1e6 * np.min(seconds, axis=0)).round(1).T.tolist()
+    return [
+        tuple(Timing(engine.name, size, each) for size, each in zip(SIZES, calls, strict=True))  # type: ignore[arg-type]
+        for engine, calls in zip(engines, shortest, strict=True)
+    ]
+
+
+def plan(native: Sequence[Timing], converted: Sequence[Timing]) -> tuple[EngineRange, ...]:
+    """Ranges of rows, each with the faster engine.
+
+    The converted form must be faster by a third: it rounds, and where the two are close the native engine is the better
+    one under load, as requests that are joined share what its call costs besides their rows. Between two sizes with
+    different winners the plan changes at their geometric mean.
+    """
+    winners = [
+        other.engine if other.microseconds < _WORTH_IT * own.microseconds else own.engine
+        for own, other in zip(native, converted, strict=True)
+    ]
+    ranges = [EngineRange(0, winners[0])]
+    for index in range(1, len(winners)):
+        if winners[index] != winners[index - 1]:
+            between = math.isqrt(native[index - 1].rows * native[index].rows)
+            ranges.append(EngineRange(between, winners[index]))
+    return tuple(ranges)
+
+
+def _seconds(engine: Engine, features: Features, outputs: Sequence[str]) -> float:
+    start = time.perf_counter()
+    engine.run(features, outputs)
+    return time.perf_counter() - start

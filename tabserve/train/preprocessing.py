@@ -1,0 +1,91 @@
+"""A fitted preprocessor, as it is saved: what it takes, what it gives, and its ONNX form where that is faithful."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tabserve.arrays import Array, Features, dense, take
+from tabserve.bundle.errors import BundleError
+from tabserve.bundle.manifest import FeatureSpec, PreprocessorInfo
+from tabserve.bundle.reference import Columns
+from tabserve.engines import parity
+from tabserve.engines.contributions.sources import owners
+from tabserve.engines.estimators import presenter
+from tabserve.engines.preprocessor import given, open_preprocessor
+from tabserve.train import models, sklearn_model
+from tabserve.train.onnx import conversion
+
+_ONNX = "preprocessor.onnx"
+_FEW = slice(0, 64)
+
+
+def save(
+    preprocessor: Any,
+    folder: Path,
+    specs: Sequence[FeatureSpec],
+    probes: Columns,
+    form: Literal["skops", "joblib"],
+    trusted: Sequence[str],
+) -> PreprocessorInfo:
+    """Write a preprocessor: as ONNX where that repeats it, else in its own form. Raises BundleError.
+
+    specs: what it takes. probes: rows to hold the written form against the one in memory with.
+    """
+    sklearn_model.verify_names(preprocessor, specs)
+    frame = sklearn_model.presentation(preprocessor, "transform", specs, probes)
+    expected = transformed(preprocessor, specs, frame, probes)
+    info = PreprocessorInfo(_ONNX, "onnx", tuple(specs), frame)
+    try:
+        conversion.convert_preprocessor(preprocessor, specs, frame, folder / _ONNX)
+        gap = _gap(folder, info, probes, expected, trusted)
+        if gap <= info.tolerance:
+            return info
+        reason = f"differs by {gap:.3g}, allowed {info.tolerance:.3g}"
+    except conversion.failures() as error:
+        reason = str(error).splitlines()[0]
+    (folder / _ONNX).unlink(missing_ok=True)
+    notes = (f"onnx: not converted: {reason}",)
+    info = PreprocessorInfo(f"preprocessor.{form}", form, tuple(specs), frame, notes=notes)
+    models.write(preprocessor, folder / info.file, form)
+    if (gap := _gap(folder, info, probes, expected, trusted)) > info.tolerance:
+        raise BundleError(info.file, f"reads back with a difference of {gap:.3g}", "Save it with joblib.")
+    return info
+
+
+def outputs(preprocessor: Any, info: PreprocessorInfo, columns: Columns) -> tuple[FeatureSpec, ...]:
+    """The features it gives: their names, and the one feature each is made from, "" where there are several."""
+
+    def matrix(features: Features) -> Array:
+        if isinstance(features, np.ndarray):
+            raise TypeError("a preprocessor takes columns")
+        return transformed(preprocessor, info.features, info.frame, features)
+
+    made_from = owners(matrix, take(columns, _FEW), info.features)
+    names = _names(preprocessor, made_from.shape[1])
+    sources = (np.flatnonzero(changed) for changed in made_from.T)
+    return tuple(
+        FeatureSpec(name, "number", (), info.features[source[0]].name if len(source) == 1 else "")
+        for name, source in zip(names, sources, strict=True)
+    )
+
+
+def transformed(preprocessor: Any, specs: Sequence[FeatureSpec], frame: str, columns: Columns) -> Array:
+    """What the transformer in memory makes of feature columns."""
+    return dense(preprocessor.transform(presenter(specs, frame)(given(specs, frame, columns))))
+
+
+def _names(preprocessor: Any, count: int) -> list[str]:
+    try:
+        names = [str(name) for name in preprocessor.get_feature_names_out()]
+    except (AttributeError, ValueError):
+        names = []
+    return names if len(names) == count else [f"f{index}" for index in range(count)]
+
+
+def _gap(folder: Path, info: PreprocessorInfo, probes: Columns, expected: Array, trusted: Sequence[str]) -> float:
+    made = open_preprocessor(folder / info.file, info, {}, 1, trusted)(probes)
+    return parity.differences({"": made.astype(np.float64)}, {"": expected})[""]

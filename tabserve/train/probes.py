@@ -1,0 +1,48 @@
+"""Rows on which two forms of a model are most likely to differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tabserve.arrays import Array
+from tabserve.bundle.manifest import FeatureSpec
+from tabserve.bundle.reference import Columns
+
+_CANDIDATES = 400
+
+
+def rows(features: Columns, specs: Sequence[FeatureSpec], count: int, missing: frozenset[str]) -> Columns:
+    """Rows mixed of the sample's values and of values at, and one step beside, where a tree may split.
+
+    features: the sample's columns. missing: features that may have no value. Always the same rows for the same sample.
+    """
+    random = np.random.default_rng(0)
+    length = len(next(iter(features.values())))
+    base = random.integers(0, length, count)
+    mixed: Columns = {}
+    for spec in specs:
+        column = features[spec.name][base]
+        replaced = random.random(count) < 0.5
+        candidates = _candidates(features[spec.name], spec, spec.name in missing)
+        column[replaced] = random.choice(candidates, int(replaced.sum()))
+        mixed[spec.name] = column
+    return mixed
+
+
+def _candidates(column: Array, spec: FeatureSpec, may_miss: bool) -> Array:
+    if spec.type == "category":
+        return np.array([*spec.values, *([None] if may_miss else [])], object)
+    present = np.unique(column[np.isfinite(column)])
+    if not len(present):
+        return np.array([np.nan if may_miss else 0.0])
+    present = present[np.linspace(0, len(present) - 1, min(len(present), _CANDIDATES)).astype(np.intp)]
+    # Trees split at a value or half way between two neighbours; each in double and in single precision.
+    splits = np.concatenate([present, (present[1:] + present[:-1]) / 2])
+    single = splits.astype(np.float32)
+    beside = [np.nextafter(single, np.float32(side)).astype(np.float64) for side in (-np.inf, np.inf)]
+    steps = [np.nextafter(splits, side) for side in (-np.inf, np.inf)]
+    # Within what the sample has: a logarithm or root of anything beyond may be no number.
+    tried = np.clip(np.concatenate([splits, single.astype(np.float64), *beside, *steps]), present[0], present[-1])
+    return np.concatenate([tried, [np.nan] if may_miss else []])

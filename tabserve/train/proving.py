@@ -1,0 +1,149 @@
+"""What a saved model is proven to do, before the manifest says so: its answers, its engines, its plan."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from tabserve.arrays import Features, rows, take
+from tabserve.bundle.errors import BundleError
+from tabserve.bundle.loading import Bundle
+from tabserve.bundle.manifest import Agreement, EngineName, EngineRange, ModelInfo
+from tabserve.engines import parity
+from tabserve.engines.engine import Engine
+from tabserve.engines.selection import open_engine
+from tabserve.train import models, planning
+from tabserve.train.onnx import conversion
+
+CONVERTED = "model.onnx"
+# Contributions are sums of as many single precision values as there are trees.
+_ADDITIVE = 1e-4
+_SOME = slice(0, 256)
+
+
+def prove(bundle: Bundle, model: Any, probes: Features, pinned: EngineName | None) -> Bundle:
+    """The bundle with all that was proven: outputs and what they are for the reference rows, engines, plan.
+
+    bundle: its model's file is written. model: the one in memory. probes: rows beside the reference rows to prove with.
+    Raises BundleError.
+    """
+    info = bundle.manifest.model
+    native = open_engine(bundle, info.native, 1)
+    for features in (bundle.reference.features, probes):
+        _agrees_with_memory(native, model, info, features)
+    bundle = _with_model(bundle, _outputs(native, info, bundle))
+    native = open_engine(bundle, info.native, 1)
+    bundle = _with_model(bundle, _convert(bundle, native, model, probes, pinned))
+    names = [name for name in bundle.manifest.model.outputs if name != "contributions"]
+    answers = native.run(bundle.reference.features, names)
+    return msgspec.structs.replace(bundle, reference=msgspec.structs.replace(bundle.reference, outputs=answers))
+
+
+def _outputs(native: Engine, info: ModelInfo, bundle: Bundle) -> ModelInfo:
+    """The entry with its default outputs, without contributions that don't add up."""
+    computed, notes = set(native.outputs), list(info.notes)
+    if (
+        "contributions" in computed
+        and (gap := _additive_gap(native, take(bundle.reference.features, _SOME))) > _ADDITIVE
+    ):
+        computed.discard("contributions")
+        notes.append(f"contributions: left out: their sum differs from the answer by {gap:.3g}")
+    default = bundle.schema.outputs.default
+    default = tuple(default) or (("predict_proba",) if "predict_proba" in computed else ("predict",))
+    kept = tuple(name for name in info.outputs if name in computed)
+    return msgspec.structs.replace(info, outputs=kept, default_outputs=default, notes=tuple(notes))
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """Whatever a model raises for the sample or the probes, it would raise for a record the schema accepts."""
+    try:
+        yield
+    except BundleError:
+        raise
+    except (ValueError, TypeError) as error:
+        problem = f"fails on records the schema permits: {str(error).splitlines()[0]}"
+        raise BundleError("model", problem, "Train it for missing values, or make the fields required.") from error
+
+
+def _agrees_with_memory(native: Engine, model: Any, info: ModelInfo, features: Features) -> None:
+    """Refuse a file that answers otherwise than the model in memory does.
+
+    This is where categories in another order than the model was trained with would show.
+    """
+    with answering():
+        own = models.own_answers(model, info, features)
+    answers = native.run(features, list(own))
+    for name, gap in parity.differences(answers, own).items():
+        if not gap <= (0.0 if name == "predict" and info.classes else info.tolerance):
+            problem = f"its file answers `{name}` otherwise than the model in memory, by {gap:.3g}"
+            raise BundleError("model", problem, "Train it on the schema's features, and save it with these libraries.")
+
+
+def _convert(bundle: Bundle, native: Engine, model: Any, probes: Features, pinned: EngineName | None) -> ModelInfo:
+    """The entry with its ONNX form, plan and timings; without them, and with the reason, where they are not to be had.
+
+    The bundle's features are the reference rows; probes are the rows both forms must agree on as well.
+    Raises BundleError where the pinned engine can't be used.
+    """
+    info = bundle.manifest.model
+    if pinned == info.native:
+        return msgspec.structs.replace(info, notes=(*info.notes, f"onnx: not converted: {pinned} is pinned"))
+    try:
+        converted = _converted(bundle, native, model, probes)
+    except conversion.failures() as error:
+        bundle.file(CONVERTED).unlink(missing_ok=True)
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if pinned is not None:
+            raise BundleError("engine", f"{pinned} can't be used: {reason}", "Leave the engine out.") from error
+        return msgspec.structs.replace(info, notes=(*info.notes, f"onnx: not converted: {reason}"))
+    return _planned(bundle, native, converted, pinned)
+
+
+def _converted(bundle: Bundle, native: Engine, model: Any, probes: Features) -> ModelInfo:
+    """The entry with a converted form that agrees. Raises NotConvertedError where it does not."""
+    info, path = bundle.manifest.model, bundle.file(CONVERTED)
+    independent = conversion.convert_model(model, bundle.file(info.file), info, path)
+    info = msgspec.structs.replace(
+        info, onnx=CONVERTED, row_independent=(*info.row_independent, *(["onnxruntime"] if independent else []))
+    )
+    engine = open_engine(_with_model(bundle, info), "onnxruntime", 1)
+    worst = 0.0
+    for features in (bundle.reference.features, probes):
+        names = [name for name in info.outputs if name in engine.outputs]
+        gaps = parity.differences(engine.run(features, names), native.run(features, names))
+        for name, gap in gaps.items():
+            if not gap <= (0.0 if name == "predict" and info.classes else info.tolerance):
+                raise conversion.NotConvertedError(f"`{name}` differs by {gap:.3g}, allowed {info.tolerance:.3g}")
+        worst = max(worst, *gaps.values())
+    checked = rows(bundle.reference.features) + rows(probes)
+    return msgspec.structs.replace(info, agreement=(Agreement("onnxruntime", checked, worst),))
+
+
+def _planned(bundle: Bundle, native: Engine, info: ModelInfo, pinned: EngineName | None) -> ModelInfo:
+    engine = open_engine(_with_model(bundle, info), "onnxruntime", 1)
+    served = [name if name != "label" else "predict" for name in info.default_outputs]
+    if not engine.outputs.issuperset(served):
+        note = "onnx: not in the plan: it does not compute the default outputs"
+        return msgspec.structs.replace(info, notes=(*info.notes, note))
+    own, other = planning.measure((native, engine), bundle.reference.features, served)
+    ranges = (EngineRange(0, pinned),) if pinned else planning.plan(own, other)
+    return msgspec.structs.replace(info, timings=(*own, *other), engines=ranges)
+
+
+def _with_model(bundle: Bundle, info: ModelInfo) -> Bundle:
+    """A bundle with another entry for its model."""
+    return msgspec.structs.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, model=info))
+
+
+def _additive_gap(native: Engine, features: Features) -> float:
+    """How far contributions are, in sum, from the margin, or from what stands for it."""
+    target = next(name for name in ("margin", "predict_proba", "predict") if name in native.outputs)
+    answers = native.run(features, [target, "contributions"])
+    total, wanted = answers["contributions"].sum(axis=-1), answers[target]
+    if target == "predict_proba" and total.ndim == 1:
+        wanted = wanted[:, 1]
+    return parity.differences({"": total}, {"": wanted})[""]

@@ -1,0 +1,92 @@
+"""Sample records become the schema's columns and features, exactly as a request's would."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tabserve.arrays import Array
+from tabserve.bundle import agreement
+from tabserve.bundle.errors import BundleError
+from tabserve.bundle.reference import Columns
+from tabserve.engines.estimators import presenter
+from tabserve.inference.errors import InvalidRequest
+from tabserve.schema import features as schema_features
+from tabserve.schema import schema as schemas
+from tabserve.schema.records import Records
+
+if TYPE_CHECKING:
+    import pandas
+
+Sample = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]
+"""Records by column (a DataFrame, or a dict of lists) or one by one; what the schema does not name is left out."""
+
+
+def features(schema: str | os.PathLike[str], sample: Any) -> pandas.DataFrame:
+    """The features a model is served with, as a DataFrame to train on: categories in the schema's order.
+
+    schema: the path of schema.yaml. sample: records, a `Sample`. Raises BundleError.
+    """
+    loaded = read_schema(Path(schema))
+    table: pandas.DataFrame = presenter(agreement.specs(loaded), "category")(
+        schema_features.derive(loaded, columns(loaded, sample))
+    )
+    return table
+
+
+def read_schema(path: Path) -> schemas.Schema:
+    """The schema in a file. Raises BundleError."""
+    try:
+        return schemas.load(path)
+    except (ValueError, OSError) as error:
+        raise BundleError(path.name, str(error), "Correct the schema.") from error
+
+
+def columns(schema: schemas.Schema, sample: Any) -> Columns:
+    """The columns of sample records. Raises BundleError for the first record that does not fit the schema."""
+    fields = list(schema.fields)
+    by_row = _by_row(sample, fields) if hasattr(sample, "keys") else [_picked(record, fields) for record in sample]
+    if not by_row:
+        raise BundleError("sample", "expected records, got none", "Give records the model was trained on.")
+    try:
+        return Records(schema).convert(by_row)
+    except InvalidRequest as error:
+        raise BundleError("sample", str(error), "Correct the sample or the schema.") from error
+
+
+def _by_row(sample: Any, fields: Sequence[str]) -> list[dict[str, Any]]:
+    names = [name for name in fields if name in sample]
+    lists = [_values(sample[name]) for name in names]
+    return [dict(zip(names, row, strict=True)) for row in zip(*lists, strict=True)]
+
+
+def _picked(record: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    return {name: _value(record[name]) for name in fields if name in record}
+
+
+def _values(column: Any) -> list[Any]:
+    array = np.asarray(column)
+    if array.dtype.kind == "M":
+        array = _seconds(array)
+    return [_value(value) for value in array.tolist()]
+
+
+def _seconds(instants: Array) -> Array:
+    """Seconds since 1970 of numpy or pandas times without a zone, which are UTC; NaN where there is none."""
+    exact = instants.astype("datetime64[ns]")
+    return np.where(np.isnat(exact), np.nan, exact.astype(np.int64) / 1e9)
+
+
+def _value(value: Any) -> Any:
+    """A Python value; whatever pandas calls missing (NaN, NaT, NA) is unequal to itself or says so: None."""
+    if hasattr(value, "isoformat"):
+        return value.isoformat() if value == value else None
+    if hasattr(value, "item"):
+        value = value.item()
+    if type(value).__name__ == "NAType" or (isinstance(value, float) and value != value):
+        return None
+    return value

@@ -1,0 +1,173 @@
+"""Save a bundle: one call after training."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from tabserve.arrays import Array
+from tabserve.bundle import agreement, libraries, loading, manifest, reference
+from tabserve.bundle.errors import BundleError
+from tabserve.bundle.loading import Bundle
+from tabserve.bundle.manifest import (
+    MANIFEST,
+    REFERENCE,
+    SCHEMA,
+    EngineName,
+    FeatureSpec,
+    Manifest,
+    ModelFormat,
+    PreprocessorInfo,
+)
+from tabserve.bundle.reference import MAX_ROWS, Columns, Reference
+from tabserve.engines import selection
+from tabserve.schema import features as schema_features
+from tabserve.schema.schema import Schema
+from tabserve.train import models, preprocessing, probes, proving, sampling, sklearn_model
+
+_PROBES = 4_000
+
+
+class _Options(msgspec.Struct, frozen=True):
+    """What `save` was asked for besides the model."""
+
+    name: str
+    version: str
+    preprocessor: Any
+    engine: EngineName | None
+    format: ModelFormat | None
+    trusted: tuple[str, ...]
+    allow_joblib: bool
+
+
+def save(
+    model: Any,
+    directory: str | os.PathLike[str],
+    *,
+    name: str,
+    version: str,
+    schema: str | os.PathLike[str],
+    sample: Any,
+    preprocessor: Any = None,
+    engine: EngineName | None = None,
+    format: ModelFormat | None = None,
+    trusted: Sequence[str] = (),
+    allow_joblib: bool = False,
+) -> Bundle:
+    """Write a model and all it is served with as a bundle, and load it again to prove it.
+
+    model: a fitted XGBoost or scikit-learn model. directory: the bundle's folder; an older bundle there is replaced.
+    schema: the path of schema.yaml. sample: records the model was trained on, by column (a DataFrame, a dict of lists)
+    or one by one: up to 1,000 become the reference, all of them the histograms; the whole training data is best.
+    preprocessor: a fitted transformer from the schema's features to the model's.
+    engine: evaluate with this one alone; by default the faster one for each number of rows, where they agree.
+    format: `json` or `joblib` instead of `ubj` and `skops`; joblib needs `allow_joblib`, here and at load.
+    trusted: types to store with skops beside those known to be safe; they are needed again at load.
+    Raises BundleError.
+    """
+    loaded = sampling.read_schema(Path(schema))
+    records = sampling.columns(loaded, sample)
+    options = _Options(name, version, preprocessor, engine, format, tuple(trusted), allow_joblib)
+    target = Path(directory)
+    with _draft(target) as folder:
+        shutil.copyfile(schema, folder / SCHEMA)
+        _write(folder, model, loaded, records, options)
+        bundle = loading.load(folder, allow_joblib=allow_joblib, trusted=options.trusted)
+        selection.load(bundle)
+        _replace(target, folder)
+    return loading.load(target, allow_joblib=allow_joblib, trusted=options.trusted)
+
+
+def _write(folder: Path, model: Any, schema: Schema, records: Columns, options: _Options) -> None:
+    """Write every file of the bundle, `bundle.json` last."""
+    features = schema_features.derive(schema, records)
+    tried = probes.rows(features, agreement.specs(schema), _PROBES, schema.may_miss)
+    histograms = {name: reference.histogram(column) for name, column in features.items()}
+    with proving.answering():
+        preprocessor, specs, features, tried = _preprocess(folder, schema, features, tried, options)
+
+    native = models.native(model)
+    form = models.file_format(options.format, native, allow_joblib=options.allow_joblib)
+    with proving.answering():
+        info = models.describe(model, native, form, schema, specs, features)
+    models.write(model, folder / info.file, form)
+
+    picked = _evenly(records)
+    rows = sklearn_model.given(info, {name: column[picked] for name, column in features.items()})
+    sampled = Reference({name: column[picked] for name, column in records.items()}, rows, {}, histograms)
+    contents = Manifest(1, options.name, options.version, _now(), schema.task, {}, {}, info, preprocessor)
+    bundle = Bundle(folder, contents, schema, "", sampled, options.trusted)
+    bundle = proving.prove(bundle, model, sklearn_model.given(info, tried), options.engine)
+    reference.write(bundle.reference, folder / REFERENCE)
+    _write_manifest(bundle)
+
+
+def _preprocess(
+    folder: Path, schema: Schema, features: Columns, tried: Columns, options: _Options
+) -> tuple[PreprocessorInfo | None, Sequence[FeatureSpec], Columns, Columns]:
+    """The preprocessor's entry, and what the model is given: specs, the sample's features, the probes."""
+    taken, fitted = agreement.specs(schema), options.preprocessor
+    if fitted is None:
+        return None, taken, features, tried
+    form: Literal["skops", "joblib"] = "joblib" if options.format == "joblib" else "skops"
+    info = preprocessing.save(fitted, folder, taken, tried, form, options.trusted)
+    specs = preprocessing.outputs(fitted, info, features)
+    made = [preprocessing.transformed(fitted, taken, info.frame, columns) for columns in (features, tried)]
+    sample, others = ({spec.name: matrix[:, at] for at, spec in enumerate(specs)} for matrix in made)
+    return info, specs, sample, others
+
+
+def _write_manifest(bundle: Bundle) -> None:
+    contents = bundle.manifest
+    files = {path.name: manifest.entry(path) for path in sorted(bundle.path.iterdir())}
+    engines = {contents.model.native, *(["onnxruntime"] if contents.model.onnx else [])}
+    if contents.preprocessor is not None:
+        engines.add("onnxruntime" if contents.preprocessor.format == "onnx" else "sklearn")
+    needed = sorted({library for engine in engines for library in libraries.OF_ENGINE[engine]})
+    versions = {library: found for library in needed if (found := libraries.installed(library)) is not None}
+    contents = msgspec.structs.replace(contents, files=files, libraries=versions)
+    agreement.verify(contents, bundle.schema)
+    (bundle.path / MANIFEST).write_bytes(manifest.encode(contents))
+
+
+def _evenly(records: Columns) -> Array:
+    count = len(next(iter(records.values())))
+    return np.linspace(0, count - 1, min(count, MAX_ROWS)).astype(np.intp)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+@contextlib.contextmanager
+def _draft(target: Path) -> Iterator[Path]:
+    """A folder beside the target to write in, gone afterwards unless it became the target."""
+    if target.exists() and not (target / MANIFEST).exists() and (not target.is_dir() or any(target.iterdir())):
+        raise BundleError(str(target), "exists and is no bundle", "Give an empty or a new folder.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace(target: Path, folder: Path) -> None:
+    """Put the draft in the target's place; readers of the old bundle see it whole, or the new one."""
+    if not target.exists():
+        folder.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    target.rename(old)
+    folder.rename(target)
+    shutil.rmtree(old)

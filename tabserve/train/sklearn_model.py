@@ -1,0 +1,143 @@
+"""What a scikit-learn model in memory takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from tabserve.arrays import Array, Features, take
+from tabserve.bundle.errors import BundleError
+from tabserve.bundle.manifest import ClassValue, FeatureSpec, ModelInfo
+from tabserve.bundle.reference import MAX_ROWS, Columns
+from tabserve.engines.contributions.contributor import contributor
+from tabserve.engines.estimators import presenter
+from tabserve.schema import features as schema_features
+from tabserve.schema.schema import Schema
+
+_RETRAIN = "Train the model on the schema's features, or change the schema."
+_FEW = slice(0, 8)
+Frame = Literal["", "object", "category"]
+
+# Steps that treat every row, and every value in it, by itself, in the same operations wherever it stands in a batch.
+# What multiplies matrices is not among them: BLAS sums in another order for another number of rows.
+_ELEMENTWISE = frozenset({
+    "Binarizer", "ColumnTransformer", "MaxAbsScaler", "MinMaxScaler", "OneHotEncoder", "OrdinalEncoder", "Pipeline",
+    "RobustScaler", "SimpleImputer", "StandardScaler",
+})  # fmt: skip
+TREES = frozenset({
+    "DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor",
+    "ExtraTreesClassifier", "ExtraTreesRegressor", "GradientBoostingClassifier", "GradientBoostingRegressor",
+    "HistGradientBoostingClassifier", "HistGradientBoostingRegressor", "RandomForestClassifier",
+    "RandomForestRegressor",
+})  # fmt: skip
+
+
+def describe(model: Any, info: ModelInfo, schema: Schema, features: Columns) -> ModelInfo:
+    """How it wants its features, classes and outputs. Raises BundleError."""
+    verify_names(model, info.features)
+    frame = presentation(model, "predict", info.features, features)
+    classes = _classes(model, schema)
+    independent = ("sklearn",) if steps(model) <= _ELEMENTWISE | TREES else ()
+    info = msgspec.structs.replace(
+        info,
+        frame=frame,
+        input=input_of(frame, info.features),
+        classes=classes,
+        row_independent=independent,
+    )
+    return msgspec.structs.replace(info, outputs=_outputs(model, info, features))
+
+
+def own_answers(model: Any, info: ModelInfo, features: Features) -> dict[str, Array]:
+    """The classes or values `predict` gives, and the probabilities where there are any."""
+    table = presenter(info.features, info.frame)(features)
+    answers = {"predict": np.asarray(model.predict(table))}
+    if "predict_proba" in info.outputs:
+        answers["predict_proba"] = np.asarray(model.predict_proba(table))
+    return answers
+
+
+def verify_names(model: Any, specs: Sequence[FeatureSpec]) -> None:
+    """Refuse a model, or preprocessor, fitted on other features than the schema's. Raises BundleError."""
+    names = [spec.name for spec in specs]
+    fitted = getattr(model, "feature_names_in_", None)
+    width = getattr(model, "n_features_in_", len(names))
+    if fitted is not None and list(fitted) != names:
+        expected, got = ", ".join(names), ", ".join(map(str, fitted))
+        raise BundleError("model", f"expected the schema's features [{expected}], got [{got}]", _RETRAIN)
+    if width != len(names):
+        raise BundleError("model", f"expected the schema's {len(names)} features, got {width}", _RETRAIN)
+
+
+def presentation(model: Any, method: str, specs: Sequence[FeatureSpec], features: Columns) -> Frame:
+    """How an estimator takes its features; found by asking it, since a fitted one does not say what it was given.
+
+    Raises BundleError where it takes them in no way.
+    """
+    if not hasattr(model, "feature_names_in_"):
+        return ""
+    if all(spec.type == "number" for spec in specs):
+        return "object"
+    some, problem = take(features, _FEW), ""
+    frames: tuple[Frame, ...] = ("object", "category")
+    for frame in frames:
+        try:
+            getattr(model, method)(presenter(specs, frame)(some))
+        except (ValueError, TypeError) as error:
+            problem = str(error).splitlines()[0]
+        else:
+            return frame
+    raise BundleError("model", f"fails on the sample: {problem}", _RETRAIN)
+
+
+def input_of(frame: str, specs: Sequence[FeatureSpec]) -> Literal["matrix", "columns"]:
+    """Columns where the estimator takes text, else one matrix."""
+    return "columns" if frame and any(spec.type == "category" for spec in specs) else "matrix"
+
+
+def given(info: ModelInfo, features: Columns) -> Features:
+    """Feature columns in the form a model's engines take them."""
+    if info.input == "columns":
+        return {spec.name: features[spec.name] for spec in info.features}
+    dtype = np.float32 if info.datatype == "FP32" else np.float64
+    return schema_features.matrix(features, info.features, dtype)
+
+
+def steps(model: Any) -> set[str]:
+    """The class names of all estimators a model is made of."""
+    parts = [model, *model.get_params(deep=True).values()]
+    return {type(part).__name__ for part in parts if hasattr(part, "get_params")}
+
+
+def _outputs(model: Any, info: ModelInfo, features: Columns) -> tuple[str, ...]:
+    found = ["predict"]
+    if info.classes:
+        found += [name for name in ("predict_proba",) if hasattr(model, "predict_proba")]
+        found += ["margin"] if _has_margin(model, info, features) else []
+    background = given(info, {name: column[:MAX_ROWS] for name, column in features.items()})
+    if contributor(model, presenter(info.features, info.frame), background, info.features) is not None:
+        found.append("contributions")
+    return tuple(found)
+
+
+def _has_margin(model: Any, info: ModelInfo, features: Columns) -> bool:
+    """Whether `decision_function` gives one value a row, or one per class; an SVC may give one per pair of classes."""
+    if not hasattr(model, "decision_function"):
+        return False
+    some = given(info, {name: column[_FEW] for name, column in features.items()})
+    shape = np.shape(model.decision_function(presenter(info.features, info.frame)(some)))
+    return len(shape) == 1 if len(info.classes) == 2 else shape[1:] == (len(info.classes),)
+
+
+def _classes(model: Any, schema: Schema) -> tuple[ClassValue, ...]:
+    from sklearn.base import is_classifier
+
+    classes = np.asarray(model.classes_).tolist() if is_classifier(model) else []
+    fits = {"binary": len(classes) == 2, "multiclass": len(classes) > 2, "regression": not classes}[schema.task]
+    if not fits or any(isinstance(value, list) for value in classes):
+        got = f"a classifier of {len(classes)} classes" if classes else "a regressor"
+        raise BundleError("model", f"task {schema.task}: got {got}", "Change the task, or train another model.")
+    return tuple(classes)

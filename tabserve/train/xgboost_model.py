@@ -1,0 +1,145 @@
+"""What an XGBoost model in memory takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from tabserve.arrays import Array, Features
+from tabserve.bundle.errors import BundleError
+from tabserve.bundle.manifest import FeatureSpec, ModelInfo
+from tabserve.engines import xgboost as xgb
+from tabserve.engines.estimators import presenter
+from tabserve.schema.schema import Schema
+
+_RETRAIN = "Train the model on the schema's features, or change the schema."
+# What predict gives for these is no probability.
+_NO_PROBABILITY = ("binary:logitraw", "binary:hinge")
+
+
+def booster(model: Any) -> Any:
+    """The Booster of a model of XGBoost's scikit-learn API, or the Booster itself."""
+    return model.get_booster() if hasattr(model, "get_booster") else model
+
+
+def describe(model: Any, info: ModelInfo, schema: Schema) -> ModelInfo:
+    """Features in the order and with the categories it was trained on, classes and outputs. Raises BundleError."""
+    trained = booster(model)
+    classes = _classes(model, schema)
+    outputs = ("predict", *(["predict_proba"] if classes else []), "margin", "contributions")
+    features, notes = _features(trained, info.features)
+    independent = ("xgboost",) if xgb.kind(trained) != "gblinear" else ()
+    return msgspec.structs.replace(
+        info, features=features, classes=classes, outputs=outputs, row_independent=independent, notes=notes
+    )
+
+
+def own_answers(model: Any, info: ModelInfo, features: Features) -> dict[str, Array]:
+    """Probabilities or values of the scikit-learn API, or the margin of a Booster."""
+    table = _table(booster(model), info.features, features)
+    if hasattr(model, "predict_proba"):
+        return {"predict_proba": np.asarray(model.predict_proba(table)), "predict": np.asarray(model.predict(table))}
+    if hasattr(model, "get_booster"):
+        return {"predict": np.asarray(model.predict(table))}
+    import xgboost
+
+    types = None if hasattr(table, "columns") else model.feature_types
+    matrix = xgboost.DMatrix(table, feature_types=types, enable_categorical=True)
+    rounds = {} if xgb.kind(model) == "gblinear" else {"iteration_range": xgb.iterations(model)}
+    return {"margin": np.asarray(model.predict(matrix, output_margin=True, **rounds))}
+
+
+def _table(trained: Any, specs: Sequence[FeatureSpec], features: Features) -> Any:
+    """The features as the model was trained on them: by name where it has names, with categories where it has them."""
+    if trained.feature_names is None or not isinstance(features, np.ndarray):
+        return features
+    columns: dict[str, Array] = {spec.name: features[:, at] for at, spec in enumerate(specs)}
+    for spec in _categorical(trained, specs):
+        values = np.array([*spec.values, None], object)
+        codes = np.nan_to_num(columns[spec.name], nan=len(spec.values)).astype(np.intp)
+        columns[spec.name] = values[codes]
+    categorical = {spec.name for spec in _categorical(trained, specs)}
+    shown = [spec if spec.name in categorical else FeatureSpec(spec.name, "number") for spec in specs]
+    return presenter(shown, "category")(columns)
+
+
+def _categorical(trained: Any, specs: Sequence[FeatureSpec]) -> list[FeatureSpec]:
+    types = trained.feature_types or ["float"] * len(specs)
+    return [spec for spec, kind in zip(specs, types, strict=True) if kind == "c"]
+
+
+def _features(trained: Any, specs: Sequence[FeatureSpec]) -> tuple[tuple[FeatureSpec, ...], tuple[str, ...]]:
+    names = [spec.name for spec in specs]
+    if trained.num_features() != len(specs):
+        raise BundleError(
+            "model", f"expected the schema's {len(specs)} features, got {trained.num_features()}", _RETRAIN
+        )
+    if trained.feature_names is not None and list(trained.feature_names) != names:
+        expected, got = ", ".join(names), ", ".join(trained.feature_names)
+        raise BundleError("model", f"expected the schema's features [{expected}], got [{got}]", _RETRAIN)
+    stored, categorical = _stored_categories(trained), _categorical(trained, specs)
+    for spec in categorical:
+        if spec.type != "category":
+            raise BundleError("model", f"feature `{spec.name}` is a category, the schema has a number", _RETRAIN)
+    notes = tuple(
+        f"`{spec.name}` goes to the model as a number, its position in the schema's values"
+        for spec in specs
+        if spec.type == "category" and spec not in categorical
+    )
+    ordered = (
+        msgspec.structs.replace(spec, values=stored[at]) if stored.get(at) and spec in categorical else spec
+        for at, spec in enumerate(specs)
+    )
+    return tuple(ordered), notes
+
+
+def _stored_categories(trained: Any) -> dict[int, tuple[str, ...]]:
+    """Categories by feature, in the order of their codes, as XGBoost 3.1 and later stores those of a DataFrame."""
+    if "c" not in (trained.feature_types or ()):
+        return {}
+    trees = msgspec.json.decode(trained.save_raw("json"))["learner"]["gradient_booster"]
+    stored = trees.get("gbtree", trees)["model"].get("cats", {})
+    return {at: _texts(entry) for at, entry in enumerate(stored.get("enc", []))}
+
+
+def _texts(entry: dict[str, Any]) -> tuple[str, ...]:
+    """One feature's categories: their bytes one after the other, and where each begins."""
+    if "offsets" not in entry:
+        raise BundleError("model", "was trained on categories that are numbers", "Train on text, `astype(str)`.")
+    data = bytes(byte % 256 for byte in entry["values"])
+    starts = entry["offsets"]
+    return tuple(data[start:end].decode() for start, end in pairwise(starts))
+
+
+def _classes(model: Any, schema: Schema) -> tuple[int, ...]:
+    objective = xgb.objective(booster(model))
+    count = _class_count(booster(model), objective)
+    fits = {"binary": count == 2, "multiclass": count > 2, "regression": count == 0}[schema.task]
+    if not fits or objective in _NO_PROBABILITY:
+        expected = {"binary": "binary:logistic", "multiclass": "multi:softprob", "regression": "a reg: objective"}
+        remedy = "Train with that objective, or change the schema's task."
+        raise BundleError("model", f"task {schema.task}: expected {expected[schema.task]}, got {objective}", remedy)
+    return tuple(range(count))
+
+
+def _class_count(trained: Any, objective: str) -> int:
+    """0 for a regression. Raises BundleError where a regression has several values."""
+    import xgboost
+
+    # Not inplace_predict, which gblinear lacks.
+    matrix = xgboost.DMatrix(
+        np.zeros((1, trained.num_features()), np.float32),
+        feature_names=trained.feature_names,
+        feature_types=trained.feature_types,
+        enable_categorical=True,
+    )
+    groups = int(trained.predict(matrix, output_margin=True, strict_shape=True).shape[1])
+    if objective.startswith("multi:"):
+        return groups
+    if groups > 1:
+        raise BundleError("model", f"answers {groups} values a row", "Train one model per value.")
+    return 2 if objective.startswith("binary:") or objective == "reg:logistic" else 0

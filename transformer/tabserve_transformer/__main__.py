@@ -1,0 +1,36 @@
+"""`python -m tabserve_transformer`: serve decisions on records, by way of a predictor."""
+
+from __future__ import annotations
+
+import sys
+
+from tabserve import bundle
+from tabserve.inference import server
+from tabserve.inference.metrics import Metrics
+from tabserve.inference.settings import command
+from tabserve_transformer.model import load
+from tabserve_transformer.settings import Settings
+
+
+def serve(settings: Settings) -> None:
+    """Load and serve until a signal. Ends with status 1 and the reason where the bundle can't be served."""
+    server.configure_logging(settings.log_level)
+    metrics = Metrics()
+    try:
+        found = bundle.load(settings.model_dir, digest=settings.digest or None, allow_joblib=settings.allow_joblib)
+        model = load(found, settings, metrics)
+        if settings.server == "kserve" or settings.model_class:
+            from tabserve import kserve_adapter
+            from tabserve_transformer.kserve_model import TransformerModel
+
+            kserve_adapter.run(model, settings, metrics, TransformerModel)
+        else:
+            server.run(model, settings, metrics)
+    except (bundle.BundleError, OSError, ValueError) as error:
+        sys.exit(f"transformer: {error}")
+
+
+main = command(Settings, serve, "Serve decisions on records over the Open Inference Protocol, by way of a predictor.")
+
+if __name__ == "__main__":
+    main()

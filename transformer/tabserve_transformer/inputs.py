@@ -1,0 +1,98 @@
+"""What a client sends, records or plain tensors, becomes the predictor's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from tabserve.arrays import Array
+from tabserve.bundle import Bundle
+from tabserve.bundle.tensors import MATRIX
+from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted
+from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec
+from tabserve.schema.columns import Columns, rows
+from tabserve.schema.features import derive, matrix
+from tabserve.schema.numbers import NumberRecords, are_all
+from tabserve.schema.records import Records
+
+Preprocess = Callable[[dict[str, Array]], Array]
+"""A fitted preprocessor: feature columns to the model's matrix."""
+
+
+class Inputs:
+    """Makes predictor inputs of one bundle's records.
+
+    preprocess: the bundle's, None where it has none. max_rows: more records are a RequestTooLarge.
+    Every other misfit is an InvalidRequest naming record and field.
+    """
+
+    def __init__(self, bundle: Bundle, preprocess: Preprocess | None, max_rows: int) -> None:
+        self._schema = bundle.schema
+        self._model = bundle.manifest.model
+        self._preprocess = preprocess
+        self._max_rows = max_rows
+        self._records = Records(bundle.schema)
+        self._dtype = DATATYPES[self._model.datatype]
+        self._numeric = all(spec.type == "number" for spec in self._model.features)
+        self._fields = frozenset(spec.name for spec in self._records.tensor_specs)
+        self._numbers = self._number_records() if preprocess is None else None
+        self._plain = (frozenset({MATRIX}), frozenset(spec.name for spec in self._model.features))
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """The V2 inputs that carry records, one per field."""
+        return self._records.tensor_specs
+
+    def from_tensors(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The predictor's inputs: of columns of records, or, where they are such already, these tensors untouched."""
+        names = frozenset(tensor.name for tensor in tensors)
+        if names in self._plain and not names <= self._fields:
+            return tuple(tensors)
+        if MATRIX in names and MATRIX not in self._fields:
+            other = next(tensor.name for tensor in tensors if tensor.name != MATRIX)
+            raise InvalidRequest(f"inputs: expected `{MATRIX}` alone, got {quoted(other)} as well")
+        return self._from_columns(self._records.from_tensors(tensors))
+
+    def from_body(self, body: bytes) -> tuple[Tensor, ...]:
+        """The predictor's inputs of a V1 body of records."""
+        if self._numbers is not None:
+            made = self._numbers.decode(body)
+            self._check_count(len(made))
+            return (Tensor(MATRIX, self._model.datatype, made),)
+        return self._from_columns(self._records.decode(body))
+
+    def _number_records(self) -> NumberRecords | None:
+        """A reader of records that are the model's matrix as they are; None where they are not."""
+        schema = self._schema
+        same = [spec.name for spec in self._model.features] == list(schema.features) == list(schema.fields)
+        return NumberRecords(schema, self._records, self._dtype) if same and are_all(schema, self._dtype) else None
+
+    def _check_count(self, count: int) -> None:
+        if count > self._max_rows:
+            raise RequestTooLarge(f"expected at most {self._max_rows} records, got {count}")
+
+    def _from_columns(self, columns: Columns) -> tuple[Tensor, ...]:
+        count = rows(columns)
+        self._check_count(count)
+        features = derive(self._schema, columns)
+        if self._preprocess is not None:
+            made = self._preprocess(features) if count else np.empty((0, len(self._model.features)))
+            return (Tensor(MATRIX, self._model.datatype, made.astype(self._dtype, copy=False)),)
+        if self._model.input == "matrix" or self._numeric:
+            return (Tensor(MATRIX, self._model.datatype, matrix(features, self._model.features, self._dtype)),)
+        return _one_each(features)
+
+
+def _one_each(features: Mapping[str, Array]) -> tuple[Tensor, ...]:
+    """A tensor per feature; a missing category is an empty string, since BYTES has no null."""
+    return tuple(
+        Tensor(name, "BYTES", _present(column)) if column.dtype == object else Tensor(name, "FP64", column)
+        for name, column in features.items()
+    )
+
+
+def _present(column: Array) -> Array:
+    present = column.copy()
+    present[[value is None for value in column.tolist()]] = ""
+    return present

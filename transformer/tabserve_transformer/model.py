@@ -1,0 +1,166 @@
+"""The transformer as a plain class: records to tensors, to the predictor, to decisions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from tabserve import engines
+from tabserve.arrays import Array
+from tabserve.bundle import Bundle
+from tabserve.bundle.tensors import class_names, described, output_specs
+from tabserve.inference.errors import InferenceError, InvalidRequest, quoted
+from tabserve.inference.metrics import Metrics
+from tabserve.inference.model import PREDICTOR_RELEASE, TRANSFORMER_RELEASE, Context
+from tabserve.inference.tensors import DATATYPE_OF, InferRequest, InferResponse, ModelMetadata, RequestedOutput, Tensor
+from tabserve.schema.decisions import Decisions
+from tabserve.schema.schema import nearest
+from tabserve_transformer.inputs import Inputs, Preprocess
+from tabserve_transformer.instruments import Instruments
+from tabserve_transformer.predictor_client.client import ClientOptions, PredictorClient, RemotePredictor
+from tabserve_transformer.settings import Settings, host_and_port
+
+TOLD = ("decision", "score", "label", "reasons")
+"""What V1 answers of a record, as far as there is."""
+
+
+class Transformer:
+    """Answers for one bundle by way of a predictor; implements tabserve.inference.model.Model."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        predictor: RemotePredictor,
+        settings: Settings,
+        metrics: Metrics,
+        preprocess: Preprocess | None = None,
+    ) -> None:
+        model = bundle.manifest.model
+        classes = class_names(bundle)
+        self._predictor = predictor
+        self._inputs = Inputs(bundle, preprocess, settings.max_rows)
+        self._decisions = Decisions(bundle.schema, model.features, classes)
+        self._release = settings.release or bundle.digest
+        self._own = (*model.outputs, *(["label"] if classes else []))
+        self._default = (*model.default_outputs, *self._decisions.names)
+        self._asks = lru_cache(maxsize=64)(self._asked)
+        self._told = [name for name in TOLD if name in (*self._decisions.names, *(["label"] if classes else []))]
+        facts = {"name": bundle.manifest.name, "version": bundle.manifest.version, "digest": bundle.digest}
+        self._instruments = Instruments(metrics, facts, probability=bool(classes))
+        self.headers: Mapping[str, str] = {TRANSFORMER_RELEASE: self._release}
+        self.metadata = self._metadata(bundle, settings.model_name or bundle.manifest.name)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a predictor of the own release answered lately."""
+        return self._predictor.ready
+
+    async def start(self) -> None:
+        """Begin to look for the predictor."""
+        await self._predictor.start()
+
+    async def stop(self) -> None:
+        """Let go of the predictor."""
+        await self._predictor.stop()
+
+    async def infer(self, request: InferRequest, context: Context) -> InferResponse:
+        """V2: columns of records, or the predictor's plain tensors, to its outputs and decisions.
+
+        Raises InvalidRequest, RequestTooLarge, and what the predictor's client raises.
+        """
+        names = self._requested(request.outputs)
+        tensors = await self._predict(self._inputs.from_tensors(request.inputs), names, context)
+        tensors |= self._decide(tensors, [name for name in names if name not in tensors])
+        return InferResponse(tuple(tensors[name] for name in names))
+
+    async def predict(self, body: bytes, context: Context) -> bytes:
+        """V1: `{"instances": [{…}]}` to `{"predictions": [{"decision", "score", "label", "reasons"}]}`.
+
+        A regression has no label, and no decision where its schema names no bands. Raises as `infer` does.
+        """
+        tensors = await self._predict(self._inputs.from_body(body), self._decisions.names, context)
+        made = self._decide(tensors, self._told)
+        return orjson.dumps({"predictions": _objects({name: made[name].array for name in self._told})})
+
+    def _requested(self, outputs: Sequence[RequestedOutput]) -> tuple[str, ...]:
+        if not outputs:
+            return self._default
+        known = (*self._own, *self._decisions.names)
+        for output in outputs:
+            if output.name not in known:
+                hint = nearest(output.name, known)
+                raise InvalidRequest(f"outputs: expected of {', '.join(known)}; got {quoted(output.name)}{hint}")
+        return tuple(dict.fromkeys(output.name for output in outputs))
+
+    async def _predict(self, inputs: tuple[Tensor, ...], names: tuple[str, ...], context: Context) -> dict[str, Tensor]:
+        """The predictor's tensors, those that are named and those that decisions of these names need."""
+        request = InferRequest(inputs, outputs=self._asks(names))
+        started = time.perf_counter()
+        try:
+            response = await self._predictor.infer(request, context)
+        except InferenceError as error:
+            self._instruments.waited(time.perf_counter() - started, error.http_status)
+            raise
+        self._instruments.waited(time.perf_counter() - started, 200)
+        context.response_headers[PREDICTOR_RELEASE] = self._release
+        return {tensor.name: tensor for tensor in response.outputs}
+
+    def _asked(self, names: tuple[str, ...]) -> tuple[RequestedOutput, ...]:
+        """What the predictor must be asked for."""
+        needed = self._decisions.needs([name for name in names if name not in self._own])
+        asked = dict.fromkeys([*(name for name in names if name in self._own), *needed])
+        return tuple(RequestedOutput(name) for name in asked)
+
+    def _decide(self, predicted: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+        if not names:
+            return {}
+        made = self._decisions.decide({name: tensor.array for name, tensor in predicted.items()}, names)
+        self._instruments.decided(made)
+        return {name: Tensor(name, DATATYPE_OF[array.dtype], array) for name, array in made.items()}
+
+    def _metadata(self, bundle: Bundle, name: str) -> ModelMetadata:
+        manifest = bundle.manifest
+        specs = output_specs(manifest.model)
+        default = [spec for output, spec in specs.items() if output in manifest.model.default_outputs]
+        optional = [spec for output, spec in specs.items() if output not in manifest.model.default_outputs]
+        return ModelMetadata(
+            name=name,
+            versions=(manifest.version,),
+            platform=f"{manifest.model.native}_{manifest.model.format}",
+            inputs=self._inputs.specs,
+            outputs=(*default, *self._decisions.specs),
+            properties={"optional_outputs": described(optional), "task": manifest.task, "digest": bundle.digest},
+        )
+
+
+def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Transformer:
+    """The transformer for a bundle, with a client of its predictor.
+
+    Raises ValueError where predictor_host is none, and BundleError where the preprocessor can't be loaded.
+    """
+    host, port = host_and_port(settings.predictor_host)
+    target = ClientOptions(
+        host=host,
+        port=port,
+        model_name=settings.model_name or bundle.manifest.name,
+        release=settings.release or bundle.digest,
+        timeout=settings.predictor_timeout,
+        max_bytes=settings.max_predictor_bytes,
+        refresh=settings.predictor_refresh,
+    )
+    preprocess = None
+    if bundle.manifest.preprocessor is not None:
+        preprocess = engines.load_preprocessor(bundle, threads=settings.threads or 1)
+    return Transformer(bundle, PredictorClient(target), settings, metrics, preprocess)
+
+
+def _objects(made: Mapping[str, Array]) -> list[dict[str, Any]]:
+    """One JSON object per record; reasons without the padding."""
+    columns = {name: array.tolist() for name, array in made.items()}
+    if "reasons" in columns:
+        columns["reasons"] = [[text for text in texts if text] for texts in columns["reasons"]]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
