@@ -5,6 +5,7 @@ The only module that imports the KServe SDK (0.8 to 1.6 s and 120 MB); the servi
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -122,13 +123,22 @@ class Hooked:
         return orjson.dumps(await self._call(payload, context), option=orjson.OPT_SERIALIZE_NUMPY)
 
     async def _call(self, payload: Any, context: Context) -> Any:
-        _CONTEXT.set(context)  # of this request's own task
+        """The answer, made in a task: over REST a request has none, and much that a hook may await needs one."""
+        task = asyncio.create_task(self._through_hooks(payload, context))
         try:
-            answer, _ = await self._model(payload, headers=dict(context.trace))
+            return await task
         except InvalidInput as error:
             raise InvalidRequest(str(error)) from None
         except ModelNotReady as error:
             raise NotReady(str(error)) from None
+        except asyncio.CancelledError as error:
+            if task.cancelling():  # the client has gone away
+                raise
+            raise RuntimeError("a hook awaited what was cancelled").with_traceback(error.__traceback__) from None
+
+    async def _through_hooks(self, payload: Any, context: Context) -> Any:
+        _CONTEXT.set(context)  # of this task alone
+        answer, _ = await self._model(payload, headers=dict(context.trace))
         return answer
 
 

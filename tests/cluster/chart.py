@@ -98,7 +98,7 @@ class Release:
         """`helm upgrade --install` to exactly these values; what it printed."""
         return self.run("upgrade", self.name, CHART, "--install", *flags, given=given)
 
-    def refusal(self, given: Values) -> str:
+    def refusal(self, given: Values, *flags: str) -> str:
         """The error of an upgrade that must be refused."""
         command: list[str | Path] = [
             self.helm,
@@ -110,6 +110,7 @@ class Release:
             NAMESPACE,
             "--values",
             "-",
+            *flags,
         ]
         done = subprocess.run(command, input=json.dumps(given), text=True, capture_output=True, check=False,
                               env={**os.environ, "KUBECONFIG": str(kubeconfig())})  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a KServe user writes: subclasses of our adapters with hooks of their own."""
+"""What a KServe user writes: subclasses of our adapters with hooks of their own, which do not await anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The adapters: the stock kserve.ModelServer answers the same, and hooks work under both servers."""
+"""The adapters: the stock kserve.ModelServer answers the same, and hooks that do not await work under both servers."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ def test_bad_input_is_a_400_under_the_stock_server_too(predictor: Service, stock
 
 
 @pytest.mark.parametrize("server", ["tabserve", "kserve"])
-def test_a_predictors_hooks_work_under_both_servers(server: str, predictor: Service, bundle: Path, logs: Path) -> None:
+def test_a_predictor_s_synchronous_preprocess_works_over_v2_rest(
+    server: str, predictor: Service, bundle: Path, logs: Path
+) -> None:
     options = [f"--model_dir={bundle}", f"--server={server}", "--model_class=tests.kserve.hooks:Halved"]
     with running("tabserve_predictor", *options, log=logs / f"halved_{server}.log") as halved:
         assert outputs(halved, ROW) == outputs(predictor, [value / 2 for value in ROW])
@@ -114,7 +116,7 @@ def test_a_predictors_hooks_work_under_both_servers(server: str, predictor: Serv
 
 
 @pytest.mark.parametrize("server", ["tabserve", "kserve"])
-def test_a_transformers_hooks_work_under_both_servers(
+def test_a_transformer_s_synchronous_postprocess_works_over_v1(
     server: str, predictor: Service, bundle: Path, logs: Path
 ) -> None:
     host = f"--predictor_host=127.0.0.1:{predictor.http_port}"

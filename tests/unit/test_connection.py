@@ -1,4 +1,4 @@
-"""The limit on headers, however the bytes are cut, and what is left of a connection that has ended."""
+"""The limit on headers, however the bytes are cut, what is left of an ended connection, and models of any kind."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import asyncio
 import gc
 import socket
 import weakref
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager
+from types import coroutine
+from typing import Any
 
 import pytest
 import uvloop
 
 from tabserve.inference.admission import Admission
+from tabserve.inference.errors import InvalidRequest
 from tabserve.inference.metrics import Metrics
+from tabserve.inference.model import Context
 from tabserve.inference.rest.application import Application
 from tabserve.inference.rest.connection import Clients, Connection
 from tests.echo import Echo, EchoSettings
@@ -101,3 +107,106 @@ def test_an_ended_connection_is_freed_without_the_garbage_collector() -> None:
         uvloop.run(ended_connection())
     finally:
         gc.enable()
+
+
+@coroutine
+def yielding(value: object) -> Generator[object]:
+    """What waits for something that asyncio does not know."""
+    yield value
+
+
+async def cancelled() -> None:
+    task = asyncio.create_task(asyncio.Event().wait())
+    task.cancel()
+    await task
+
+
+async def refused() -> None:
+    """As a proxy in front of the predictor may."""
+    error = InvalidRequest("the client closed the request")
+    error.http_status = 499
+    raise error
+
+
+class Waiting(Echo):
+    """Waits in some way before it answers a V1 request; `given_up` is set when it is cancelled meanwhile."""
+
+    def __init__(self, wait: Callable[[], Coroutine[Any, Any, Any]], metrics: Metrics) -> None:
+        super().__init__(["FP32"], EchoSettings(), metrics)
+        self._wait = wait
+        self.waiting, self.given_up = asyncio.Event(), asyncio.Event()
+
+    async def predict(self, body: bytes, context: Context) -> bytes:
+        self.waiting.set()
+        try:
+            await self._wait()
+        except asyncio.CancelledError:
+            self.given_up.set()
+            raise
+        return body
+
+
+REQUEST = b"POST /v1/models/echo:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nfine"
+
+
+@asynccontextmanager
+async def served(
+    wait: Callable[[], Coroutine[Any, Any, Any]],
+) -> AsyncGenerator[tuple[Waiting, asyncio.StreamReader, asyncio.StreamWriter]]:
+    """The model, and a client that has connected to it; in the end no request may count as under way."""
+    metrics = Metrics()
+    admission = Admission(1, metrics)
+    model = Waiting(wait, metrics)
+    clients = Clients(Application(model, lambda: True, admission, metrics, 2**20), admission, EchoSettings())
+    async with await asyncio.get_running_loop().create_server(lambda: Connection(clients), "127.0.0.1") as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        try:
+            yield model, reader, writer
+        finally:
+            writer.close()
+    assert (clients.working, admission.full) == (0, False)
+
+
+async def statuses_of(wait: Callable[[], Coroutine[Any, Any, Any]], count: int) -> list[bytes]:
+    """Of so many requests, one after the other, on one connection."""
+    found = []
+    async with asyncio.timeout(30), served(wait) as (_, reader, writer):
+        for _ in range(count):
+            writer.write(REQUEST)
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.partition(b"content-length: ")[2].split(b"\r\n")[0]))
+            found.append(head[9:12])
+    return found
+
+
+WAITS: dict[str, tuple[Callable[[], Coroutine[Any, Any, Any]], bytes]] = {
+    "for nothing": (lambda: asyncio.sleep(0), b"200"),
+    "for a future": (lambda: asyncio.to_thread(int), b"200"),
+    "for what asyncio does not know": (lambda: yielding(5), b"500"),
+    "for what was cancelled": (cancelled, b"500"),
+    "for a refusal of no registered status": (refused, b"499"),
+}
+
+
+@pytest.mark.parametrize("case", WAITS)
+def test_a_model_that_waits_in_any_way_is_answered_and_done_with(case: str) -> None:
+    wait, status = WAITS[case]
+
+    assert uvloop.run(statuses_of(wait, 3)) == [status] * 3
+
+
+async def sleeping_for_ever() -> None:
+    while True:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("wait", [sleeping_for_ever, lambda: asyncio.Event().wait()], ids=["nothing", "a future"])
+def test_a_model_is_cancelled_when_its_client_goes_away(wait: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    async def leave() -> None:
+        async with asyncio.timeout(30), served(wait) as (model, _, writer):
+            writer.write(REQUEST)
+            await model.waiting.wait()
+            writer.close()
+            await model.given_up.wait()
+
+    uvloop.run(leave())

@@ -21,12 +21,12 @@ def loaded_by(code: str) -> set[str]:
     "module",
     [
         "tabserve.inference.server",
-        "tabserve.inference.rest_codec",
+        "tabserve.inference.rest.codec",
         "tabserve.bundle",
         "tabserve.schema.records",
         "tabserve.cli",
-        "predictor.__main__",
-        "transformer.__main__",
+        "tabserve_predictor.__main__",
+        "tabserve_transformer.__main__",
     ],
 )
 def test_no_ml_library_and_no_sdk_is_loaded_by_importing(module: str) -> None:
@@ -34,20 +34,25 @@ def test_no_ml_library_and_no_sdk_is_loaded_by_importing(module: str) -> None:
 
 
 def test_xgboost_is_imported_without_scikit_learn_and_pandas() -> None:
-    loaded = loaded_by("from predictor import lean; lean.import_xgboost(); lean.import_xgboost()")
+    loaded = loaded_by(
+        "from tabserve_predictor.xgboost_import import import_xgboost; import_xgboost(); import_xgboost()"
+    )
 
     assert loaded & {"xgboost", "sklearn", "pandas"} == {"xgboost"}
 
 
 def test_xgboost_is_imported_without_what_scipy_takes_of_numpy_and_does_not_use() -> None:
     listing = "import sys; print(*(set(sys.modules) & {'numpy.f2py', 'numpy.ma', 'numpy.polynomial', 'numpy.testing'}))"
-    code = f"from predictor import lean; lean.import_xgboost(); {listing}; import numpy; print(numpy.ma.masked_array)"
+    imported = "from tabserve_predictor.xgboost_import import import_xgboost; import_xgboost()"
+    code = f"{imported}; {listing}; import numpy; print(numpy.ma.masked_array)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.splitlines() == ["", "<class 'numpy.ma.MaskedArray'>"]
 
 
 def test_scikit_learn_and_pandas_can_still_be_imported_afterwards() -> None:
-    loaded = loaded_by("from predictor import lean; lean.import_xgboost(); import sklearn, pandas")
+    loaded = loaded_by(
+        "from tabserve_predictor.xgboost_import import import_xgboost; import_xgboost(); import sklearn, pandas"
+    )
 
     assert {"sklearn", "pandas"} <= loaded

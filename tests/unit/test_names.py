@@ -44,8 +44,9 @@ def test_all_that_the_wheel_installs_begins_with_our_name(tmp_path: Path) -> Non
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    command = ["uv", "build", "--wheel", "--no-build-isolation", "--python", sys.executable, "-o", tmp_path, source]
-    subprocess.run([Path(sys.executable).parent / command[0], *command[1:]], check=True, capture_output=True)
+    uv = Path(sys.executable).parent / "uv"
+    options = ["--wheel", "--no-build-isolation", f"--python={sys.executable}", f"--out-dir={tmp_path}"]
+    subprocess.run([uv, "build", *options, source], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = {Path(name).parts[0] for name in zipfile.ZipFile(wheel).namelist()}
 

@@ -29,15 +29,27 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- /* Who has traffic stays as it is. */ -}}
-{{- range $name := $had -}}
+{{- /* Who has traffic, from the chart's route or from another one, stays as it is. */ -}}
+{{- range $name := list "a" "b" -}}
 {{- $slot := include "tabserve.slot" (dict "root" $root "slot" $name) | fromYaml -}}
 {{- $live := include "tabserve.live" (dict "root" $root "name" $slot.name) | fromYaml -}}
-{{- if not $slot.deployed -}}
-{{- fail (printf "ERROR: slot %s has traffic and would be emptied; first promote the other slot or set traffic.canaryPercent to 0, then empty it" $name) -}}
+{{- $emptied := not $slot.deployed -}}
+{{- $changed := and $live (eq $root.Values.transformer.placement "separate") (ne (get $live.annotations "tabserve/release") $slot.release) -}}
+{{- $has := "" -}}
+{{- $remedy := "promote the other slot or set traffic.canaryPercent to 0" -}}
+{{- if has $name $had -}}
+{{- $has = "has traffic" -}}
+{{- else if and $live (or $emptied $changed) -}}
+{{- with include "tabserve.routesTo" (dict "root" $root "slot" $slot) -}}
+{{- $has = printf "has traffic from %s" . -}}
+{{- $remedy = "set its weight there to 0 and remove any mirror to it" -}}
 {{- end -}}
-{{- if and $live (eq $root.Values.transformer.placement "separate") (ne (get $live.annotations "tabserve/release") $slot.release) -}}
-{{- fail (printf "ERROR: slot %s has traffic, and its release would be changed in place, from %s to %s; set releases.%s instead" $name (get $live.annotations "tabserve/release") $slot.release (ternary "b" "a" (eq $name "a"))) -}}
+{{- end -}}
+{{- if and $has $emptied -}}
+{{- fail (printf "ERROR: slot %s %s and would be emptied; first %s, then empty it" $name $has $remedy) -}}
+{{- end -}}
+{{- if and $has $changed -}}
+{{- fail (printf "ERROR: slot %s %s, and its release would be changed in place, from %s to %s; set releases.%s instead" $name $has (get $live.annotations "tabserve/release") $slot.release (ternary "b" "a" (eq $name "a"))) -}}
 {{- end -}}
 {{- end -}}
 {{- end }}

@@ -46,7 +46,10 @@ _READABLE = re.compile(
 _PLAIN = (b"application/json", b"application/octet-stream")
 """As nearly all clients write them."""
 
-_STATUS_LINE = {int(status): f"HTTP/1.1 {status} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_STATUS_LINE = {status: f"HTTP/1.1 {status} \r\n".encode() for status in range(100, 600)} | {
+    int(status): f"HTTP/1.1 {status} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+"""Also of statuses that are not registered, which the predictor's side may answer with (RFC 9112, section 4)."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +61,7 @@ class Route(NamedTuple):
     protocol: str
 
 
-def failed(error: Exception) -> PredictionFailed:
+def failed(error: BaseException) -> PredictionFailed:
     """What a client hears of an unexpected failure; the log hears its type and place, not its text.
 
     The text of a library's error may quote the request.
@@ -145,6 +148,10 @@ class Application:
         """The answer to a request whose body is over the limit."""
         return self._refused(_too_large(self._max_body_bytes), request)
 
+    def failure(self, error: BaseException, request: Request) -> Answer:
+        """The answer to a request that ended in an error which is not the client's."""
+        return self._refused(failed(error), request)
+
     async def answer(self, request: Request) -> Answer:
         """The answer to a request that was admitted, once its body is there."""
         route = request.route
@@ -162,7 +169,7 @@ class Application:
         except InferenceError as error:
             return self._refused(error, request)
         except Exception as error:  # noqa: BLE001 - the edge: logged by type and place, answered as a 500
-            return self._refused(failed(error), request)
+            return self.failure(error, request)
         self._count(200, route.protocol, request)
         return 200, lines + self._headers, body
 

@@ -101,8 +101,9 @@ class Connection(asyncio.Protocol):
         """
         self._clients.connections.discard(self)
         self._admission.forget(self)
-        if self._waits_for is not None:
-            self._waits_for.cancel()
+        waits_for, self._waits_for = self._waits_for, None
+        if waits_for is not None:
+            waits_for.cancel()
         self._queue.clear()
         self._parser = self._request = None
 
@@ -272,24 +273,35 @@ class Connection(asyncio.Protocol):
         self._worked_on, self._work = request, clients.application.answer(request)
         self._step()
 
-    def _step(self) -> None:
-        """The next steps, up to the answer or to a future that they wait for."""
+    def _step(self, *, cancelled: bool = False) -> None:
+        """The next steps, up to the answer or to a future that they wait for; whatever goes wrong, there is an answer.
+
+        cancelled: whether the client has gone away since the last ones.
+        """
         request, work = self._worked_on, self._work
         assert request is not None
         assert work is not None
         try:
-            waits_for = work.send(None)
+            self._wait_for(work.throw(asyncio.CancelledError()) if cancelled else work.send(None))
         except StopIteration as end:
             self._end()
             self._send(request, end.value)
-        except asyncio.CancelledError:  # the client has gone away
+        except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001 - the edge: logged, answered as a 500
             self._end()
-        else:
-            self._waits_for = waits_for
-            waits_for.add_done_callback(self._step_on)
+            work.close()
+            if not self._transport.is_closing():  # the client has not gone away
+                self._send(request, self._clients.application.failure(error, request))
+
+    def _wait_for(self, awaited: asyncio.Future[Any] | None) -> None:
+        """Go on when it is done. None, as of asyncio.sleep(0), asks for the next turn of the event loop."""
+        if awaited is None:
+            awaited = self._loop.create_future()
+            self._loop.call_soon(_finish, awaited)
+        awaited.add_done_callback(self._step_on)
+        self._waits_for = awaited
 
     def _step_on(self, _: asyncio.Future[Any]) -> None:
-        self._step()
+        self._step(cancelled=self._waits_for is None)
         self._go_on()
 
     def _end(self) -> None:
@@ -357,6 +369,11 @@ class Connection(asyncio.Protocol):
         else:
             self._queue.append(Request(keep_alive=False, answer=(status, JSON, error_body(text))))
             self._go_on()
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def path(target: bytes) -> bytes:
