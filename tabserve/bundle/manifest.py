@@ -20,6 +20,11 @@ MAX_MANIFEST_BYTES = 16 << 20
 ModelFormat: TypeAlias = Literal["ubj", "json", "skops", "joblib"]
 EngineName: TypeAlias = Literal["xgboost", "sklearn", "onnxruntime"]
 ClassValue: TypeAlias = bool | int | float | str
+Frame: TypeAlias = Literal["", "array", "object", "category"]
+Dtype: TypeAlias = Literal[
+    "", "float64", "float32", "int64", "bool", "Int64", "Float64", "boolean",
+    "object[float]", "object[int]", "object[bool]", "object", "category", "string",
+]  # fmt: skip
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,12 +43,16 @@ class FeatureSpec(_Strict, frozen=True):
 
     values: the categories in the order of their codes. They are the model's training order, which may differ from the
     schema's. source: the schema feature it is computed from, "" where it is computed from several.
+    dtype: the column's in the table of the scikit-learn engine, where `frame` alone does not say it; `object[int]` is a
+    column of Python's integers. missing: what stands in a column of objects where there is no value, NaN or None.
     """
 
     name: str
     type: Literal["number", "category"]
     values: tuple[str, ...] = ()
     source: str = ""
+    dtype: Dtype = ""
+    missing: Literal["nan", "none"] = "nan"
 
 
 class EngineRange(_Strict, frozen=True):
@@ -74,8 +83,8 @@ class ModelInfo(_Strict, frozen=True):
 
     input: one `matrix` [rows, features] of `datatype` (a category as its code, NaN where missing), or `columns`
     [rows], one per feature (numbers FP64, categories as text).
-    frame: how the scikit-learn engine hands the features on: a plain array (""), or a DataFrame whose categories are
-    text ("object") or pandas categoricals ("category").
+    frame: how the scikit-learn engine hands the features on: as the matrix (""), an array of objects ("array"), or a
+    DataFrame whose categories are text ("object") or pandas categoricals ("category").
     outputs: what the native engine computes, of `predict`, `predict_proba`, `margin`, `contributions`. (`label` is not
     among them: a service makes it from `predict` and the schema's class names.)
     classes: the model's own class values, in the order of `predict_proba`; empty for a regression.
@@ -98,7 +107,7 @@ class ModelInfo(_Strict, frozen=True):
     engines: tuple[EngineRange, ...]
     tolerance: float
     classes: tuple[ClassValue, ...] = ()
-    frame: Literal["", "object", "category"] = ""
+    frame: Frame = ""
     onnx: str | None = None
     row_independent: tuple[EngineName, ...] = ()
     timings: tuple[Timing, ...] = ()
@@ -112,7 +121,7 @@ class PreprocessorInfo(_Strict, frozen=True):
     file: str
     format: Literal["onnx", "skops", "joblib"]
     features: tuple[FeatureSpec, ...]
-    frame: Literal["", "object", "category"] = ""
+    frame: Frame = ""
     tolerance: float = 1e-6
     notes: tuple[str, ...] = ()
 

@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tabserve.arrays import Features
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import FeatureSpec
-from tabserve.engines import skops_types
+from tabserve.engines import skops_types, tables
 
 # What skops does not know to be safe, and this module makes safe by looking at it before it is used.
 # A dtype is read from an empty array, without unpickling; an optimizer holds arrays, and is not used to predict.
@@ -48,23 +46,8 @@ def read(path: Path, form: str, trusted: Sequence[str] = ()) -> Any:
 
 
 def presenter(features: Sequence[FeatureSpec], frame: str) -> Callable[[Features], Any]:
-    """What turns features into the table an estimator was trained on: an array, or a DataFrame of its names."""
-    if not frame:
-        return lambda given: given
-    import pandas
-
-    names = [spec.name for spec in features]
-    categories = {spec.name: spec.values for spec in features if spec.type == "category"}
-
-    def table(given: Features) -> Any:
-        if isinstance(given, np.ndarray):
-            return pandas.DataFrame(given, columns=names)
-        columns: dict[str, Any] = {name: given[name] for name in names}
-        if frame == "category":
-            columns |= {name: pandas.Categorical(given[name], list(categories[name])) for name in categories}
-        return pandas.DataFrame(columns)
-
-    return table
+    """What turns features into the table an estimator was trained on, as `frame` and the specs' dtypes have it."""
+    return tables.table(features, frame) if frame else lambda given: given
 
 
 def one_job(model: Any) -> None:

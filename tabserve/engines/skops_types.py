@@ -21,7 +21,7 @@ def verify(model: Any) -> None:
 
     Raises ValueError. Source: scikit-learn #34558, and skops' reasons not to trust these types.
     """
-    for owner, part in _parts(model):
+    for owner, part in parts(model):
         width = int(owner.n_features_in_) if hasattr(owner, "n_features_in_") else 0
         kind = f"{type(part).__module__}.{type(part).__qualname__}"
         if kind == TYPES[0]:
@@ -49,7 +49,7 @@ def _verify_categories(nodes: Array, predictor: Any) -> None:
         raise ValueError("a tree's categories point outside the tree")
 
 
-def _parts(model: Any) -> Iterator[tuple[Any, Any]]:
+def parts(model: Any) -> Iterator[tuple[Any, Any]]:
     """Every object inside a model, with the estimator whose `predict` reaches it."""
     waiting, seen = [(model, model)], set()
     while waiting:

@@ -249,6 +249,13 @@ class Schema(_Strict, frozen=True):
         from_optional = {f.name for f in derived if any(optional.intersection(of) for of in f.rules.values())}
         return frozenset(optional | from_optional)
 
+    @property
+    def whole(self) -> frozenset[str]:
+        """The features that are whole numbers: of integers, booleans (0 and 1), and hours and weekdays."""
+        fields = {field.name for field in self.record if field.type in ("integer", "boolean")}
+        derived = {f.name for f in self.features if not isinstance(f, str) and f.days_between is None}
+        return frozenset(fields | derived)
+
     def _check_features(self) -> None:
         fields = self.fields
         times = tuple(name for name, field in fields.items() if field.type == "timestamp")

@@ -12,6 +12,8 @@ from tabserve.bundle.manifest import EngineName, EngineRange, FeatureSpec, Model
 from tabserve.bundle.reference import Columns
 from tabserve.schema.schema import Schema
 from tabserve.train import sklearn_model, xgboost_model
+from tabserve.train.own import Rows
+from tabserve.train.presentation import Truth
 
 TOLERANCE = 1e-6
 
@@ -53,11 +55,18 @@ def write(model: Any, path: Path, form: str) -> None:
 
 
 def describe(
-    model: Any, engine: EngineName, form: ModelFormat, schema: Schema, specs: Sequence[FeatureSpec], features: Columns
-) -> ModelInfo:
+    model: Any,
+    engine: EngineName,
+    form: ModelFormat,
+    schema: Schema,
+    specs: Sequence[FeatureSpec],
+    features: Columns,
+    rows: Sequence[Rows],
+) -> tuple[ModelInfo, list[Truth]]:
     """The manifest's entry for a model, with its native engine alone; `contributions` are yet to be proven.
 
-    specs: what it is given, categories in the schema's order; features: some rows of it. Raises BundleError.
+    And what the model in memory answers about the tables of `rows`, which every engine must repeat. specs: what it is
+    given, categories in the schema's order; features: some rows of it. Raises BundleError.
     """
     info = ModelInfo(
         file=f"model.{form}",
@@ -72,8 +81,8 @@ def describe(
         tolerance=TOLERANCE,
     )
     if engine == "xgboost":
-        return xgboost_model.describe(model, info, schema)
-    return sklearn_model.describe(model, info, schema, features)
+        return xgboost_model.describe(model, info, schema, rows)
+    return sklearn_model.describe(model, info, schema, features, rows)
 
 
 def own_answers(model: Any, info: ModelInfo, features: Features) -> dict[str, Array]:

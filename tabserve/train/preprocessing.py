@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +17,10 @@ from tabserve.engines import parity
 from tabserve.engines.contributions.sources import owners
 from tabserve.engines.estimators import presenter
 from tabserve.engines.preprocessor import given, open_preprocessor
-from tabserve.train import models, sklearn_model
+from tabserve.train import models, presentation, sklearn_model
 from tabserve.train.onnx import conversion
+from tabserve.train.own import Rows
+from tabserve.train.presentation import Presentation, Truth
 
 _ONNX = "preprocessor.onnx"
 _FEW = slice(0, 64)
@@ -30,15 +33,32 @@ def save(
     probes: Columns,
     form: Literal["skops", "joblib"],
     trusted: Sequence[str],
-) -> PreprocessorInfo:
+    rows: Sequence[Rows],
+) -> tuple[PreprocessorInfo, list[Rows]]:
     """Write a preprocessor: as ONNX where that repeats it, else in its own form. Raises BundleError.
 
-    specs: what it takes. probes: rows to hold the written form against the one in memory with.
+    specs: what it takes. probes: rows to hold the written form against the one in memory with. rows: the user's own;
+    they come back as the model was given them.
     """
     sklearn_model.verify_names(preprocessor, specs)
-    frame = sklearn_model.presentation(preprocessor, "transform", specs, probes)
+    asked, named = partial(_ask, preprocessor), hasattr(preprocessor, "feature_names_in_")
+    truths = presentation.truths(preprocessor, asked, specs, rows, named=named)
+    found = presentation.find(asked, specs, rows, truths, named=named)
+    info = _written(preprocessor, folder, found, probes, form, trusted)
+    return info, [_made(preprocessor, info, some, truth) for some, truth in zip(rows, truths, strict=True)]
+
+
+def _written(
+    preprocessor: Any,
+    folder: Path,
+    found: Presentation,
+    probes: Columns,
+    form: Literal["skops", "joblib"],
+    trusted: Sequence[str],
+) -> PreprocessorInfo:
+    specs, frame = found.features, found.frame
     expected = transformed(preprocessor, specs, frame, probes)
-    info = PreprocessorInfo(_ONNX, "onnx", tuple(specs), frame)
+    info = PreprocessorInfo(_ONNX, "onnx", specs, frame)
     try:
         conversion.convert_preprocessor(preprocessor, specs, frame, folder / _ONNX)
         gap = _gap(folder, info, probes, expected, trusted)
@@ -49,7 +69,7 @@ def save(
         reason = str(error).splitlines()[0]
     (folder / _ONNX).unlink(missing_ok=True)
     notes = (f"onnx: not converted: {reason}",)
-    info = PreprocessorInfo(f"preprocessor.{form}", form, tuple(specs), frame, notes=notes)
+    info = PreprocessorInfo(f"preprocessor.{form}", form, specs, frame, notes=notes)
     models.write(preprocessor, folder / info.file, form)
     if (gap := _gap(folder, info, probes, expected, trusted)) > info.tolerance:
         raise BundleError(info.file, f"reads back with a difference of {gap:.3g}", "Save it with joblib.")
@@ -76,6 +96,17 @@ def outputs(preprocessor: Any, info: PreprocessorInfo, columns: Columns) -> tupl
 def transformed(preprocessor: Any, specs: Sequence[FeatureSpec], frame: str, columns: Columns) -> Array:
     """What the transformer in memory makes of feature columns."""
     return dense(preprocessor.transform(presenter(specs, frame)(given(specs, frame, columns))))
+
+
+def _ask(preprocessor: Any, table: Any) -> dict[str, Array]:
+    return {"matrix": dense(preprocessor.transform(table))}
+
+
+def _made(preprocessor: Any, info: PreprocessorInfo, rows: Rows, truth: Truth) -> Rows:
+    """Rows as the model is served them, and as it was given them: as the transformer makes them of the user's table."""
+    matrix = transformed(preprocessor, info.features, info.frame, rows.columns)
+    columns = dict(zip(_names(preprocessor, matrix.shape[1]), matrix.T, strict=True))
+    return Rows(rows.what, columns, (preprocessor.transform(truth.table),), rows.remedy)
 
 
 def _names(preprocessor: Any, count: int) -> list[str]:

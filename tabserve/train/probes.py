@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from tabserve.arrays import Array
+from tabserve.bundle import agreement
 from tabserve.bundle.manifest import FeatureSpec
 from tabserve.bundle.reference import Columns
+from tabserve.schema.schema import Schema
 
 _CANDIDATES = 400
 
 
-def rows(features: Columns, specs: Sequence[FeatureSpec], count: int, missing: frozenset[str]) -> Columns:
+def rows(features: Columns, schema: Schema, count: int) -> Columns:
     """Rows mixed of the sample's values and of values at, and one step beside, where a tree may split.
 
-    features: the sample's columns. missing: features that may have no value. Always the same rows for the same sample.
+    features: the sample's columns. Always the same rows for the same sample.
     """
     random = np.random.default_rng(0)
     length = len(next(iter(features.values())))
     base = random.integers(0, length, count)
     mixed: Columns = {}
-    for spec in specs:
+    for spec in agreement.specs(schema):
         column = features[spec.name][base]
         replaced = random.random(count) < 0.5
-        candidates = _candidates(features[spec.name], spec, spec.name in missing)
+        candidates = _candidates(features[spec.name], spec, schema)
         column[replaced] = random.choice(candidates, int(replaced.sum()))
         mixed[spec.name] = column
     return mixed
 
 
-def _candidates(column: Array, spec: FeatureSpec, may_miss: bool) -> Array:
+def _candidates(column: Array, spec: FeatureSpec, schema: Schema) -> Array:
+    may_miss = spec.name in schema.may_miss
     if spec.type == "category":
         return np.array([*spec.values, *([None] if may_miss else [])], object)
     present = np.unique(column[np.isfinite(column)])
     if not len(present):
         return np.array([np.nan if may_miss else 0.0])
     present = present[np.linspace(0, len(present) - 1, min(len(present), _CANDIDATES)).astype(np.intp)]
+    if spec.name in schema.whole:
+        between = (present[1:] + present[:-1]) / 2
+        return np.concatenate([present, np.floor(between), np.ceil(between), [np.nan] if may_miss else []])
     # Trees split at a value or half way between two neighbours; each in double and in single precision.
     splits = np.concatenate([present, (present[1:] + present[:-1]) / 2])
     single = splits.astype(np.float32)

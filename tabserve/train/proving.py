@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -15,28 +16,37 @@ from tabserve.bundle.manifest import Agreement, EngineName, EngineRange, ModelIn
 from tabserve.engines import parity
 from tabserve.engines.engine import Engine
 from tabserve.engines.selection import open_engine
-from tabserve.train import models, planning
+from tabserve.train import models, planning, sklearn_model
 from tabserve.train.onnx import conversion
+from tabserve.train.presentation import Truth
 
 CONVERTED = "model.onnx"
 # Contributions are sums of as many single precision values as there are trees.
 _ADDITIVE = 1e-4
 _SOME = slice(0, 256)
+_MISSING = re.compile(r"\b(nan|none|missing)\b", re.IGNORECASE)
+_FOR_MISSING = "Train it for missing values, or make the fields required."
+_FOR_OTHERS = (
+    "Train it for such values, for instance with handle_unknown='ignore', or narrow the schema to what it knows."
+)
 
 
-def prove(bundle: Bundle, model: Any, probes: Features, pinned: EngineName | None) -> Bundle:
+def prove(bundle: Bundle, model: Any, probes: Features, truths: Sequence[Truth], pinned: EngineName | None) -> Bundle:
     """The bundle with all that was proven: outputs and what they are for the reference rows, engines, plan.
 
     bundle: its model's file is written. model: the one in memory. probes: rows beside the reference rows to prove with.
-    Raises BundleError.
+    truths: what the model answers about the user's own table, which every engine must repeat. Raises BundleError.
     """
     info = bundle.manifest.model
     native = open_engine(bundle, info.native, 1)
     for features in (bundle.reference.features, probes):
         _agrees_with_memory(native, model, info, features)
+    if (gap := _gap(native, info, truths)) > info.tolerance:
+        problem = f"answers rows of the sample otherwise when it is served, by up to {gap:.3g}"
+        raise BundleError("model", problem, "Train it on tabserve.bundle.features(schema, records).")
     bundle = _with_model(bundle, _outputs(native, info, bundle))
     native = open_engine(bundle, info.native, 1)
-    bundle = _with_model(bundle, _convert(bundle, native, model, probes, pinned))
+    bundle = _with_model(bundle, _convert(bundle, native, model, probes, truths, pinned))
     names = [name for name in bundle.manifest.model.outputs if name != "contributions"]
     answers = native.run(bundle.reference.features, names)
     return msgspec.structs.replace(bundle, reference=msgspec.structs.replace(bundle.reference, outputs=answers))
@@ -65,8 +75,9 @@ def answering() -> Iterator[None]:
     except BundleError:
         raise
     except (ValueError, TypeError) as error:
-        problem = f"fails on records the schema permits: {str(error).splitlines()[0]}"
-        raise BundleError("model", problem, "Train it for missing values, or make the fields required.") from error
+        problem = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        remedy = _FOR_MISSING if _MISSING.search(problem) else _FOR_OTHERS
+        raise BundleError("model", f"fails on records the schema permits: {problem}", remedy) from error
 
 
 def _agrees_with_memory(native: Engine, model: Any, info: ModelInfo, features: Features) -> None:
@@ -83,7 +94,9 @@ def _agrees_with_memory(native: Engine, model: Any, info: ModelInfo, features: F
             raise BundleError("model", problem, "Train it on the schema's features, and save it with these libraries.")
 
 
-def _convert(bundle: Bundle, native: Engine, model: Any, probes: Features, pinned: EngineName | None) -> ModelInfo:
+def _convert(
+    bundle: Bundle, native: Engine, model: Any, probes: Features, truths: Sequence[Truth], pinned: EngineName | None
+) -> ModelInfo:
     """The entry with its ONNX form, plan and timings; without them, and with the reason, where they are not to be had.
 
     The bundle's features are the reference rows; probes are the rows both forms must agree on as well.
@@ -93,7 +106,7 @@ def _convert(bundle: Bundle, native: Engine, model: Any, probes: Features, pinne
     if pinned == info.native:
         return msgspec.structs.replace(info, notes=(*info.notes, f"onnx: not converted: {pinned} is pinned"))
     try:
-        converted = _converted(bundle, native, model, probes)
+        converted = _converted(bundle, native, model, probes, truths)
     except conversion.failures() as error:
         bundle.file(CONVERTED).unlink(missing_ok=True)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -103,7 +116,7 @@ def _convert(bundle: Bundle, native: Engine, model: Any, probes: Features, pinne
     return _planned(bundle, native, converted, pinned)
 
 
-def _converted(bundle: Bundle, native: Engine, model: Any, probes: Features) -> ModelInfo:
+def _converted(bundle: Bundle, native: Engine, model: Any, probes: Features, truths: Sequence[Truth]) -> ModelInfo:
     """The entry with a converted form that agrees. Raises NotConvertedError where it does not."""
     info, path = bundle.manifest.model, bundle.file(CONVERTED)
     independent = conversion.convert_model(model, bundle.file(info.file), info, path)
@@ -119,8 +132,20 @@ def _converted(bundle: Bundle, native: Engine, model: Any, probes: Features) -> 
             if not gap <= (0.0 if name == "predict" and info.classes else info.tolerance):
                 raise conversion.NotConvertedError(f"`{name}` differs by {gap:.3g}, allowed {info.tolerance:.3g}")
         worst = max(worst, *gaps.values())
+    if (gap := _gap(engine, info, truths)) > info.tolerance:
+        raise conversion.NotConvertedError(f"differs from the model's own answers by {gap:.3g}")
     checked = rows(bundle.reference.features) + rows(probes)
     return msgspec.structs.replace(info, agreement=(Agreement("onnxruntime", checked, worst),))
+
+
+def _gap(engine: Engine, info: ModelInfo, truths: Sequence[Truth]) -> float:
+    """How far an engine is from what the model answers about the user's own table."""
+    gaps = [0.0]
+    for truth in truths:
+        expected = {name: values for name, values in truth.answers.items() if name in engine.outputs}
+        answers = engine.run(sklearn_model.given(info, truth.columns), list(expected))
+        gaps += parity.differences(answers, expected).values()
+    return max(gaps)
 
 
 def _planned(bundle: Bundle, native: Engine, info: ModelInfo, pinned: EngineName | None) -> ModelInfo:

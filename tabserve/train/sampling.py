@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tabserve.arrays import Array
-from tabserve.bundle import agreement
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.reference import Columns
-from tabserve.engines.estimators import presenter
 from tabserve.inference.errors import InvalidRequest
 from tabserve.schema import features as schema_features
 from tabserve.schema import schema as schemas
 from tabserve.schema.records import Records
+from tabserve.train import own
 
 if TYPE_CHECKING:
     import pandas
@@ -29,13 +28,11 @@ Sample = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]
 def features(schema: str | os.PathLike[str], sample: Any) -> pandas.DataFrame:
     """The features a model is served with, as a DataFrame to train on: categories in the schema's order.
 
+    Whole numbers and booleans have pandas' own dtypes where no value is missing.
     schema: the path of schema.yaml. sample: records, a `Sample`. Raises BundleError.
     """
     loaded = read_schema(Path(schema))
-    table: pandas.DataFrame = presenter(agreement.specs(loaded), "category")(
-        schema_features.derive(loaded, columns(loaded, sample))
-    )
-    return table
+    return own.served(loaded, schema_features.derive(loaded, columns(loaded, sample)))
 
 
 def read_schema(path: Path) -> schemas.Schema:

@@ -32,7 +32,8 @@ from tabserve.bundle.reference import MAX_ROWS, Columns, Reference
 from tabserve.engines import selection
 from tabserve.schema import features as schema_features
 from tabserve.schema.schema import Schema
-from tabserve.train import models, preprocessing, probes, proving, sampling, sklearn_model
+from tabserve.train import models, own, preprocessing, probes, proving, sampling, sklearn_model
+from tabserve.train.own import Rows
 
 _PROBES = 4_000
 
@@ -80,50 +81,51 @@ def save(
     target = Path(directory)
     with _draft(target) as folder:
         shutil.copyfile(schema, folder / SCHEMA)
-        _write(folder, model, loaded, records, options)
+        _write(folder, model, loaded, sample, records, options)
         bundle = loading.load(folder, allow_joblib=allow_joblib, trusted=options.trusted)
         selection.load(bundle)
         _replace(target, folder)
     return loading.load(target, allow_joblib=allow_joblib, trusted=options.trusted)
 
 
-def _write(folder: Path, model: Any, schema: Schema, records: Columns, options: _Options) -> None:
+def _write(folder: Path, model: Any, schema: Schema, sample: Any, records: Columns, options: _Options) -> None:
     """Write every file of the bundle, `bundle.json` last."""
     features = schema_features.derive(schema, records)
-    tried = probes.rows(features, agreement.specs(schema), _PROBES, schema.may_miss)
+    rows = own.rows(schema, sample, features)
+    tried = probes.rows(features, schema, _PROBES)
     histograms = {name: reference.histogram(column) for name, column in features.items()}
     with proving.answering():
-        preprocessor, specs, features, tried = _preprocess(folder, schema, features, tried, options)
+        preprocessor, specs, features, tried, rows = _preprocess(folder, schema, features, tried, rows, options)
 
     native = models.native(model)
     form = models.file_format(options.format, native, allow_joblib=options.allow_joblib)
     with proving.answering():
-        info = models.describe(model, native, form, schema, specs, features)
+        info, truths = models.describe(model, native, form, schema, specs, features, rows)
     models.write(model, folder / info.file, form)
 
     picked = _evenly(records)
-    rows = sklearn_model.given(info, {name: column[picked] for name, column in features.items()})
-    sampled = Reference({name: column[picked] for name, column in records.items()}, rows, {}, histograms)
+    shown = sklearn_model.given(info, {name: column[picked] for name, column in features.items()})
+    sampled = Reference({name: column[picked] for name, column in records.items()}, shown, {}, histograms)
     contents = Manifest(1, options.name, options.version, _now(), schema.task, {}, {}, info, preprocessor)
     bundle = Bundle(folder, contents, schema, "", sampled, options.trusted)
-    bundle = proving.prove(bundle, model, sklearn_model.given(info, tried), options.engine)
+    bundle = proving.prove(bundle, model, sklearn_model.given(info, tried), truths, options.engine)
     reference.write(bundle.reference, folder / REFERENCE)
     _write_manifest(bundle)
 
 
 def _preprocess(
-    folder: Path, schema: Schema, features: Columns, tried: Columns, options: _Options
-) -> tuple[PreprocessorInfo | None, Sequence[FeatureSpec], Columns, Columns]:
-    """The preprocessor's entry, and what the model is given: specs, the sample's features, the probes."""
+    folder: Path, schema: Schema, features: Columns, tried: Columns, rows: list[Rows], options: _Options
+) -> tuple[PreprocessorInfo | None, Sequence[FeatureSpec], Columns, Columns, list[Rows]]:
+    """The preprocessor's entry; and what the model is given: specs, the sample's features, probes, the user's rows."""
     taken, fitted = agreement.specs(schema), options.preprocessor
     if fitted is None:
-        return None, taken, features, tried
+        return None, taken, features, tried, rows
     form: Literal["skops", "joblib"] = "joblib" if options.format == "joblib" else "skops"
-    info = preprocessing.save(fitted, folder, taken, tried, form, options.trusted)
+    info, rows = preprocessing.save(fitted, folder, taken, tried, form, options.trusted, rows)
     specs = preprocessing.outputs(fitted, info, features)
-    made = [preprocessing.transformed(fitted, taken, info.frame, columns) for columns in (features, tried)]
+    made = [preprocessing.transformed(fitted, info.features, info.frame, columns) for columns in (features, tried)]
     sample, others = ({spec.name: matrix[:, at] for at, spec in enumerate(specs)} for matrix in made)
-    return info, specs, sample, others
+    return info, specs, sample, others, rows
 
 
 def _write_manifest(bundle: Bundle) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
-from tabserve.arrays import Array, Features, take
+from tabserve.arrays import Array, Features
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import ClassValue, FeatureSpec, ModelInfo
 from tabserve.bundle.reference import MAX_ROWS, Columns
@@ -16,10 +17,12 @@ from tabserve.engines.contributions.contributor import contributor
 from tabserve.engines.estimators import presenter
 from tabserve.schema import features as schema_features
 from tabserve.schema.schema import Schema
+from tabserve.train import presentation
+from tabserve.train.own import Rows
+from tabserve.train.presentation import Truth
 
 _RETRAIN = "Train the model on the schema's features, or change the schema."
 _FEW = slice(0, 8)
-Frame = Literal["", "object", "category"]
 
 # Steps that treat every row, and every value in it, by itself, in the same operations wherever it stands in a batch.
 # What multiplies matrices is not among them: BLAS sums in another order for another number of rows.
@@ -35,20 +38,29 @@ TREES = frozenset({
 })  # fmt: skip
 
 
-def describe(model: Any, info: ModelInfo, schema: Schema, features: Columns) -> ModelInfo:
-    """How it wants its features, classes and outputs. Raises BundleError."""
+def describe(
+    model: Any, info: ModelInfo, schema: Schema, features: Columns, rows: Sequence[Rows]
+) -> tuple[ModelInfo, list[Truth]]:
+    """How it wants its features, classes and outputs; and what it answers about the user's own table.
+
+    Raises BundleError.
+    """
     verify_names(model, info.features)
-    frame = presentation(model, "predict", info.features, features)
     classes = _classes(model, schema)
+    asked = partial(ask, model)
+    named = hasattr(model, "feature_names_in_")
+    truths = presentation.truths(model, asked, info.features, rows, named=named)
+    found = presentation.find(asked, info.features, rows, truths, named=named)
     independent = ("sklearn",) if steps(model) <= _ELEMENTWISE | TREES else ()
     info = msgspec.structs.replace(
         info,
-        frame=frame,
-        input=input_of(frame, info.features),
+        frame=found.frame,
+        features=found.features,
+        input=input_of(found.frame, found.features),
         classes=classes,
         row_independent=independent,
     )
-    return msgspec.structs.replace(info, outputs=_outputs(model, info, features))
+    return msgspec.structs.replace(info, outputs=_outputs(model, info, features)), truths
 
 
 def own_answers(model: Any, info: ModelInfo, features: Features) -> dict[str, Array]:
@@ -72,25 +84,10 @@ def verify_names(model: Any, specs: Sequence[FeatureSpec]) -> None:
         raise BundleError("model", f"expected the schema's {len(names)} features, got {width}", _RETRAIN)
 
 
-def presentation(model: Any, method: str, specs: Sequence[FeatureSpec], features: Columns) -> Frame:
-    """How an estimator takes its features; found by asking it, since a fitted one does not say what it was given.
-
-    Raises BundleError where it takes them in no way.
-    """
-    if not hasattr(model, "feature_names_in_"):
-        return ""
-    if all(spec.type == "number" for spec in specs):
-        return "object"
-    some, problem = take(features, _FEW), ""
-    frames: tuple[Frame, ...] = ("object", "category")
-    for frame in frames:
-        try:
-            getattr(model, method)(presenter(specs, frame)(some))
-        except (ValueError, TypeError) as error:
-            problem = str(error).splitlines()[0]
-        else:
-            return frame
-    raise BundleError("model", f"fails on the sample: {problem}", _RETRAIN)
+def ask(model: Any, table: Any) -> dict[str, Array]:
+    """All that a model answers about a table. Raises whatever it raises."""
+    methods = {"predict": "predict", "predict_proba": "predict_proba", "margin": "decision_function"}
+    return {name: np.asarray(getattr(model, of)(table)) for name, of in methods.items() if hasattr(model, of)}
 
 
 def input_of(frame: str, specs: Sequence[FeatureSpec]) -> Literal["matrix", "columns"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,9 @@ from tabserve.bundle.manifest import FeatureSpec, ModelInfo
 from tabserve.engines import xgboost as xgb
 from tabserve.engines.estimators import presenter
 from tabserve.schema.schema import Schema
+from tabserve.train import presentation
+from tabserve.train.own import Rows
+from tabserve.train.presentation import Truth
 
 _RETRAIN = "Train the model on the schema's features, or change the schema."
 # What predict gives for these is no probability.
@@ -26,21 +30,30 @@ def booster(model: Any) -> Any:
     return model.get_booster() if hasattr(model, "get_booster") else model
 
 
-def describe(model: Any, info: ModelInfo, schema: Schema) -> ModelInfo:
-    """Features in the order and with the categories it was trained on, classes and outputs. Raises BundleError."""
+def describe(model: Any, info: ModelInfo, schema: Schema, rows: Sequence[Rows]) -> tuple[ModelInfo, list[Truth]]:
+    """Features in the order and with the categories it was trained on, classes and outputs.
+
+    And what it answers about the user's own table. Raises BundleError.
+    """
     trained = booster(model)
     classes = _classes(model, schema)
     outputs = ("predict", *(["predict_proba"] if classes else []), "margin", "contributions")
     features, notes = _features(trained, info.features)
     independent = ("xgboost",) if xgb.kind(trained) != "gblinear" else ()
-    return msgspec.structs.replace(
+    info = msgspec.structs.replace(
         info, features=features, classes=classes, outputs=outputs, row_independent=independent, notes=notes
     )
+    named = trained.feature_names is not None
+    return info, presentation.truths(model, partial(ask, model), features, rows, named=named)
 
 
 def own_answers(model: Any, info: ModelInfo, features: Features) -> dict[str, Array]:
-    """Probabilities or values of the scikit-learn API, or the margin of a Booster."""
-    table = _table(booster(model), info.features, features)
+    """What the model in memory answers, of the features as it was trained on them."""
+    return ask(model, _table(booster(model), info.features, features))
+
+
+def ask(model: Any, table: Any) -> dict[str, Array]:
+    """Probabilities or values of the scikit-learn API, or the margin of a Booster. Raises whatever it raises."""
     if hasattr(model, "predict_proba"):
         return {"predict_proba": np.asarray(model.predict_proba(table)), "predict": np.asarray(model.predict(table))}
     if hasattr(model, "get_booster"):

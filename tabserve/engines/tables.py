@@ -1,0 +1,83 @@
+"""Features become the table an estimator was trained on: every column in the dtype it had then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tabserve.arrays import Array, Features
+from tabserve.bundle.manifest import FeatureSpec
+
+_NULLABLE = {"Int64": np.int64, "Float64": np.float64, "boolean": np.bool_}
+_MARKERS = {"nan": float("nan"), "none": None}
+
+
+def table(specs: Sequence[FeatureSpec], frame: str) -> Callable[[Features], Any]:
+    """What turns features into a DataFrame of the specs' names and dtypes, or into an array of the same values.
+
+    frame: `object` or `category`, what a category is whose spec names no dtype; `array` for an array of objects.
+    """
+    import pandas
+
+    names = [spec.name for spec in specs]
+    columns = [_column(spec, frame) for spec in specs]
+    plain = all(spec.type == "number" and spec.dtype in ("", "float64") for spec in specs)
+
+    def made(given: Features) -> Any:
+        if plain and isinstance(given, np.ndarray):
+            return pandas.DataFrame(given, columns=names)
+        parts = given.T if isinstance(given, np.ndarray) else [given[name] for name in names]
+        return pandas.DataFrame({name: column(part) for name, column, part in zip(names, columns, parts, strict=True)})
+
+    if frame == "array":
+        return lambda given: made(given).to_numpy(object)
+    return made
+
+
+def _column(spec: FeatureSpec, frame: str) -> Callable[[Array], Any]:
+    """What turns one feature, numbers as floats or a category as text, into a column."""
+    import pandas
+
+    marker = _MARKERS[spec.missing]
+    if spec.type == "category":
+        dtype = spec.dtype or ("category" if frame == "category" else "object")
+        if dtype == "category":
+            return lambda texts: pandas.Categorical(texts, list(spec.values))
+        if dtype == "string":
+            return lambda texts: pandas.Series(texts, dtype="string")
+        return lambda texts: pandas.Series(_marked(texts, marker), dtype=object)
+    return _numbers(spec.dtype, marker)
+
+
+def _numbers(dtype: str, marker: Any) -> Callable[[Array], Any]:
+    import pandas
+
+    if dtype in ("", "float64", "float32"):
+        return lambda numbers: numbers.astype(dtype or np.float64, copy=False)
+    if dtype in _NULLABLE:
+        return lambda numbers: pandas.Series(_objects(numbers, _NULLABLE[dtype]), dtype=dtype)
+    kind = np.dtype(dtype.removeprefix("object[").removesuffix("]"))
+
+    def typed(numbers: Array) -> Any:
+        # numpy's integers and booleans hold no missing value: then the column is one of objects.
+        if dtype.startswith("object[") or np.isnan(numbers).any():
+            return pandas.Series(_marked(_objects(numbers, kind), marker), dtype=object)
+        return numbers.astype(kind)
+
+    return typed
+
+
+def _objects(numbers: Array, kind: Any) -> Array:
+    """Numbers as Python's own, None where missing."""
+    missing = np.isnan(numbers)
+    objects = np.where(missing, 0, numbers).astype(kind).astype(object)
+    objects[missing] = None
+    return objects
+
+
+def _marked(values: Array, marker: Any) -> Array:
+    """Objects with another marker than None where they are missing."""
+    missing: Array = np.equal(values, None)  # type: ignore[call-overload]  # numpy compares objects with anything
+    return np.where(missing, marker, values) if marker is not None and missing.any() else values
