@@ -23,7 +23,7 @@ TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"
 # The chart gives these itself.
 MANAGED = {
     *("model_dir", "model_name", "digest", "release", "host", "http_port", "grpc_port", "workers"),
-    *("predictor_host", "predictor_protocol"),
+    *("predictor_host", "predictor_protocol", "trusted"),
 }
 
 Schema = dict[str, Any]

@@ -19,8 +19,9 @@ from tabserve import __version__
 from tabserve import bundle as bundles
 from tabserve import doctor as clusters
 from tabserve import up as local
-from tabserve.bundle import expected
+from tabserve.bundle import Bundle, expected
 from tabserve.client import Client, ServiceError
+from tabserve.engines.estimators import untrusted
 
 CHUNK_RECORDS = 500
 _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
@@ -39,15 +40,19 @@ def bundle() -> None:
 
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 _ALLOW_JOBLIB = click.option("--allow-joblib", is_flag=True, help="Load joblib files, which can run any code.")
+_TRUSTED = click.option(
+    "--trusted", multiple=True, metavar="NAME", help="Load this type of a skops file, too; may be given again."
+)
 
 
 @bundle.command()
 @click.argument("directory", type=_DIRECTORY)
 @click.option("--digest", help="Refuse any other bundle than this one, sha256:….")
 @_ALLOW_JOBLIB
-def check(directory: Path, digest: str | None, allow_joblib: bool) -> None:
+@_TRUSTED
+def check(directory: Path, digest: str | None, allow_joblib: bool, trusted: Sequence[str]) -> None:
     """Verify digests, versions, schema and the reference answers; status 1 where a check fails."""
-    findings = bundles.check(directory, digest=digest, allow_joblib=allow_joblib)
+    findings = bundles.check(directory, digest=digest, allow_joblib=allow_joblib, trusted=_names(trusted))
     rows = [{"check": f.check, "result": "ok" if f.ok else "FAILED", "detail": f.detail} for f in findings]
     click.echo(table(rows))
     sys.exit(0 if all(finding.ok for finding in findings) else 1)
@@ -69,11 +74,26 @@ def show(directory: Path) -> None:
         "outputs": ", ".join(model.outputs),
         "engines": ", ".join(f"{part.engine} from {max(part.from_rows, 1)} rows" for part in model.engines),
         "record": ", ".join(f"{field.name}: {field.type}" for field in found.schema.record),
+        "trusted": ", ".join(_to_trust(found)),
         "notes": "; ".join(model.notes),
     }
     for name, value in facts.items():
         if value:
             click.echo(f"{name:8} {value}")
+
+
+def _names(trusted: Sequence[str]) -> list[str]:
+    """The services' setting has commas; so may the option."""
+    return [name for given in trusted for name in given.split(",") if name]
+
+
+def _to_trust(found: Bundle) -> list[str]:
+    """The types in a bundle that have to be trusted by name; needs skops where there may be any."""
+    preprocessor = found.manifest.preprocessor
+    parts = [part for part in (found.manifest.model, preprocessor) if part is not None and part.format == "skops"]
+    if not parts:
+        return []
+    return sorted(set().union(*(untrusted(found.file(part.file)) for part in parts)))
 
 
 @main.command()
@@ -82,7 +102,15 @@ def show(directory: Path) -> None:
 @click.option("--grpc-port", type=click.IntRange(1, 65535), help="gRPC port of the transformer.  [8081, or a free one]")
 @click.option("--check", is_flag=True, help="Compare the first reference record's decision and stop.")
 @_ALLOW_JOBLIB
-def up(directory: Path, http_port: int | None, grpc_port: int | None, check: bool, allow_joblib: bool) -> None:
+@_TRUSTED
+def up(
+    directory: Path,
+    http_port: int | None,
+    grpc_port: int | None,
+    check: bool,
+    allow_joblib: bool,
+    trusted: Sequence[str],
+) -> None:
     """Run both services of a bundle here until Ctrl-C, and print a decision and a curl."""
     try:
         found = bundles.load(directory, allow_joblib=allow_joblib)
@@ -91,6 +119,7 @@ def up(directory: Path, http_port: int | None, grpc_port: int | None, check: boo
     free = local.choose_ports()
     chosen = msgspec.structs.replace(free, http=http_port or free.http, grpc=grpc_port or free.grpc)
     options = ["--allow_joblib=true"] if allow_joblib else []
+    options += [f"--trusted={','.join(_names(trusted))}"] if trusted else []
     record = expected.record(found, 0)
     for number in (signal.SIGINT, signal.SIGTERM):  # both stop the services, also where a shell has us ignore SIGINT
         signal.signal(number, signal.default_int_handler)

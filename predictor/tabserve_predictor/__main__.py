@@ -20,7 +20,12 @@ def serve(settings: Settings) -> None:
     metrics = Metrics()
     hooked = settings.server == "kserve" or bool(settings.model_class)
     try:
-        found = bundle.load(settings.model_dir, digest=settings.digest or None, allow_joblib=settings.allow_joblib)
+        found = bundle.load(
+            settings.model_dir,
+            digest=settings.digest or None,
+            allow_joblib=settings.allow_joblib,
+            trusted=settings.trusted_types,
+        )
         if found.manifest.model.native == "xgboost":
             if not hooked:
                 xgboost_import.import_xgboost()
@@ -34,6 +39,8 @@ def serve(settings: Settings) -> None:
             kserve_adapter.run(model, settings, metrics, PredictorModel)
         else:
             server.run(model, settings, metrics)
+    except bundle.UntrustedError as error:
+        sys.exit(f"predictor: {error.in_service()}")
     except (bundle.BundleError, OSError, ValueError) as error:
         sys.exit(f"predictor: {error}")
 

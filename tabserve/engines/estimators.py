@@ -8,25 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from tabserve.arrays import Features
-from tabserve.bundle.errors import BundleError
+from tabserve.bundle.errors import BundleError, UntrustedError
 from tabserve.bundle.manifest import FeatureSpec
-from tabserve.engines import skops_types, tables
+from tabserve.engines import skops_types, states, tables
+from tabserve.engines.trusted import TYPES
 
-# What skops does not know to be safe, and this module makes safe by looking at it before it is used.
-# A dtype is read from an empty array, without unpickling; an optimizer holds arrays, and is not used to predict.
-SAFE_TYPES = (
-    "numpy.dtype",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
-    *skops_types.TYPES,
-)
 _AGAIN = "Save the bundle again."
+_HOME = (
+    "Put it into a package, and install that wherever the bundle is loaded: here, and in the images of both services."
+)
 
 
 def read(path: Path, form: str, trusted: Sequence[str] = ()) -> Any:
     """The estimator in a skops file, or in a joblib file the caller allowed. Raises BundleError.
 
-    trusted: types to load beside SAFE_TYPES and those skops knows to be safe.
+    trusted: types to load beside those skops and we know to be safe.
     """
     if form == "joblib":
         return _unpickled(path)
@@ -34,15 +30,23 @@ def read(path: Path, form: str, trusted: Sequence[str] = ()) -> Any:
     from skops.io.exceptions import UntrustedTypesFoundException
 
     try:
-        model = load(path, trusted=[*SAFE_TYPES, *trusted])
+        model = load(path, trusted=[*TYPES, *trusted])
         skops_types.verify(model)
+        states.verify(model)
     except UntrustedTypesFoundException as error:
-        listed = ", ".join(sorted(set(_untrusted(path)) - {*SAFE_TYPES, *trusted}))
-        remedy = "Trust them by name (trusted=…) if you know them, or save a model without them."
-        raise BundleError(path.name, f"holds types that are not trusted: {listed}", remedy) from error
+        raise UntrustedError(path.name, sorted(untrusted(path) - {*trusted})) from error
+    except ModuleNotFoundError as error:
+        raise BundleError(path.name, f"needs the module `{error.name}`, which is not installed here", _HOME) from error
     except (zipfile.BadZipFile, ValueError, TypeError, LookupError, AttributeError, ImportError, OSError) as error:
         raise BundleError(path.name, f"not a model skops can read: {error}", _AGAIN) from error
     return model
+
+
+def untrusted(path: Path) -> set[str]:
+    """The types in a skops file that neither skops nor we know to be safe; nothing of it is loaded."""
+    from skops.io import get_untrusted_types
+
+    return set(get_untrusted_types(file=path)) - TYPES
 
 
 def presenter(features: Sequence[FeatureSpec], frame: str) -> Callable[[Features], Any]:
@@ -55,12 +59,6 @@ def one_job(model: Any) -> None:
     parameters = model.get_params(deep=True)
     jobs = {name: 1 for name in parameters if name == "n_jobs" or name.endswith("__n_jobs")}
     model.set_params(**jobs)
-
-
-def _untrusted(path: Path) -> list[str]:
-    from skops.io import get_untrusted_types
-
-    return list(get_untrusted_types(file=path))
 
 
 def _unpickled(path: Path) -> Any:

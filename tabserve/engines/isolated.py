@@ -11,7 +11,7 @@ import msgspec
 
 from tabserve.bundle import loading
 from tabserve.bundle.checking import Finding
-from tabserve.bundle.errors import BundleError
+from tabserve.bundle.errors import BundleError, UntrustedError
 from tabserve.bundle.loading import Bundle
 from tabserve.engines.preprocessor import load_preprocessor
 from tabserve.engines.selection import load, load_native
@@ -60,6 +60,8 @@ def _model(bundle: Bundle) -> list[Finding]:
     try:
         native = load_native(bundle, threads=1)
         loaded = load(bundle)
+    except UntrustedError as error:
+        return [Finding("model", False, str(error.on_command_line()))]
     except BundleError as error:
         return [Finding("model", False, str(error))]
     plan = ", ".join(f"from {part.from_rows} rows {part.engine}" for part in info.engines)
@@ -70,6 +72,8 @@ def _model(bundle: Bundle) -> list[Finding]:
 def _preprocessor(bundle: Bundle) -> Finding:
     try:
         load_preprocessor(bundle)
+    except UntrustedError as error:
+        return Finding("preprocessor", False, str(error.on_command_line()))
     except BundleError as error:
         return Finding("preprocessor", False, str(error))
     return Finding("preprocessor", True, "repeats the reference rows")

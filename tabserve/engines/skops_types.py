@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -76,5 +77,5 @@ def _inside(part: Any) -> Iterator[Any]:
         yield from part
     elif isinstance(part, np.ndarray):
         yield from part.ravel() if part.dtype == object else ()
-    else:
+    elif not isinstance(part, type | ModuleType | FunctionType):
         yield from getattr(part, "__dict__", {}).values()

@@ -28,6 +28,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     digest: Annotated[str, Meta(description="The bundle's expected digest, sha256:…; another one is refused.")] = ""
     release: Annotated[str, Meta(description="The release's id; default: the bundle's digest.")] = ""
     allow_joblib: Annotated[bool, Meta(description="Load joblib files, which can run any code.")] = False
+    trusted: Annotated[
+        str, Meta(description="Types of a skops file to load beside those known to be safe: names, comma-separated.")
+    ] = ""
     server: Annotated[
         Literal["tabserve", "kserve"], Meta(description="tabserve, or kserve for the stock kserve.ModelServer.")
     ] = "tabserve"
@@ -49,6 +52,11 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="debug, info, warning or error.")
     ] = "info"
+
+    @property
+    def trusted_types(self) -> tuple[str, ...]:
+        """The names in `trusted`."""
+        return tuple(name.strip() for name in self.trusted.split(",") if name.strip())
 
 
 S = TypeVar("S", bound=ServerSettings)

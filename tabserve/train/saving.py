@@ -78,6 +78,10 @@ def save(
     loaded = sampling.read_schema(Path(schema))
     records = sampling.columns(loaded, sample)
     options = _Options(name, version, preprocessor, engine, format, tuple(trusted), allow_joblib)
+    for kind in options.trusted:
+        if kind.startswith("__main__."):
+            remedy = "Move it to a module of a package, and install that where the bundle is loaded, too."
+            raise BundleError("trusted", f"`{kind}` is of the script that runs here, which no service has", remedy)
     target = Path(directory)
     with _draft(target) as folder:
         shutil.copyfile(schema, folder / SCHEMA)

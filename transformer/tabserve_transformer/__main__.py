@@ -17,7 +17,12 @@ def serve(settings: Settings) -> None:
     server.configure_logging(settings.log_level)
     metrics = Metrics()
     try:
-        found = bundle.load(settings.model_dir, digest=settings.digest or None, allow_joblib=settings.allow_joblib)
+        found = bundle.load(
+            settings.model_dir,
+            digest=settings.digest or None,
+            allow_joblib=settings.allow_joblib,
+            trusted=settings.trusted_types,
+        )
         model = load(found, settings, metrics)
         if settings.server == "kserve" or settings.model_class:
             from tabserve import kserve_adapter
@@ -26,6 +31,8 @@ def serve(settings: Settings) -> None:
             kserve_adapter.run(model, settings, metrics, TransformerModel)
         else:
             server.run(model, settings, metrics)
+    except bundle.UntrustedError as error:
+        sys.exit(f"transformer: {error.in_service()}")
     except (bundle.BundleError, OSError, ValueError) as error:
         sys.exit(f"transformer: {error}")
 

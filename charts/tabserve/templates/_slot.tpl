@@ -12,6 +12,11 @@ Takes: root, slot.
 {{- $transformer := mergeOverwrite (deepCopy $root.Values.transformer) (deepCopy ($given.transformer | default dict)) -}}
 {{- $_ := set $predictor "imageReference" (include "tabserve.image" (dict "root" $root "image" $predictor.image)) -}}
 {{- $_ := set $transformer "imageReference" (include "tabserve.image" (dict "root" $root "image" $transformer.image)) -}}
+{{- /* Part of the settings, and so of the release. */ -}}
+{{- with $root.Values.trusted -}}
+{{- $_ := set $predictor.settings "trusted" (join "," .) -}}
+{{- $_ := set $transformer.settings "trusted" (join "," .) -}}
+{{- end -}}
 {{- $answering := list (pick $predictor "imageReference" "settings" "env") -}}
 {{- if ne $transformer.placement "none" -}}
 {{- $answering = append $answering (pick $transformer "imageReference" "settings" "env") -}}
