@@ -17,10 +17,12 @@ import numpy as np
 import orjson
 from kserve.errors import InvalidInput, ModelNotReady
 from kserve.protocol.infer_type import RequestedOutput as KServeRequestedOutput
+from kserve.protocol.infer_type import to_http_parameters
 from kserve.utils.utils import generate_uuid
 
 from tabserve.arrays import Array
 from tabserve.inference import server
+from tabserve.inference.content_types import CONTENT_TYPE, check_output, check_request, misfit
 from tabserve.inference.deadlines import deadline
 from tabserve.inference.errors import InferenceError, InvalidRequest, NotReady
 from tabserve.inference.metrics import Metrics
@@ -68,6 +70,12 @@ class KServeModel(kserve.Model):  # type: ignore[misc]  # the SDK is untyped
     def get_output_types(self) -> list[dict[str, Any]]:
         """The output tensors, for metadata."""
         return _described(self.core.metadata.outputs)
+
+    async def __call__(self, body: Any, *more: Any, **named: Any) -> Any:
+        """As the SDK has it, but no hook sees a content type that is not read. Raises the SDK's errors."""
+        if isinstance(body, kserve.InferRequest):
+            _check_content_types(body)
+        return await super().__call__(body, *more, **named)
 
     async def predict(
         self,
@@ -190,6 +198,23 @@ def our_request(request: kserve.InferRequest) -> InferRequest:
     """The SDK's request as ours. Raises InvalidRequest where shape, datatype and data disagree."""
     outputs = tuple(RequestedOutput(output.name) for output in request.request_outputs or ())
     return InferRequest(tuple(_our_tensor(tensor) for tensor in request.inputs), request.id, outputs)
+
+
+def _check_content_types(request: kserve.InferRequest) -> None:
+    try:
+        for at, tensor in enumerate(request.inputs):
+            problem = misfit(_content_type(tensor), tensor.datatype)
+            if problem is not None:
+                raise InvalidRequest(f"input `{tensor.name}`: {problem} - at `inputs[{at}]`")
+        for output in request.request_outputs or ():
+            check_output(_content_type(output), output.name)
+        check_request(_content_type(request), [(tensor.datatype, tensor.shape) for tensor in request.inputs])
+    except InvalidRequest as error:
+        raise InvalidInput(error.message) from None
+
+
+def _content_type(parametrised: Any) -> object:
+    return to_http_parameters(parametrised.parameters or {}).get(CONTENT_TYPE, "")
 
 
 def kserve_request(request: InferRequest, metadata: ModelMetadata) -> kserve.InferRequest:

@@ -25,13 +25,17 @@ class _Body(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Body).decode
 
 
-def decode_instances(body: bytes) -> tuple[Tensor, ...]:
-    """The inputs in a V1 body. Raises InvalidRequest."""
-    return tensors(decode_json(_decode, body).instances)
+def decode_instances(body: bytes) -> list[Row | Named]:
+    """The instances in a V1 body. Raises InvalidRequest."""
+    instances: list[Row | Named] = decode_json(_decode, body).instances
+    return instances
 
 
 def tensors(instances: list[Row | Named]) -> tuple[Tensor, ...]:
-    """One matrix from rows, or one column per name from objects; they can't be mixed."""
+    """One matrix from rows, or one column per name from objects; they can't be mixed, and there must be one at least.
+
+    Raises InvalidRequest.
+    """
     rows = [instance for instance in instances if isinstance(instance, list)]
     if len(rows) == len(instances):
         return (Tensor(MATRIX, "FP64", _matrix(rows)),)

@@ -18,7 +18,7 @@ from tabserve.inference.model import PREDICTOR_RELEASE, Context
 from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata, Tensor
 from tabserve_predictor.batching import Batcher
 from tabserve_predictor.inputs import Inputs
-from tabserve_predictor.instances import decode_instances
+from tabserve_predictor.instances import decode_instances, tensors
 from tabserve_predictor.instruments import Instruments
 from tabserve_predictor.outputs import Outputs, of_engine
 from tabserve_predictor.settings import Settings
@@ -93,7 +93,9 @@ class Predictor:
 
     async def predict(self, body: bytes, context: Context) -> bytes:
         """V1: `{"instances": [[…], …]}`, or named features, to `{"predictions": […]}`: the model's `predict`."""
-        return orjson.dumps({"predictions": await self.predictions(decode_instances(body), context)})
+        instances = decode_instances(body)
+        predictions = await self.predictions(tensors(instances), context) if instances else []
+        return orjson.dumps({"predictions": predictions})
 
     async def predictions(self, inputs: Sequence[Tensor], context: Context) -> list[Any]:
         """The model's `predict` for every row, as JSON values."""

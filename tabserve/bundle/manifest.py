@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from tabserve.bundle.errors import BundleError
+from tabserve.inference import names
 
 FORMAT = 1
 MANIFEST = "bundle.json"
@@ -155,9 +156,13 @@ def decode(data: bytes) -> Manifest:
         found = msgspec.json.decode(data, type=_Format).format
         if found != FORMAT:
             raise BundleError(MANIFEST, f"expected format {FORMAT}, got {found}", "Use the tabserve that saved it.")
-        return msgspec.json.decode(data, type=Manifest)
+        contents = msgspec.json.decode(data, type=Manifest)
     except msgspec.DecodeError as error:
         raise BundleError(MANIFEST, f"not a manifest: {error}", "Save the bundle again.") from error
+    problem = names.misfit(contents.name)
+    if problem is not None:
+        raise BundleError(MANIFEST, f"name: {problem}", "Save the bundle again with another name.")
+    return contents
 
 
 def digest(data: bytes) -> str:

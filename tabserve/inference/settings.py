@@ -10,6 +10,8 @@ import click
 import msgspec
 from msgspec import Meta
 
+from tabserve.inference import names
+
 PREFIX = "TABSERVE_"
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -52,6 +54,11 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="debug, info, warning or error.")
     ] = "info"
+
+    def __post_init__(self) -> None:
+        problem = names.misfit(self.model_name) if self.model_name else None
+        if problem is not None:
+            raise ValueError(f"model_name: {problem}")
 
     @property
     def trusted_types(self) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from tabserve.bundle.manifest import (
 )
 from tabserve.bundle.reference import MAX_ROWS, Columns, Reference
 from tabserve.engines import selection
+from tabserve.inference import names
 from tabserve.schema import features as schema_features
 from tabserve.schema.schema import Schema
 from tabserve.train import models, own, preprocessing, probes, proving, sampling, sklearn_model
@@ -67,6 +68,7 @@ def save(
     """Write a model and all it is served with as a bundle, and load it again to prove it.
 
     model: a fitted XGBoost or scikit-learn model. directory: the bundle's folder; an older bundle there is replaced.
+    name: what clients call the model: up to 60 letters, digits, `-`, `_` and `.`.
     schema: the path of schema.yaml. sample: records the model was trained on, by column (a DataFrame, a dict of lists)
     or one by one: up to 1,000 become the reference, all of them the histograms; the whole training data is best.
     preprocessor: a fitted transformer from the schema's features to the model's.
@@ -75,6 +77,8 @@ def save(
     trusted: types to store with skops beside those known to be safe; they are needed again at load.
     Raises BundleError.
     """
+    if (problem := names.misfit(name)) is not None:
+        raise BundleError("name", problem, "Give another name.")
     loaded = sampling.read_schema(Path(schema))
     records = sampling.columns(loaded, sample)
     options = _Options(name, version, preprocessor, engine, format, tuple(trusted), allow_joblib)

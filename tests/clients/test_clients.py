@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,22 +18,30 @@ import pytest
 from tabserve.inference.grpc import open_inference_pb2 as pb
 from tests.contract.payload import Json, elements
 from tests.contract.target import Target
-from tests.serving import ROOT, Service
+from tests.serving import ROOT, Service, running
 
-ASKED = [(kind, protocol) for kind in ("predictor", "transformer") for protocol in ("http", "grpc")]
+NAME = "Breast-cancer_2026.v1"
+"""A model's name with every character that is neither a letter nor a digit."""
+ASKED = [(kind, protocol) for kind in ("predictor", "transformer", "renamed") for protocol in ("http", "grpc")]
 
 
 @pytest.fixture(scope="module")
-def targets(predictor: Service, transformer: Service) -> dict[str, Target]:
-    """Both services as a plain HTTP client sees them."""
-    services = {"predictor": predictor, "transformer": transformer}
+def services(predictor: Service, transformer: Service, bundle: Path, logs: Path) -> Generator[dict[str, Service]]:
+    """Both services, and the predictor under another name."""
+    with running("predictor", f"--model_dir={bundle}", f"--model_name={NAME}", log=logs / "renamed.log") as renamed:
+        yield {"predictor": predictor, "transformer": transformer, "renamed": renamed}
+
+
+@pytest.fixture(scope="module")
+def targets(services: dict[str, Service]) -> dict[str, Target]:
+    """Each as a plain HTTP client sees it."""
     return {kind: Target(service.url, service.grpc, None, None) for kind, service in services.items()}
 
 
 @pytest.fixture(scope="module")
-def asks(targets: dict[str, Target], predictor: Service, transformer: Service) -> list[Any]:
+def asks(targets: dict[str, Target], services: dict[str, Service]) -> list[Any]:
     """What every client is to ask."""
-    services = {"predictor": predictor, "transformer": transformer}
+    assert targets["renamed"].model == NAME
     addresses = {
         (kind, protocol): service.grpc if protocol == "grpc" else f"127.0.0.1:{service.http_port}"
         for kind, service in services.items()

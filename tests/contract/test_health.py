@@ -24,6 +24,14 @@ def test_01_datatypes_are_case_sensitive(server: Target, payload: Payload) -> No
     server.infer(content).assert_refused()
 
 
+@pytest.mark.statement(1)
+def test_01_model_names_may_be_percent_encoded(server: Target) -> None:
+    """1. A name in a URL is the same with its characters percent-encoded (RFC 3986, section 6.2.2.2)."""
+    encoded = "".join(f"%{byte:02X}" for byte in server.model.encode())
+    assert server.http("GET", f"/v2/models/{encoded}").json()["name"] == server.model
+    assert server.http("GET", f"/v2/models/{encoded}/ready").status == 200
+
+
 @pytest.mark.statement(2)
 def test_02_a_live_server_answers_200(server: Target) -> None:
     """2. `GET v2/health/live` answers 200 when requests can be received."""

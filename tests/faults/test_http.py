@@ -177,6 +177,40 @@ def test_odd_model_names_are_unknown(subject: Subject, name: str, method: str) -
         subject.target.http(method, path, b"{}").assert_error(400, 405)
 
 
+def escaped(text: str) -> str:
+    """Every character as an escape, the first in small letters."""
+    return "".join(f"%{byte:02x}" if at == 0 else f"%{byte:02X}" for at, byte in enumerate(text.encode()))
+
+
+def test_paths_are_known_by_their_decoded_segments(subject: Subject) -> None:
+    target, content = subject.target, subject.payload.rows(1).json()
+    name, plain = escaped(target.model), subject.target.infer(content)
+    v1 = target.post(f"/v1/models/{target.model}:predict", {"instances": []})
+    asked = [target.post(f"/v1/models/{one}predict", {"instances": []}) for one in (f"{target.model}%3A", f"{name}%3a")]
+
+    assert target.post(f"/v2/models/{name}/infer", content).body == plain.body
+    assert target.post(f"/{escaped('v2')}/models/{target.model}/{escaped('infer')}", content).body == plain.body
+    assert target.http("GET", f"/v1/models/{name}").status == 200
+    assert [(answer.status, answer.body) for answer in asked] == [(v1.status, v1.body)] * 2
+    assert target.http("GET", f"/v2/models/{name}/infer").headers["Allow"] == "POST"
+
+
+ESCAPES = ["%2F", "%2f", "%25", "%zz", "%", "%4", "%FF", "%00", "%2e%2e"]
+
+
+@pytest.mark.parametrize("escape", ESCAPES)
+def test_no_escape_leads_to_another_path(subject: Subject, escape: str) -> None:
+    target = subject.target
+    model = target.model
+    twice = f"%25{ord(model[0]):02x}{model[1:]}"
+    target.http("GET", f"/v2{escape}models{escape}{model}").assert_error(404, 404)
+    target.http("GET", f"/v2/models{escape}{model}").assert_error(404, 404)
+    target.http("GET", f"/v2/models/{model}{escape}").assert_error(404, 404)
+    target.http("GET", f"/v2/models/{twice}").assert_error(404, 404)
+    target.http("POST", f"/v2/models/{model}{escape}infer", b"{}").assert_error(404, 404)
+    target.http("POST", f"/v1/models/{model}:{escape}predict", b"{}").assert_error(404, 404)
+
+
 REPOSITORY = ["index", "models/m/load", "models/m/unload", f"models/{'..%2f' * 8}etc/load"]
 
 

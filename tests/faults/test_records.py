@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.contract.payload import Json, Payload, Tensor
-from tests.contract.target import Target
+from tests.contract.target import Target, grpc_outputs
 from tests.faults.conftest import Subject
 from tests.serving import Service
 
@@ -110,8 +110,21 @@ def test_instances_that_are_no_records_are_refused(records: Target, instances: A
     records.post(path, {"instances": instances}).assert_error(400, 400)
 
 
-def test_no_records_have_no_predictions(records: Target) -> None:
-    assert predict(records).json() == {"predictions": []}
+@pytest.mark.parametrize("service", ["columns", "records"])
+def test_no_instances_have_no_predictions(request: pytest.FixtureRequest, service: str) -> None:
+    answer = predict(request.getfixturevalue(service))
+    assert (answer.status, answer.json()) == (200, {"predictions": []})
+
+
+@pytest.mark.parametrize("service", ["columns", "records"])
+def test_no_rows_give_empty_outputs_over_rest_and_grpc(request: pytest.FixtureRequest, service: str) -> None:
+    target: Target = request.getfixturevalue(service)
+    none = target.payload.rows(0)
+    by_rest = target.infer(none.json()).outputs()
+    by_grpc = grpc_outputs(target.call("ModelInfer", none.message(target.model)))
+    declared = {output["name"]: [0, *output["shape"][1:]] for output in target.metadata["outputs"]}
+    assert {name: list(tensor.array.shape) for name, tensor in by_rest.items()} == declared
+    assert {name: list(tensor.array.shape) for name, tensor in by_grpc.items()} == declared
 
 
 def with_column(name: str, **changes: Any) -> Callable[[Payload], Payload]:

@@ -234,6 +234,17 @@ def test_no_rows_give_empty_outputs_over_rest_and_grpc(subject: Subject) -> None
     assert {name: list(tensor.array.shape) for name, tensor in by_grpc.items()} == declared
 
 
+def test_no_instances_have_no_predictions(subject: Subject) -> None:
+    answer = subject.target.post(f"/v1/models/{subject.target.model}:predict", {"instances": []})
+    assert (answer.status, answer.json()) == (200, {"predictions": []})
+
+
+@pytest.mark.parametrize("instances", [[[]], [{}], [[], []], [{}, {}], [[], {}]], ids=str)
+def test_instances_of_nothing_are_refused(subject: Subject, instances: list[Any]) -> None:
+    path = f"/v1/models/{subject.target.model}:predict"
+    subject.target.post(path, {"instances": instances}).assert_error(400, 400)
+
+
 def test_missing_numbers_come_back_as_null_never_as_nan(echoing: Subject) -> None:
     tensor = Tensor("fp64", "FP64", np.array([[np.nan, np.inf]]))
     payload = echoing.payload.rows(1)

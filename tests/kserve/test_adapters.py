@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,13 @@ def outputs(service: Service, row: list[float], *names: str) -> dict[str, list[A
     return {output["name"]: output["data"] for output in content["outputs"]}
 
 
-def infer(service: Service, row: list[float]) -> pb.ModelInferResponse:
+def infer(service: Service, row: list[float], content_types: Mapping[str, str] = {}) -> pb.ModelInferResponse:
     request = pb.ModelInferRequest(model_name=MODEL, id="7")
-    request.inputs.add(name="input-0", datatype="FP64", shape=[1, len(row)]).contents.fp64_contents.extend(row)
+    tensor = request.inputs.add(name="input-0", datatype="FP64", shape=[1, len(row)])
+    tensor.contents.fp64_contents.extend(row)
+    places: dict[str, Any] = {"request": request, "input": tensor}
+    for where, content_type in content_types.items():
+        places[where].parameters["content_type"].string_param = content_type
     with grpc.insecure_channel(service.grpc) as channel:
         method = channel.unary_unary(
             "/inference.GRPCInferenceService/ModelInfer",
@@ -103,6 +107,47 @@ def test_bad_input_is_a_400_under_the_stock_server_too(predictor: Service, stock
 
     assert post(stock_predictor, path, body) == post(predictor, path, body)
     assert post(stock_predictor, path, body)[0] == 400
+
+
+def test_no_instances_have_no_predictions_under_the_stock_server_too(
+    stock_predictor: Service, stock_transformer: Service
+) -> None:
+    path, none = f"/v1/models/{MODEL}:predict", {"instances": list[Any]()}
+
+    assert post(stock_predictor, path, none) == (200, {"predictions": []})
+    assert post(stock_transformer, path, none) == (200, {"predictions": []})
+
+
+def test_no_rows_give_empty_outputs_under_the_stock_server_too(predictor: Service, stock_predictor: Service) -> None:
+    tensor = {"name": "input-0", "datatype": "FP64", "shape": [0, len(ROW)], "data": list[float]()}
+    answers = [
+        post(one, f"/v2/models/{MODEL}/infer", {"id": "7", "inputs": [tensor]}) for one in (predictor, stock_predictor)
+    ]
+
+    assert [status for status, _ in answers] == [200, 200]
+    assert [[one["shape"] for one in content["outputs"]] for _, content in answers] == [[[0, 2]]] * 2
+
+
+@pytest.mark.parametrize("where", ["request", "input"])
+def test_a_content_type_that_is_not_read_is_a_400_under_the_stock_server_too(
+    predictor: Service, stock_predictor: Service, where: str
+) -> None:
+    path, body = f"/v2/models/{MODEL}/infer", v2(ROW)
+    tagged = body if where == "request" else body["inputs"][0]
+    refusals = []
+    for service in (predictor, stock_predictor):
+        tagged["parameters"] = {"content_type": "hf"}
+        refusals.append(post(service, path, body))
+        with pytest.raises(grpc.RpcError) as failure:
+            infer(service, ROW, {where: "hf"})
+        refusals.append((400, {"error": failure.value.details()}))
+        assert failure.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        tagged["parameters"] = {"content_type": "np"}
+        assert post(service, path, body)[0] == 200
+        assert infer(service, ROW, {where: "np"}).outputs
+
+    assert refusals == [refusals[0]] * 4
+    assert refusals[0][0] == 400
 
 
 @pytest.mark.parametrize("server", ["tabserve", "kserve"])

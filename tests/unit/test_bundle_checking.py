@@ -46,6 +46,11 @@ def test_a_good_bundle_passes_every_check(folder: Path) -> None:
     assert names == ["manifest", "files", "formats", "schema", "reference", "libraries", "model"]
 
 
+def test_the_name_is_checked(folder: Path) -> None:
+    resealed(folder, lambda contents: contents.update(name="my model"))
+    assert failed(folder).startswith("manifest: bundle.json: name: expected 1 to 60 characters")
+
+
 def test_the_first_failure_is_named_with_the_remedy(folder: Path) -> None:
     assert failed(folder, digest="sha256:0").startswith("manifest: bundle.json: expected digest sha256:0")
     os.truncate(folder / "model.json", 5)

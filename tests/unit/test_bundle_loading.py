@@ -109,6 +109,13 @@ def test_the_folder_itself_may_be_a_link(folder: Path, tmp_path: Path) -> None:
     assert tabserve.bundle.load(tmp_path / "models").manifest.name == "m"
 
 
+@pytest.mark.parametrize("name", ["", "my model", "a/b", "-a", "a.", "ü", "a\n", "a" * 61])
+def test_a_name_that_no_path_could_hold_is_refused(folder: Path, name: str) -> None:
+    resealed(folder, lambda contents: contents.update(name=name))
+    error = refused(folder, "^bundle.json: name: expected 1 to 60 characters .*, got ")
+    assert error.remedy == "Save the bundle again with another name."
+
+
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/b", "..", ".hidden", "", "bundle.json"])
 def test_a_path_outside_the_folder_is_refused(folder: Path, name: str) -> None:
     resealed(folder, lambda contents: contents["files"].update({name: {"sha256": "0" * 64, "size": 1}}))

@@ -261,6 +261,13 @@ def test_features_in_another_order_are_refused(tmp_path: Path) -> None:
             tabserve.train.save(model, tmp_path / "b", name="m", version="1", schema=path, sample=records())
 
 
+@pytest.mark.parametrize("name", ["", "my model", "a/b", ".a", "a-", "ü", "a" * 61])
+def test_a_name_that_no_path_could_hold_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BundleError, match=r"^name: expected 1 to 60 characters .*, got .* Give another name\.$"):
+        saved(LogisticRegression(), tmp_path, name=name)
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_an_older_bundle_is_replaced_and_nothing_else_is(tmp_path: Path) -> None:
     first = saved(LogisticRegression(), tmp_path)
     second = saved(LogisticRegression(C=0.1), tmp_path, version="2")

@@ -29,6 +29,10 @@ def test_dashes_and_underscores_are_alike() -> None:
     assert (run.exit_code, seen[0].http_port, seen[0].model_name) == (0, 9000, "fraud")
 
 
+def test_an_empty_model_name_is_the_bundle_s() -> None:
+    assert read(Settings, {"model_name": ""}, {}) == Settings()
+
+
 def test_what_the_kserve_controller_appends_is_understood() -> None:
     seen: list[Settings] = []
     run = CliRunner().invoke(
@@ -56,6 +60,8 @@ def test_an_unknown_variable_of_ours_is_refused() -> None:
         ("--http_port=0", "http_port: Expected `int` >= 1"),
         ("--http_port=70000", "http_port: Expected `int` <= 65535"),
         ("--max_rows=-1", "max_rows: Expected `int` >= 1"),
+        ("--model_name=a/b", "model_name: expected 1 to 60 characters (letters, digits,"),
+        ("--model_name=a b", 'first and last), got "a b" (option --NAME or variable TABSERVE_NAME)'),
         ("--log_level=loud", "log_level: Invalid enum value 'loud'"),
         ("--server=other", "server: Invalid enum value 'other'"),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tabserve.arrays import Array
+from tabserve.inference.content_types import CONTENT_TYPE, check_output, check_request, misfit
 from tabserve.inference.errors import InvalidRequest, quoted
 from tabserve.inference.grpc import open_inference_pb2 as pb
 from tabserve.inference.tensors import (
@@ -49,11 +50,14 @@ def decode_request(message: pb.ModelInferRequest) -> InferRequest:
     inputs = [
         _raw_tensor(tensor, i, raw[i]) if raw else _typed_tensor(tensor, i) for i, tensor in enumerate(message.inputs)
     ]
+    parameters = _parameters(message.parameters) if message.parameters else {}
+    if CONTENT_TYPE in parameters:
+        check_request(parameters[CONTENT_TYPE], [(tensor.datatype, tensor.array.shape) for tensor in inputs])
     return InferRequest(
         inputs=tuple(inputs),
         id=message.id or None,
-        outputs=tuple(RequestedOutput(output.name) for output in message.outputs),
-        parameters=_parameters(message.parameters) if message.parameters else {},
+        outputs=tuple(_requested(output) for output in message.outputs),
+        parameters=parameters,
         binary_output=bool(raw),
     )
 
@@ -61,6 +65,18 @@ def decode_request(message: pb.ModelInferRequest) -> InferRequest:
 def _parameters(parameters: Mapping[str, pb.InferParameter]) -> Parameters:
     chosen = {name: parameter.WhichOneof("parameter_choice") for name, parameter in parameters.items()}
     return {name: getattr(parameters[name], choice) for name, choice in chosen.items() if choice}
+
+
+def _requested(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> RequestedOutput:
+    if output.parameters:
+        check_output(_parameters(output.parameters).get(CONTENT_TYPE, ""), output.name)
+    return RequestedOutput(output.name)
+
+
+def _check_content_type(tensor: pb.ModelInferRequest.InferInputTensor, index: int) -> None:
+    problem = misfit(_parameters(tensor.parameters).get(CONTENT_TYPE, ""), tensor.datatype)
+    if problem is not None:
+        raise _fail(tensor, index, problem)
 
 
 def _fail(tensor: pb.ModelInferRequest.InferInputTensor, index: int, problem: str) -> InvalidRequest:
@@ -76,6 +92,8 @@ def _form(tensor: pb.ModelInferRequest.InferInputTensor, index: int) -> tuple[np
         raise _fail(tensor, index, f"expected at most {MAX_DIMENSIONS} dimensions, got {len(shape)}")
     if shape and not 0 <= min(shape) <= max(shape) < 2**31:
         raise _fail(tensor, index, f"expected dimensions of 0 to {2**31 - 1}, got {list(shape)}")
+    if tensor.parameters:
+        _check_content_type(tensor, index)
     return dtype, shape
 
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 import orjson
@@ -130,7 +131,10 @@ class Application:
 
         unplaced: whether there is no place for it. Under overload most of what a server does is to refuse.
         """
-        route = self._routes.get(request.path) if request.method == b"POST" else None
+        route = self._route(request)
+        if route is None and b"%" in request.path:
+            request.path = decoded(request.path)
+            route = self._route(request)
         if route is None:
             return self._page(request.path, request.method.decode())
         request.route = route
@@ -143,6 +147,9 @@ class Application:
         except InferenceError as error:
             return self._refused(error, request)
         return None
+
+    def _route(self, request: Request) -> Route | None:
+        return self._routes.get(request.path) if request.method == b"POST" else None
 
     def too_large(self, request: Request) -> Answer:
         """The answer to a request whose body is over the limit."""
@@ -220,6 +227,15 @@ def message(status: int, lines: bytes, body: bytes, *, ends: bool = False, head_
     """
     framing = b"content-length: %d\r\nconnection: close\r\n\r\n" if ends else b"content-length: %d\r\n\r\n"
     return b"".join((_STATUS_LINE[status], lines, framing % len(body), b"" if head_only else body))
+
+
+def decoded(path: bytes) -> bytes:
+    """A path whose segments are percent-decoded (RFC 3986, section 2.1), but where that would divide one (%2F).
+
+    What is no escape stays as it is, so that it is in no path that there is.
+    """
+    segments = [(segment, unquote_to_bytes(segment)) for segment in path.split(b"/")]
+    return b"/".join(given if b"/" in made else made for given, made in segments)
 
 
 @lru_cache

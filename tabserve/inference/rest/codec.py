@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 
 from tabserve.arrays import Array
+from tabserve.inference.content_types import CONTENT_TYPE, check_output, check_request, misfit
 from tabserve.inference.errors import InvalidRequest, quoted
 from tabserve.inference.tensors import (
     DATATYPES,
@@ -87,9 +88,12 @@ def decode_request(body: bytes, json_size: bytes | None = None) -> InferRequest:
 def _request(raw: _Request[_I], binary_part: bytes, tensor_of: Callable[[_I, int], Tensor]) -> InferRequest:
     if binary_part or any(one.parameters for one in raw.inputs):
         inputs = _binary_or(tensor_of, raw.inputs, binary_part)
+        _check_content_types(raw.inputs)
     else:
         inputs = tuple(tensor_of(one, at) for at, one in enumerate(raw.inputs))
     parameters = raw.parameters or {}
+    if CONTENT_TYPE in parameters:
+        check_request(parameters[CONTENT_TYPE], [(tensor.datatype, tensor.array.shape) for tensor in inputs])
     return InferRequest(
         inputs=inputs,
         id=raw.id,
@@ -115,6 +119,14 @@ def _binary_or(tensor_of: Callable[[_I, int], Tensor], inputs: Sequence[_I], bin
     return tuple(tensors)
 
 
+def _check_content_types(inputs: Sequence[_Input]) -> None:
+    for at, one in enumerate(inputs):
+        if one.parameters and CONTENT_TYPE in one.parameters:
+            problem = misfit(one.parameters[CONTENT_TYPE], one.datatype)
+            if problem is not None:
+                raise _fail(one, at, problem)
+
+
 def decode_json(decode: Any, body: bytes | msgspec.Raw) -> Any:
     """What `decode` (of a msgspec decoder) makes of the body; raises InvalidRequest where it is malformed."""
     try:
@@ -137,7 +149,10 @@ def _split(body: bytes, json_size: bytes) -> tuple[bytes, bytes]:
 
 
 def _requested(output: _Output) -> RequestedOutput:
-    binary = output.parameters.get("binary_data") if output.parameters else None
+    if not output.parameters:
+        return RequestedOutput(output.name)
+    check_output(output.parameters.get(CONTENT_TYPE, ""), output.name)
+    binary = output.parameters.get("binary_data")
     return RequestedOutput(output.name, binary if isinstance(binary, bool) else None)
 
 
