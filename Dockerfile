@@ -1,5 +1,5 @@
 # Two images: `--target predictor` and `--target transformer`. No compiler, no package cache, user 65532.
-ARG BASE_IMAGE=python:3.12-slim-bookworm
+ARG BASE_IMAGE=python:3.13-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 WORKDIR /src
@@ -26,7 +26,7 @@ COPY transformer/tabserve_transformer /opt/app/tabserve_transformer
 RUN python3 -m compileall -q /opt/app/tabserve_transformer
 
 FROM ${BASE_IMAGE} AS service
-ENV PATH=/opt/tabserve/bin:$PATH PYTHONPATH=/opt/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+ENV PATH=/opt/tabserve/bin:$PATH PYTHONPATH=/opt/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1
 USER 65532:65532
 WORKDIR /tmp
 EXPOSE 8080 8081

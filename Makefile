@@ -1,13 +1,11 @@
 # `make help` lists the targets. Everything is installed into .venv, from requirements.lock, checked against its hashes.
-# The first of these that runs and is of a version we know; a pyenv shim may be there and not run.
-PYTHON3 ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
-  $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+include venv.mk
 PYTHON := .venv/bin/python
 UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint format lock proto clean
+.PHONY: help demo quick test test-long lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -15,6 +13,10 @@ help: ## list the targets
 demo: .venv/ready ## train breast_cancer, serve it, print a decision; CHECK=1 stops after the decision
 	$(PYTHON) examples/breast_cancer/train.py $(BUNDLE)
 	.venv/bin/tabserve up $(BUNDLE) $(if $(CHECK),--check)
+
+QUICK := $(if $(filter $(PYTHON3),$(OLDEST)),.venv,.venv-oldest)
+quick: $(QUICK)/ready ## the tests that take seconds, on the oldest Python there is
+	$(QUICK)/bin/python -m pytest -q -m "not cluster and not long" $(SECONDS)
 
 test: lint ## everything that needs no cluster; pytest's closing line comes last
 	$(PYTHON) -m pytest -m "not cluster and not long"
@@ -40,14 +42,6 @@ proto: .venv/ready ## generate the gRPC messages again
 	$(PYTHON) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. tabserve/inference/grpc/open_inference.proto
 
 clean: ## remove what the other targets made, except the cluster
-	rm -rf .venv bundles .mypy_cache .pytest_cache .ruff_cache *.egg-info build
-
-.venv/ready: requirements.lock pyproject.toml
-	$(PYTHON3) -m venv .venv || { apt-get update -q && apt-get install -qy python3-venv && $(PYTHON3) -m venv .venv; }
-	sed -n '/^uv==/,/[0-9a-f]$$/p' requirements.lock > .venv/uv.txt
-	$(PYTHON) -m pip install -q --disable-pip-version-check --require-hashes -r .venv/uv.txt
-	$(UV) pip sync -q --python $(PYTHON) --require-hashes requirements.lock
-	$(UV) pip install -q --python $(PYTHON) --no-deps --no-build-isolation --editable .
-	touch $@
+	rm -rf .venv .venv-oldest bundles .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
 -include charts/chart.mk benchmarks/bench.mk loadtest/loadtest.mk tests/cluster/cluster.mk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,24 @@ _DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(st
 _FLOATS = {"FP32": np.float32, "FP64": np.float64}
 
 
+def library() -> Any:
+    """The library, imported with its telemetry off.
+
+    From 1.29 on it reports paths, names of models and texts of errors to its vendor, and keeps them in HOME. It reads
+    the variable while it is imported; disable_telemetry_events() comes too late. What the environment says stays.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
 class Session:
     """An ONNX graph with one input for a matrix, or one [rows, 1] per feature."""
 
     def __init__(self, path: Path, *, threads: int) -> None:
         """Threads never spin while they wait. Raises BundleError."""
-        import onnxruntime
-
+        onnxruntime = library()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -96,8 +108,7 @@ def _column(column: Array, dtype: Any) -> Array:
 
 def errors() -> tuple[type[Exception], ...]:
     """What ONNX Runtime raises: its errors have no root of their own, only their module in common."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
+    state = library().capi.onnxruntime_pybind11_state
     named = [getattr(state, name) for name in dir(state)]
     found = (one for one in named if isinstance(one, type) and issubclass(one, Exception))
     return (*found, RuntimeError, ValueError)

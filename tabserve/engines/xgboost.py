@@ -126,7 +126,7 @@ def iterations(booster: Any) -> tuple[int, int]:
 
 
 def kind(booster: Any) -> str:
-    """The name of what the model is made of: gbtree, dart or gblinear."""
+    """The name of what the model is made of: gbtree, dart (gbtree from XGBoost 3.4 on) or gblinear."""
     return str(_config(booster)["gradient_booster"]["name"])
 
 

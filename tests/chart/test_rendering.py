@@ -71,6 +71,18 @@ def test_arguments_the_controller_would_append_are_given(helm: Path, topology: d
         assert ("--predictor_host" in given) == ("transformer" in container["image"])
 
 
+def test_onnxruntime_tells_its_vendor_nothing_unless_values_say_so(helm: Path, topology: dict[str, Any]) -> None:
+    wanted = [{"name": "ORT_DISABLE_TELEMETRY", "value": "0"}]
+
+    def told(values: dict[str, Any]) -> list[list[str]]:
+        each = [container["env"] for container in containers(rendered(values, helm))]
+        return sorted([one["value"] for one in env if one["name"] == "ORT_DISABLE_TELEMETRY"] for env in each)
+
+    transformers = 0 if topology == NONE else 1
+    assert told(topology) == [["1"]] * (1 + transformers)
+    assert told({"predictor": {"env": wanted}, **topology}) == [["0"], *[["1"]] * transformers]
+
+
 def test_the_release_is_of_what_answers_and_of_nothing_else(helm: Path) -> None:
     def release(**values: Any) -> str:
         return str(one(rendered(values, helm), "InferenceService")["metadata"]["annotations"]["tabserve/release"])

@@ -35,6 +35,9 @@ env:
   {{- if and (eq .component "transformer") (not $collocated) .slot.bundle.storageUri }}
   - {name: STORAGE_URI, value: {{ .slot.bundle.storageUri | quote }}}
   {{- end }}
+  {{- if not (contains "ORT_DISABLE_TELEMETRY" (toJson $values.env)) }}
+  - {name: ORT_DISABLE_TELEMETRY, value: "1"}
+  {{- end }}
   {{- with $values.env }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

@@ -15,7 +15,7 @@ from tests.cluster.testbed.process import run
 
 SCRATCH = "scratch"
 PYTHON = "dev.local/python:testbed"  # Debian's Python on a minimal Debian: the base of what needs a libc
-SUITE = "bookworm"
+SUITE = "trixie"
 USER = "65532:65532"
 FOLDER = Path(__file__).parent / "images"
 
