@@ -102,6 +102,18 @@ def test_the_release_is_of_what_answers_and_of_nothing_else(helm: Path) -> None:
     assert len({first, *others}) == 7
 
 
+def test_trusted_types_are_a_setting_of_every_container_and_of_the_release(helm: Path) -> None:
+    plain, trusted = (rendered(values, helm) for values in ({}, {"trusted": ["own.Model", "own.Step"]}))
+    variables = [{each["name"]: each["value"] for each in part["env"]} for part in containers(trusted)]
+
+    assert [each["TABSERVE_TRUSTED"] for each in variables] == ["own.Model,own.Step"] * 2
+    assert "TABSERVE_TRUSTED" not in str(plain)
+    releases = {
+        one(each, "InferenceService")["metadata"]["annotations"]["tabserve/release"] for each in (plain, trusted)
+    }
+    assert len(releases) == 2
+
+
 def test_a_slot_is_a_pair_with_its_own_runtime(helm: Path) -> None:
     objects = rendered(BOTH, helm)
     services = {item["metadata"]["name"]: item for item in objects if item["kind"] == "InferenceService"}

@@ -80,3 +80,10 @@ def test_help_tells_every_option_with_its_default() -> None:
 
     assert "--max_batch_rows" in output
     assert "[8080]" in output
+
+
+def test_trusted_types_are_separated_by_commas() -> None:
+    settings = read(Settings, {}, {"TABSERVE_TRUSTED": "a.B, c.D,"})
+
+    assert settings.trusted_types == ("a.B", "c.D")
+    assert read(Settings, {}, {}).trusted_types == ()
