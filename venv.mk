@@ -2,7 +2,7 @@
 
 # The Pythons that run and that requirements.lock serves, newest first. pyenv's count: its shims run only what is switched on.
 PYTHONS := $(shell for minor in 13 12 11; do \
-  for p in python3.$$minor python3 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.$$minor.*/bin/python3.$$minor; do \
+  for p in python3.$$minor python3 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.$$minor.*[0-9]/bin/python3.$$minor; do \
   $$p -c "import sys; sys.exit(sys.version_info[:2] != (3, $$minor))" 2>/dev/null && echo $$p && break; done; done)
 PYTHON3 ?= $(firstword $(PYTHONS))
 OLDEST ?= $(lastword $(PYTHONS))

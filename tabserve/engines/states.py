@@ -9,7 +9,8 @@ import numpy as np
 from tabserve.arrays import Array
 from tabserve.engines import skops_types
 
-_SEARCH = ("sklearn.neighbors._kd_tree.KDTree", "sklearn.neighbors._ball_tree.BallTree")
+# How many arrays of bounds each kind of search tree reads: the least and the most of a box, or the centre of a ball.
+_BOUNDS = {"sklearn.neighbors._kd_tree.KDTree": 2, "sklearn.neighbors._ball_tree.BallTree": 1}
 _METRICS = "sklearn.metrics._dist_metrics."
 _SPLINES = ("scipy.interpolate._bsplines.BSpline", "scipy.interpolate._bsplines._BSpline")
 
@@ -18,8 +19,8 @@ def verify(model: Any) -> None:
     """Refuse a model in which an index leads out of the array it is for. Raises ValueError."""
     for _, part in skops_types.parts(model):
         kind = f"{type(part).__module__}.{type(part).__qualname__}"
-        if kind in _SEARCH:
-            _verify_search(*part.__getstate__())
+        if kind in _BOUNDS:
+            _verify_search(_BOUNDS[kind], *part.__getstate__())
         elif kind.startswith(_METRICS):
             _verify_metric(part)
         elif kind in _SPLINES:
@@ -30,14 +31,22 @@ def verify(model: Any) -> None:
 
 
 def _verify_search(
-    data: Array, order: Array, nodes: Array, bounds: Array, leaf_size: int, _levels: int, count: int, *rest: Any
+    arrays: int,
+    data: Array,
+    order: Array,
+    nodes: Array,
+    bounds: Array,
+    leaf_size: int,
+    _levels: int,
+    count: int,
+    *rest: Any,
 ) -> None:
     """The nodes divide the rows among them, every inner one between its two children: 2i + 1 and 2i + 2."""
     *_, metric, weights = rest
     rows, width = data.shape
     if not np.array_equal(np.sort(order), np.arange(rows)) or leaf_size < 1:
         raise ValueError("a search tree's rows point outside its data")
-    if count < 1 or len(nodes) != count or bounds.shape[1:] != (count, width) or bounds.shape[0] not in (1, 2):
+    if count < 1 or len(nodes) != count or bounds.shape != (arrays, count, width):
         raise ValueError("a search tree's nodes are not those it has bounds for")
     start, end = nodes["idx_start"], nodes["idx_end"]
     inner = np.flatnonzero(nodes["is_leaf"] == 0)

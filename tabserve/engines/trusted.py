@@ -15,7 +15,7 @@ REVIEWED = {
     "numpy": ("2.4", "2.5"),
     "scipy": ("1.17", "1.18"),
 }
-"""The first and the last minor version of each library that the tables below were reviewed for."""
+"""The first and the last minor version of each library that the tables below are meant for; a test fails for others."""
 
 _PLAIN = {
     # A dtype is read from an empty array, without unpickling.

@@ -120,6 +120,7 @@ def stored(model: Any, folder: Path) -> Path:
         (2, lambda nodes: _with(nodes, "is_leaf", 0), "nodes point outside"),
         (2, lambda nodes: nodes[:1].copy(), "nodes are not those"),
         (3, lambda bounds: bounds[:, :, :1].copy(), "nodes are not those"),
+        (3, lambda bounds: bounds[:-1].copy(), "nodes are not those"),
         (6, lambda count: count + 100, "nodes are not those"),
         (11, lambda metric: None, "no metric"),
     ],

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from tabserve_loadtest.bench import Bench
 from tabserve_loadtest.latencies import Latencies
 from tabserve_loadtest.measured import Measured, Table, p50_and_p99
 from tabserve_loadtest.recording import Recording
 from tabserve_loadtest.schedule import Segment
 from tabserve_loadtest.verdict import Judgement, Verdict
+
+if TYPE_CHECKING:  # it brings gevent, which changes the process that imports it
+    from tabserve_loadtest.bench import Bench
 
 Timeline: TypeAlias = dict[str, list[tuple[float, int]]]
 

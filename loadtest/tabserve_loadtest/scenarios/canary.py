@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tabserve_loadtest import bounds
-from tabserve_loadtest.bench import Bench
 from tabserve_loadtest.measured import Measured
 from tabserve_loadtest.recording import Recording
 from tabserve_loadtest.schedule import Segment
 from tabserve_loadtest.verdict import Judgement, Verdict
+
+if TYPE_CHECKING:  # it brings gevent, which changes the process that imports it
+    from tabserve_loadtest.bench import Bench
 
 MIXED = " + "
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from tabserve_loadtest.bench import Bench
+from typing import TYPE_CHECKING
+
 from tabserve_loadtest.measured import Measured
+
+if TYPE_CHECKING:  # it brings gevent, which changes the process that imports it
+    from tabserve_loadtest.bench import Bench
 
 
 def run(bench: Bench) -> Measured:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from statistics import mean
+from typing import TYPE_CHECKING
 
-from tabserve_loadtest.bench import Bench
 from tabserve_loadtest.measured import Measured, rate_of, recovery_seconds
 from tabserve_loadtest.recording import Recording
 from tabserve_loadtest.schedule import Segment
+
+if TYPE_CHECKING:  # it brings gevent, which changes the process that imports it
+    from tabserve_loadtest.bench import Bench
 
 SEARCH_USERS = 16
 SEARCH_SECONDS = 5.0

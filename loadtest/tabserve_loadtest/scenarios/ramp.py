@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from tabserve_loadtest import bounds
-from tabserve_loadtest.bench import Bench
 from tabserve_loadtest.measured import Measured, Table, p50_and_p99
 from tabserve_loadtest.objectives import Objectives, fraction
 from tabserve_loadtest.recording import Recording
 from tabserve_loadtest.schedule import Segment
 from tabserve_loadtest.verdict import Judgement, Verdict, judge, overall, trust
+
+if TYPE_CHECKING:  # it brings gevent, which changes the process that imports it
+    from tabserve_loadtest.bench import Bench
 
 PAUSE_SECONDS = 1.0
 MARGIN = 1.5
