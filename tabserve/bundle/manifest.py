@@ -20,6 +20,7 @@ MAX_MANIFEST_BYTES = 16 << 20
 
 ModelFormat: TypeAlias = Literal["ubj", "json", "skops", "joblib"]
 EngineName: TypeAlias = Literal["xgboost", "sklearn", "onnxruntime"]
+Datatype: TypeAlias = Literal["FP32", "FP64"]
 ClassValue: TypeAlias = bool | int | float | str
 Frame: TypeAlias = Literal["", "array", "object", "category"]
 Dtype: TypeAlias = Literal[
@@ -101,7 +102,7 @@ class ModelInfo(_Strict, frozen=True):
     format: ModelFormat
     native: EngineName
     input: Literal["matrix", "columns"]
-    datatype: Literal["FP32", "FP64"]
+    datatype: Datatype
     features: tuple[FeatureSpec, ...]
     outputs: tuple[str, ...]
     default_outputs: tuple[str, ...]

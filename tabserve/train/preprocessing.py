@@ -17,7 +17,7 @@ from tabserve.engines import parity
 from tabserve.engines.contributions.sources import owners
 from tabserve.engines.estimators import presenter
 from tabserve.engines.preprocessor import given, open_preprocessor
-from tabserve.train import models, presentation, sklearn_model
+from tabserve.train import presentation, sklearn_model
 from tabserve.train.onnx import conversion
 from tabserve.train.own import Rows
 from tabserve.train.presentation import Presentation, Truth
@@ -70,7 +70,7 @@ def _written(
     (folder / _ONNX).unlink(missing_ok=True)
     notes = (f"onnx: not converted: {reason}",)
     info = PreprocessorInfo(f"preprocessor.{form}", form, specs, frame, notes=notes)
-    models.write(preprocessor, folder / info.file, form)
+    sklearn_model.write(preprocessor, folder / info.file, form)
     if (gap := _gap(folder, info, probes, expected, trusted)) > info.tolerance:
         raise BundleError(info.file, f"reads back with a difference of {gap:.3g}", "Save it with joblib.")
     return info

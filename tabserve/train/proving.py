@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import msgspec
 
@@ -16,9 +15,11 @@ from tabserve.bundle.manifest import Agreement, EngineName, EngineRange, ModelIn
 from tabserve.engines import parity
 from tabserve.engines.engine import Engine
 from tabserve.engines.selection import open_engine
-from tabserve.train import models, planning, sklearn_model
+from tabserve.train import planning
+from tabserve.train.models import TrainedModel
 from tabserve.train.onnx import conversion
 from tabserve.train.presentation import Truth
+from tabserve.train.shape import given
 
 CONVERTED = "model.onnx"
 # Contributions are sums of as many single precision values as there are trees.
@@ -31,7 +32,9 @@ _FOR_OTHERS = (
 )
 
 
-def prove(bundle: Bundle, model: Any, probes: Features, truths: Sequence[Truth], pinned: EngineName | None) -> Bundle:
+def prove(
+    bundle: Bundle, model: TrainedModel, probes: Features, truths: Sequence[Truth], pinned: EngineName | None
+) -> Bundle:
     """The bundle with all that was proven: outputs and what they are for the reference rows, engines, plan.
 
     bundle: its model's file is written. model: the one in memory. probes: rows beside the reference rows to prove with.
@@ -80,13 +83,13 @@ def answering() -> Iterator[None]:
         raise BundleError("model", f"fails on records the schema permits: {problem}", remedy) from error
 
 
-def _agrees_with_memory(native: Engine, model: Any, info: ModelInfo, features: Features) -> None:
+def _agrees_with_memory(native: Engine, model: TrainedModel, info: ModelInfo, features: Features) -> None:
     """Refuse a file that answers otherwise than the model in memory does.
 
     This is where categories in another order than the model was trained with would show.
     """
     with answering():
-        own = models.own_answers(model, info, features)
+        own = model.own_answers(info, features)
     answers = native.run(features, list(own))
     for name, gap in parity.differences(answers, own).items():
         if not gap <= (0.0 if name == "predict" and info.classes else info.tolerance):
@@ -95,7 +98,12 @@ def _agrees_with_memory(native: Engine, model: Any, info: ModelInfo, features: F
 
 
 def _convert(
-    bundle: Bundle, native: Engine, model: Any, probes: Features, truths: Sequence[Truth], pinned: EngineName | None
+    bundle: Bundle,
+    native: Engine,
+    model: TrainedModel,
+    probes: Features,
+    truths: Sequence[Truth],
+    pinned: EngineName | None,
 ) -> ModelInfo:
     """The entry with its ONNX form, plan and timings; without them, and with the reason, where they are not to be had.
 
@@ -116,10 +124,12 @@ def _convert(
     return _planned(bundle, native, converted, pinned)
 
 
-def _converted(bundle: Bundle, native: Engine, model: Any, probes: Features, truths: Sequence[Truth]) -> ModelInfo:
+def _converted(
+    bundle: Bundle, native: Engine, model: TrainedModel, probes: Features, truths: Sequence[Truth]
+) -> ModelInfo:
     """The entry with a converted form that agrees. Raises NotConvertedError where it does not."""
     info, path = bundle.manifest.model, bundle.file(CONVERTED)
-    independent = conversion.convert_model(model, bundle.file(info.file), info, path)
+    independent = conversion.write_model(model.onnx_graph(bundle.file(info.file), info), info, path)
     info = msgspec.structs.replace(
         info, onnx=CONVERTED, row_independent=(*info.row_independent, *(["onnxruntime"] if independent else []))
     )
@@ -143,7 +153,7 @@ def _gap(engine: Engine, info: ModelInfo, truths: Sequence[Truth]) -> float:
     gaps = [0.0]
     for truth in truths:
         expected = {name: values for name, values in truth.answers.items() if name in engine.outputs}
-        answers = engine.run(sklearn_model.given(info, truth.columns), list(expected))
+        answers = engine.run(given(info, truth.columns), list(expected))
         gaps += parity.differences(answers, expected).values()
     return max(gaps)
 

@@ -33,8 +33,9 @@ from tabserve.engines import selection
 from tabserve.inference import names
 from tabserve.schema import features as schema_features
 from tabserve.schema.schema import Schema
-from tabserve.train import models, own, preprocessing, probes, proving, sampling, sklearn_model
+from tabserve.train import models, own, preprocessing, probes, proving, sampling
 from tabserve.train.own import Rows
+from tabserve.train.shape import given
 
 _PROBES = 4_000
 
@@ -105,18 +106,18 @@ def _write(folder: Path, model: Any, schema: Schema, sample: Any, records: Colum
     with proving.answering():
         preprocessor, specs, features, tried, rows = _preprocess(folder, schema, features, tried, rows, options)
 
-    native = models.native(model)
-    form = models.file_format(options.format, native, allow_joblib=options.allow_joblib)
+    trained = models.trained(model)
+    form = models.file_format(options.format, trained, allow_joblib=options.allow_joblib)
     with proving.answering():
-        info, truths = models.describe(model, native, form, schema, specs, features, rows)
-    models.write(model, folder / info.file, form)
+        info, truths = models.describe(trained, form, schema, specs, features, rows)
+    trained.write(folder / info.file, form)
 
     picked = _evenly(records)
-    shown = sklearn_model.given(info, {name: column[picked] for name, column in features.items()})
+    shown = given(info, {name: column[picked] for name, column in features.items()})
     sampled = Reference({name: column[picked] for name, column in records.items()}, shown, {}, histograms)
     contents = Manifest(1, options.name, options.version, _now(), schema.task, {}, {}, info, preprocessor)
     bundle = Bundle(folder, contents, schema, "", sampled, options.trusted)
-    bundle = proving.prove(bundle, model, sklearn_model.given(info, tried), truths, options.engine)
+    bundle = proving.prove(bundle, trained, given(info, tried), truths, options.engine)
     reference.write(bundle.reference, folder / REFERENCE)
     _write_manifest(bundle)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -11,65 +12,87 @@ import numpy as np
 
 from tabserve.arrays import Array, Features
 from tabserve.bundle.errors import BundleError
-from tabserve.bundle.manifest import ClassValue, FeatureSpec, ModelInfo
+from tabserve.bundle.manifest import ClassValue, Datatype, EngineName, FeatureSpec, ModelFormat, ModelInfo
 from tabserve.bundle.reference import MAX_ROWS, Columns
 from tabserve.engines.contributions.contributor import contributor
 from tabserve.engines.estimators import presenter
-from tabserve.schema import features as schema_features
 from tabserve.schema.schema import Schema
 from tabserve.train import presentation
+from tabserve.train.onnx import conversion
 from tabserve.train.own import Rows
 from tabserve.train.presentation import Truth
+from tabserve.train.shape import given
+from tabserve.train.steps import ELEMENTWISE, TREES, steps
 
 _RETRAIN = "Train the model on the schema's features, or change the schema."
 _FEW = slice(0, 8)
 
-# Steps that treat every row, and every value in it, by itself, in the same operations wherever it stands in a batch.
-# What multiplies matrices is not among them: BLAS sums in another order for another number of rows.
-_ELEMENTWISE = frozenset({
-    "Binarizer", "ColumnTransformer", "MaxAbsScaler", "MinMaxScaler", "OneHotEncoder", "OrdinalEncoder", "Pipeline",
-    "RobustScaler", "SimpleImputer", "StandardScaler",
-})  # fmt: skip
-TREES = frozenset({
-    "DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor",
-    "ExtraTreesClassifier", "ExtraTreesRegressor", "GradientBoostingClassifier", "GradientBoostingRegressor",
-    "HistGradientBoostingClassifier", "HistGradientBoostingRegressor", "RandomForestClassifier",
-    "RandomForestRegressor",
-})  # fmt: skip
+
+class SklearnModel:
+    """An estimator or pipeline of scikit-learn, or of a library that follows its rules."""
+
+    engine: EngineName = "sklearn"
+    formats: tuple[ModelFormat, ...] = ("skops", "joblib")
+    datatype: Datatype = "FP64"
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    @staticmethod
+    def is_kind_of(model: Any) -> bool:
+        """Whether a model is an estimator."""
+        return hasattr(model, "get_params") and hasattr(model, "predict")
+
+    def describe(
+        self, info: ModelInfo, schema: Schema, features: Columns, rows: Sequence[Rows]
+    ) -> tuple[ModelInfo, list[Truth]]:
+        """How it wants its features, classes and outputs; and what it answers about the user's own table.
+
+        Raises BundleError.
+        """
+        model = self._model
+        verify_names(model, info.features)
+        classes = _classes(model, schema)
+        asked = partial(ask, model)
+        named = hasattr(model, "feature_names_in_")
+        truths = presentation.truths(model, asked, info.features, rows, named=named)
+        found = presentation.find(asked, info.features, rows, truths, named=named)
+        independent: tuple[EngineName, ...] = ("sklearn",) if steps(model) <= ELEMENTWISE | TREES else ()
+        info = msgspec.structs.replace(
+            info,
+            frame=found.frame,
+            features=found.features,
+            input=input_of(found.frame, found.features),
+            classes=classes,
+            row_independent=independent,
+        )
+        return msgspec.structs.replace(info, outputs=_outputs(model, info, features)), truths
+
+    def own_answers(self, info: ModelInfo, features: Features) -> dict[str, Array]:
+        """The classes or values `predict` gives, and the probabilities where there are any."""
+        table = presenter(info.features, info.frame)(features)
+        answers = {"predict": np.asarray(self._model.predict(table))}
+        if "predict_proba" in info.outputs:
+            answers["predict_proba"] = np.asarray(self._model.predict_proba(table))
+        return answers
+
+    def write(self, path: Path, form: ModelFormat) -> None:
+        """Write it as skops or joblib. Raises BundleError where the format can't hold it."""
+        write(self._model, path, form)
+
+    def onnx_graph(self, _: Path, info: ModelInfo) -> Any:
+        """Its ONNX form. Raises NotConvertedError."""
+        return conversion.estimator_graph(self._model, info.features, info.frame, zipmap=bool(info.classes))
 
 
-def describe(
-    model: Any, info: ModelInfo, schema: Schema, features: Columns, rows: Sequence[Rows]
-) -> tuple[ModelInfo, list[Truth]]:
-    """How it wants its features, classes and outputs; and what it answers about the user's own table.
+def write(estimator: Any, path: Path, form: str) -> None:
+    """Write an estimator or transformer as skops or joblib. Raises BundleError where the format can't hold it."""
+    if form == "joblib":
+        import joblib
 
-    Raises BundleError.
-    """
-    verify_names(model, info.features)
-    classes = _classes(model, schema)
-    asked = partial(ask, model)
-    named = hasattr(model, "feature_names_in_")
-    truths = presentation.truths(model, asked, info.features, rows, named=named)
-    found = presentation.find(asked, info.features, rows, truths, named=named)
-    independent = ("sklearn",) if steps(model) <= _ELEMENTWISE | TREES else ()
-    info = msgspec.structs.replace(
-        info,
-        frame=found.frame,
-        features=found.features,
-        input=input_of(found.frame, found.features),
-        classes=classes,
-        row_independent=independent,
-    )
-    return msgspec.structs.replace(info, outputs=_outputs(model, info, features)), truths
-
-
-def own_answers(model: Any, info: ModelInfo, features: Features) -> dict[str, Array]:
-    """The classes or values `predict` gives, and the probabilities where there are any."""
-    table = presenter(info.features, info.frame)(features)
-    answers = {"predict": np.asarray(model.predict(table))}
-    if "predict_proba" in info.outputs:
-        answers["predict_proba"] = np.asarray(model.predict_proba(table))
-    return answers
+        joblib.dump(estimator, path)
+    else:
+        _write_skops(estimator, path)
 
 
 def verify_names(model: Any, specs: Sequence[FeatureSpec]) -> None:
@@ -93,20 +116,6 @@ def ask(model: Any, table: Any) -> dict[str, Array]:
 def input_of(frame: str, specs: Sequence[FeatureSpec]) -> Literal["matrix", "columns"]:
     """Columns where the estimator takes text, else one matrix."""
     return "columns" if frame and any(spec.type == "category" for spec in specs) else "matrix"
-
-
-def given(info: ModelInfo, features: Columns) -> Features:
-    """Feature columns in the form a model's engines take them."""
-    if info.input == "columns":
-        return {spec.name: features[spec.name] for spec in info.features}
-    dtype = np.float32 if info.datatype == "FP32" else np.float64
-    return schema_features.matrix(features, info.features, dtype)
-
-
-def steps(model: Any) -> set[str]:
-    """The class names of all estimators a model is made of."""
-    parts = [model, *model.get_params(deep=True).values()]
-    return {type(part).__name__ for part in parts if hasattr(part, "get_params")}
 
 
 def _outputs(model: Any, info: ModelInfo, features: Columns) -> tuple[str, ...]:
@@ -138,3 +147,13 @@ def _classes(model: Any, schema: Schema) -> tuple[ClassValue, ...]:
         got = f"a classifier of {len(classes)} classes" if classes else "a regressor"
         raise BundleError("model", f"task {schema.task}: got {got}", "Change the task, or train another model.")
     return tuple(classes)
+
+
+def _write_skops(model: Any, path: Path) -> None:
+    from skops.io import dump
+
+    try:
+        dump(model, path)
+    except (TypeError, ValueError, AttributeError) as error:
+        remedy = "Replace the part that can't be stored (a lambda, a class of your own), or allow joblib."
+        raise BundleError("model", f"skops can't store it: {error}", remedy) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,11 +13,13 @@ import numpy as np
 
 from tabserve.arrays import Array, Features
 from tabserve.bundle.errors import BundleError
-from tabserve.bundle.manifest import FeatureSpec, ModelInfo
+from tabserve.bundle.manifest import Datatype, EngineName, FeatureSpec, ModelFormat, ModelInfo
+from tabserve.bundle.reference import Columns
 from tabserve.engines import xgboost as xgb
 from tabserve.engines.estimators import presenter
 from tabserve.schema.schema import Schema
 from tabserve.train import presentation
+from tabserve.train.onnx import conversion
 from tabserve.train.own import Rows
 from tabserve.train.presentation import Truth
 
@@ -30,26 +33,50 @@ def booster(model: Any) -> Any:
     return model.get_booster() if hasattr(model, "get_booster") else model
 
 
-def describe(model: Any, info: ModelInfo, schema: Schema, rows: Sequence[Rows]) -> tuple[ModelInfo, list[Truth]]:
-    """Features in the order and with the categories it was trained on, classes and outputs.
+class XGBoostModel:
+    """A model of XGBoost's scikit-learn API, or a Booster."""
 
-    And what it answers about the user's own table. Raises BundleError.
-    """
-    trained = booster(model)
-    classes = _classes(model, schema)
-    outputs = ("predict", *(["predict_proba"] if classes else []), "margin", "contributions")
-    features, notes = _features(trained, info.features)
-    independent = ("xgboost",) if xgb.kind(trained) != "gblinear" else ()
-    info = msgspec.structs.replace(
-        info, features=features, classes=classes, outputs=outputs, row_independent=independent, notes=notes
-    )
-    named = trained.feature_names is not None
-    return info, presentation.truths(model, partial(ask, model), features, rows, named=named)
+    engine: EngineName = "xgboost"
+    formats: tuple[ModelFormat, ...] = ("ubj", "json")
+    datatype: Datatype = "FP32"
 
+    def __init__(self, model: Any) -> None:
+        self._model = model
 
-def own_answers(model: Any, info: ModelInfo, features: Features) -> dict[str, Array]:
-    """What the model in memory answers, of the features as it was trained on them."""
-    return ask(model, _table(booster(model), info.features, features))
+    @staticmethod
+    def is_kind_of(model: Any) -> bool:
+        """Whether a model is XGBoost's."""
+        return type(model).__module__.startswith("xgboost.")
+
+    def describe(
+        self, info: ModelInfo, schema: Schema, _: Columns, rows: Sequence[Rows]
+    ) -> tuple[ModelInfo, list[Truth]]:
+        """Features in the order and with the categories it was trained on, classes and outputs.
+
+        And what it answers about the user's own table. Raises BundleError.
+        """
+        trained = booster(self._model)
+        classes = _classes(self._model, schema)
+        outputs = ("predict", *(["predict_proba"] if classes else []), "margin", "contributions")
+        features, notes = _features(trained, info.features)
+        independent: tuple[EngineName, ...] = ("xgboost",) if xgb.kind(trained) != "gblinear" else ()
+        info = msgspec.structs.replace(
+            info, features=features, classes=classes, outputs=outputs, row_independent=independent, notes=notes
+        )
+        named = trained.feature_names is not None
+        return info, presentation.truths(self._model, partial(ask, self._model), features, rows, named=named)
+
+    def own_answers(self, info: ModelInfo, features: Features) -> dict[str, Array]:
+        """What the model in memory answers, of the features as it was trained on them."""
+        return ask(self._model, _table(booster(self._model), info.features, features))
+
+    def write(self, path: Path, _: ModelFormat) -> None:
+        """Write it as UBJ or JSON, as the path's ending says."""
+        booster(self._model).save_model(path)
+
+    def onnx_graph(self, file: Path, info: ModelInfo) -> Any:
+        """Its ONNX form, made of its file. Raises NotConvertedError."""
+        return conversion.booster_graph(file, info)
 
 
 def ask(model: Any, table: Any) -> dict[str, Array]:

@@ -15,10 +15,10 @@ from tabserve.bundle.manifest import FeatureSpec, ModelInfo
 from tabserve.engines import xgboost as xgb
 from tabserve.engines.contributions import trees
 from tabserve.engines.onnxruntime import errors
-from tabserve.train import sklearn_model
 from tabserve.train.onnx import histogram_boosting
+from tabserve.train.steps import TREES, steps
 
-_FORESTS = sklearn_model.TREES - trees.HISTOGRAM
+_FORESTS = TREES - trees.HISTOGRAM
 
 # Operators that compute every row by itself. ONNX Runtime's matrix products are not among them, nor what it computes in
 # vectors with other code for their ends (Exp, Sigmoid, Softmax in double precision).
@@ -33,15 +33,11 @@ class NotConvertedError(Exception):
     """The model has no faithful ONNX form; the message is the reason, for the manifest's notes."""
 
 
-def convert_model(model: Any, native_file: Path, info: ModelInfo, target: Path) -> bool:
+def write_model(graph: Any, info: ModelInfo, target: Path) -> bool:
     """Write the ONNX form of a model, with our names for its outputs.
 
-    Returns whether its operators leave rows independent of each other. Raises NotConvertedError.
+    Returns whether its operators leave rows independent of each other.
     """
-    if info.native == "xgboost":
-        graph = _booster(native_file, info)
-    else:
-        graph = _estimator(model, info.features, info.frame, zipmap=bool(info.classes))
     names = ("predict", *(["predict_proba"] if "predict_proba" in info.outputs else []))
     _rename_outputs(graph, names)
     target.write_bytes(graph.SerializeToString())
@@ -50,7 +46,7 @@ def convert_model(model: Any, native_file: Path, info: ModelInfo, target: Path) 
 
 def convert_preprocessor(preprocessor: Any, specs: Sequence[FeatureSpec], frame: str, target: Path) -> None:
     """Write the ONNX form of a fitted transformer; its output is `matrix`. Raises NotConvertedError."""
-    graph = _estimator(preprocessor, specs, frame, zipmap=False)
+    graph = estimator_graph(preprocessor, specs, frame, zipmap=False)
     _rename_outputs(graph, ("matrix",))
     target.write_bytes(graph.SerializeToString())
 
@@ -60,8 +56,8 @@ def failures() -> tuple[type[Exception], ...]:
     return (NotConvertedError, BundleError, *errors())
 
 
-def _booster(file: Path, info: ModelInfo) -> Any:
-    """From the saved file, so that what was saved is what is converted."""
+def booster_graph(file: Path, info: ModelInfo) -> Any:
+    """The ONNX form of the Booster in a file, so that what was saved is what is converted. Raises NotConvertedError."""
     booster = xgb.read(file)
     if "c" in (booster.feature_types or ()):
         raise NotConvertedError("ONNX trees have no categorical splits")
@@ -80,9 +76,10 @@ def _booster(file: Path, info: ModelInfo) -> Any:
         return convert_xgboost(booster, initial_types=inputs, target_opset=histogram_boosting.OPSET[""])
 
 
-def _estimator(model: Any, specs: Sequence[FeatureSpec], frame: str, *, zipmap: bool) -> Any:
+def estimator_graph(model: Any, specs: Sequence[FeatureSpec], frame: str, *, zipmap: bool) -> Any:
+    """The ONNX form of an estimator or transformer. Raises NotConvertedError."""
     last = model.steps[-1][1] if hasattr(model, "steps") else model
-    if sklearn_model.steps(model) & trees.HISTOGRAM - {type(last).__name__}:
+    if steps(model) & trees.HISTOGRAM - {type(last).__name__}:
         raise NotConvertedError("histogram gradient boosting is converted as the last step alone")
     with _converting("skl2onnx"):
         from skl2onnx import convert_sklearn
@@ -133,7 +130,7 @@ def _inputs(model: Any, specs: Sequence[FeatureSpec], frame: str) -> list[tuple[
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 
     number = FloatTensorType if type(model).__name__ in _FORESTS else DoubleTensorType
-    if frame and "ColumnTransformer" in sklearn_model.steps(model):
+    if frame and "ColumnTransformer" in steps(model):
         kinds = {"number": number, "category": StringTensorType}
         return [(spec.name, kinds[spec.type]([None, 1])) for spec in specs]
     return [("features", number([None, len(specs)]))]
