@@ -1,1 +1,1 @@
-"""loadtest."""
+"""Load tests of a server of the Open Inference Protocol: behaviour, shape, verdict."""

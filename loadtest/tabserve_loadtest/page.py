@@ -15,6 +15,6 @@ def render(document: Document) -> str:
     """The page's HTML."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["ms"] = milliseconds
-    template = environment.from_string((files("loadtest") / "page.html").read_text())
+    template = environment.from_string((files("tabserve_loadtest") / "page.html").read_text())
     drawn = [charts(section, f"s{number}") for number, section in enumerate(document.sections)]
     return template.render(document=document, charts=drawn)

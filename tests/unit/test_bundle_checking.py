@@ -79,7 +79,7 @@ def test_a_crash_is_reported_with_its_signal(folder: Path, tmp_path: Path, monke
     crashing = tmp_path / "crashing"
     crashing.mkdir()
     (crashing / "sitecustomize.py").write_text(
-        "import os, signal, sys\nif 'tabserve.bundle.trial' in sys.orig_argv: os.kill(os.getpid(), signal.SIGSEGV)"
+        "import os, signal, sys\nif 'tabserve.engines.isolated' in sys.orig_argv: os.kill(os.getpid(), signal.SIGSEGV)"
     )
     monkeypatch.setenv("PYTHONPATH", str(crashing))
     assert failed(folder) == "model: model.json: loading it crashed the process (SIGSEGV). Save the bundle again."

@@ -1,1 +1,1 @@
-"""transformer."""
+"""The transformer: records in, decisions out, by way of a predictor."""
