@@ -28,7 +28,9 @@ ASKED = [(kind, protocol) for kind in ("predictor", "transformer", "renamed") fo
 @pytest.fixture(scope="module")
 def services(predictor: Service, transformer: Service, bundle: Path, logs: Path) -> Generator[dict[str, Service]]:
     """Both services, and the predictor under another name."""
-    with running("tabserve_predictor", f"--model_dir={bundle}", f"--model_name={NAME}", log=logs / "renamed.log") as renamed:
+    with running(
+        "tabserve_predictor", f"--model_dir={bundle}", f"--model_name={NAME}", log=logs / "renamed.log"
+    ) as renamed:
         yield {"predictor": predictor, "transformer": transformer, "renamed": renamed}
 
 

@@ -23,10 +23,12 @@ from sklearn.utils._test_common.instance_generator import _construct_instances
 from xgboost import XGBClassifier
 
 import tabserve.bundle
+import tabserve.train
 from tabserve.bundle import BundleError, libraries
 from tabserve.cli import main
 from tabserve.engines.estimators import read
 from tabserve.engines.trusted import LEFT, REVIEWED, TYPES
+from tests.serving import ROOT
 from tests.unit.bundles import saved, schema
 
 X = np.abs(np.random.default_rng(0).normal(size=(40, 4)))
@@ -64,6 +66,12 @@ def estimators() -> Iterator[tuple[str, Any]]:
             except (ValueError, TypeError, AttributeError, IndexError):
                 estimator = kind.__call__(**estimator.get_params(deep=False))
             yield name, estimator
+
+
+@pytest.fixture(autouse=True)
+def own_types_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes that load a bundle find this module; of the current folder they import nothing."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -218,7 +226,7 @@ def test_a_module_that_is_not_installed_is_named_with_where_to_put_it(tmp_path: 
 def _table(folder: Path) -> tuple[Any, Any]:
     from tests.unit.bundles import records, target
 
-    return tabserve.bundle.features(schema(folder), records()), target("binary")
+    return tabserve.train.features(schema(folder), records()), target("binary")
 
 
 def _renamed(path: Path, old: str, new: str) -> Path:
