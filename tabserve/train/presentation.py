@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-6
 _MIXED = 64
-_RETRAIN = "Train it on tabserve.bundle.features(schema, records), and give the same records as the sample."
+_RETRAIN = "Train it on tabserve.train.features(schema, records), and give the same records as the sample."
 # What a model raises for a table it was not trained on, XGBoost's errors among them.
 _FAILURES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 

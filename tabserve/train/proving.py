@@ -46,7 +46,7 @@ def prove(
         _agrees_with_memory(native, model, info, features)
     if (gap := _gap(native, info, truths)) > info.tolerance:
         problem = f"answers rows of the sample otherwise when it is served, by up to {gap:.3g}"
-        raise BundleError("model", problem, "Train it on tabserve.bundle.features(schema, records).")
+        raise BundleError("model", problem, "Train it on tabserve.train.features(schema, records).")
     bundle = _with_model(bundle, _outputs(native, info, bundle))
     native = open_engine(bundle, info.native, 1)
     bundle = _with_model(bundle, _convert(bundle, native, model, probes, truths, pinned))
