@@ -108,7 +108,7 @@ def _first(ask: Ask, tables: Sequence[Any]) -> tuple[int | None, str]:
         try:
             _quietly(ask, table)
         except _FAILURES as error:
-            problem = problem or _line(error)
+            problem = problem or first_line(error)
         else:
             return at, problem
     return None, problem
@@ -118,7 +118,7 @@ def _truth(ask: Ask, rows: Rows, table: Any) -> Truth:
     try:
         return Truth(rows.what, rows.columns, table, _quietly(ask, table))
     except _FAILURES as error:
-        problem = f"fails on records the schema permits ({rows.what}): {_line(error)}"
+        problem = f"fails on records the schema permits ({rows.what}): {first_line(error)}"
         raise BundleError("model", problem, rows.remedy) from error
 
 
@@ -128,7 +128,8 @@ def _quietly(ask: Ask, table: Any) -> dict[str, Array]:
         return ask(table)
 
 
-def _line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in one line without its full stop; its kind where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 

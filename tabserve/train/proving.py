@@ -18,7 +18,7 @@ from tabserve.engines.selection import open_engine
 from tabserve.train import planning
 from tabserve.train.models import TrainedModel
 from tabserve.train.onnx import conversion
-from tabserve.train.presentation import Truth
+from tabserve.train.presentation import Truth, first_line
 from tabserve.train.shape import given
 
 CONVERTED = "model.onnx"
@@ -78,7 +78,7 @@ def answering() -> Iterator[None]:
     except BundleError:
         raise
     except (ValueError, TypeError) as error:
-        problem = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        problem = first_line(error)
         remedy = _FOR_MISSING if _MISSING.search(problem) else _FOR_OTHERS
         raise BundleError("model", f"fails on records the schema permits: {problem}", remedy) from error
 
