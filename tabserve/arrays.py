@@ -38,3 +38,9 @@ def concatenate(parts: Sequence[Features]) -> Features:
 def dense(table: Any) -> Array:
     """A transformer's output, sparse matrices and DataFrames included, as a matrix of FP64."""
     return np.asarray(table.toarray() if hasattr(table, "toarray") else table, np.float64)
+
+
+def blanked(matrix: Array, numbers: Sequence[float]) -> Array:
+    """A matrix with NaN in the place of these numbers."""
+    found = np.isin(matrix, np.array(numbers, matrix.dtype)) if numbers else None
+    return matrix if found is None or not found.any() else np.where(found, np.nan, matrix).astype(matrix.dtype)

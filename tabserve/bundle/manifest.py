@@ -89,6 +89,7 @@ class ModelInfo(_Strict, frozen=True):
     DataFrame whose categories are text ("object") or pandas categoricals ("category").
     outputs: what the native engine computes, of `predict`, `predict_proba`, `margin`, `contributions`. (`label` is not
     among them: a service makes it from `predict` and the schema's class names.)
+    missing: numbers that mean a missing value to the model, as NaN does.
     classes: the model's own class values, in the order of `predict_proba`; empty for a regression.
     onnx: the converted form's file, None where there is none. datatype is also that of every output of floats.
     row_independent: engines whose structure lets a row's answer be the same bytes whatever rows stand beside it.
@@ -108,6 +109,7 @@ class ModelInfo(_Strict, frozen=True):
     default_outputs: tuple[str, ...]
     engines: tuple[EngineRange, ...]
     tolerance: float
+    missing: tuple[float, ...] = ()
     classes: tuple[ClassValue, ...] = ()
     frame: Frame = ""
     onnx: str | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tabserve.arrays import Array, Features
+from tabserve.arrays import Array, Features, blanked
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import ModelInfo
 from tabserve.engines import parity
@@ -75,6 +75,7 @@ class OnnxEngine:
     def __init__(self, path: Path, info: ModelInfo, *, threads: int, reference: Features | None = None) -> None:
         """`reference`: rows to prove independence with. Raises BundleError."""
         self._session = Session(path, threads=threads)
+        self._missing = info.missing
         self._float = _FLOATS[info.datatype]
         self._class = np.array(info.classes, object if _is_text(info.classes) else None).dtype if info.classes else None
         self.outputs = frozenset(self._session.outputs)
@@ -84,6 +85,8 @@ class OnnxEngine:
 
     def run(self, features: Features, outputs: Sequence[str]) -> dict[str, Array]:
         """The named outputs for every row. Raises onnxruntime's errors."""
+        if self._missing and isinstance(features, np.ndarray):
+            features = blanked(features, self._missing)
         answers = dict(zip(outputs, self._session.run(features, outputs), strict=True))
         return {name: self._typed(name, array) for name, array in answers.items()}
 

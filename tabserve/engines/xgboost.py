@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tabserve.arrays import Array, Features
+from tabserve.arrays import Array, Features, blanked
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import ModelInfo
 from tabserve.engines import parity
@@ -32,6 +32,7 @@ class XGBoostEngine:
         self._classes = np.array(info.classes) if info.classes else None
         self._names, self._types = self._booster.feature_names, self._booster.feature_types
         self._threads = threads
+        self._missing = info.missing
         self._linear = kind(self._booster) == "gblinear"
         self._trees = iterations(self._booster)
         self.outputs = frozenset(info.outputs)
@@ -44,6 +45,7 @@ class XGBoostEngine:
 
     def run(self, features: Features, outputs: Sequence[str]) -> dict[str, Array]:
         """The named outputs for every row. Raises xgboost.core.XGBoostError."""
+        features = blanked(np.asarray(features), self._missing)
         values: Array | None = None
         answers: dict[str, Array] = {}
         for name in outputs:

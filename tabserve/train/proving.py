@@ -41,6 +41,8 @@ def prove(
     truths: what the model answers about the user's own table, which every engine must repeat. Raises BundleError.
     """
     info = bundle.manifest.model
+    if pinned not in (None, info.native, "onnxruntime"):
+        raise BundleError("engine", f"expected {info.native} or onnxruntime, got {pinned}", "Leave the engine out.")
     native = open_engine(bundle, info.native, 1)
     for features in (bundle.reference.features, probes):
         _agrees_with_memory(native, model, info, features)

@@ -33,11 +33,20 @@ from tabserve.engines import selection
 from tabserve.inference import names
 from tabserve.schema import features as schema_features
 from tabserve.schema.schema import Schema
-from tabserve.train import models, own, preprocessing, probes, proving, sampling
+from tabserve.train import models, own, pipelines, preprocessing, probes, proving, sampling, shape
 from tabserve.train.own import Rows
-from tabserve.train.shape import given
 
 _PROBES = 4_000
+
+
+class _Given(msgspec.Struct, frozen=True):
+    """Where to save, the schema and its file, and the sample as it was given and as the schema's columns."""
+
+    target: Path
+    path: Path
+    schema: Schema
+    sample: Any
+    records: Columns
 
 
 class _Options(msgspec.Struct, frozen=True):
@@ -50,6 +59,7 @@ class _Options(msgspec.Struct, frozen=True):
     format: ModelFormat | None
     trusted: tuple[str, ...]
     allow_joblib: bool
+    notes: tuple[str, ...] = ()
 
 
 def save(
@@ -68,7 +78,8 @@ def save(
 ) -> Bundle:
     """Write a model and all it is served with as a bundle, and load it again to prove it.
 
-    model: a fitted XGBoost or scikit-learn model. directory: the bundle's folder; an older bundle there is replaced.
+    model: a fitted XGBoost or scikit-learn model. A pipeline that ends in XGBoost is taken apart where that answers the
+    same: its steps before become the preprocessor. directory: the bundle's folder; an older bundle there is replaced.
     name: what clients call the model: up to 60 letters, digits, `-`, `_` and `.`.
     schema: the path of schema.yaml. sample: records the model was trained on, by column (a DataFrame, a dict of lists)
     or one by one: up to 1,000 become the reference, all of them the histograms; the whole training data is best.
@@ -87,20 +98,36 @@ def save(
         if kind.startswith("__main__."):
             remedy = "Move it to a module of a package, and install that where the bundle is loaded, too."
             raise BundleError("trusted", f"`{kind}` is of the script that runs here, which no service has", remedy)
-    target = Path(directory)
+    given = _Given(Path(directory), Path(schema), loaded, sample, records)
+    apart = pipelines.take_apart(model) if preprocessor is None else None
+    if apart is None:
+        return _saved(given, model, options)
+    transformer, last = apart
+    try:
+        return _saved(given, last, msgspec.structs.replace(options, preprocessor=transformer))
+    except BundleError as error:
+        # Kept whole where that holds; else the parts tell the cause better.
+        with contextlib.suppress(BundleError):
+            return _saved(given, model, msgspec.structs.replace(options, notes=(f"pipeline: kept whole: {error}",)))
+        raise
+
+
+def _saved(given: _Given, model: Any, options: _Options) -> Bundle:
+    target = given.target
     with _draft(target) as folder:
-        shutil.copyfile(schema, folder / SCHEMA)
-        _write(folder, model, loaded, sample, records, options)
-        bundle = loading.load(folder, allow_joblib=allow_joblib, trusted=options.trusted)
+        shutil.copyfile(given.path, folder / SCHEMA)
+        _write(folder, model, given, options)
+        bundle = loading.load(folder, allow_joblib=options.allow_joblib, trusted=options.trusted)
         selection.load(bundle)
         _replace(target, folder)
-    return loading.load(target, allow_joblib=allow_joblib, trusted=options.trusted)
+    return loading.load(target, allow_joblib=options.allow_joblib, trusted=options.trusted)
 
 
-def _write(folder: Path, model: Any, schema: Schema, sample: Any, records: Columns, options: _Options) -> None:
+def _write(folder: Path, model: Any, given: _Given, options: _Options) -> None:
     """Write every file of the bundle, `bundle.json` last."""
+    schema, records = given.schema, given.records
     features = schema_features.derive(schema, records)
-    rows = own.rows(schema, sample, features)
+    rows = own.rows(schema, given.sample, features)
     tried = probes.rows(features, schema, _PROBES)
     histograms = {name: reference.histogram(column) for name, column in features.items()}
     with proving.answering():
@@ -110,14 +137,15 @@ def _write(folder: Path, model: Any, schema: Schema, sample: Any, records: Colum
     form = models.file_format(options.format, trained, allow_joblib=options.allow_joblib)
     with proving.answering():
         info, truths = models.describe(trained, form, schema, specs, features, rows)
+    info = msgspec.structs.replace(info, notes=(*options.notes, *info.notes))
     trained.write(folder / info.file, form)
 
     picked = _evenly(records)
-    shown = given(info, {name: column[picked] for name, column in features.items()})
+    shown = shape.given(info, {name: column[picked] for name, column in features.items()})
     sampled = Reference({name: column[picked] for name, column in records.items()}, shown, {}, histograms)
     contents = Manifest(1, options.name, options.version, _now(), schema.task, {}, {}, info, preprocessor)
     bundle = Bundle(folder, contents, schema, "", sampled, options.trusted)
-    bundle = proving.prove(bundle, trained, given(info, tried), truths, options.engine)
+    bundle = proving.prove(bundle, trained, shape.given(info, tried), truths, options.engine)
     reference.write(bundle.reference, folder / REFERENCE)
     _write_manifest(bundle)
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tabserve.arrays import Array, Features
+from tabserve.arrays import Array, Features, blanked
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import Datatype, EngineName, FeatureSpec, ModelFormat, ModelInfo
 from tabserve.bundle.reference import Columns
@@ -61,14 +61,21 @@ class XGBoostModel:
         features, notes = _features(trained, info.features)
         independent: tuple[EngineName, ...] = ("xgboost",) if xgb.kind(trained) != "gblinear" else ()
         info = msgspec.structs.replace(
-            info, features=features, classes=classes, outputs=outputs, row_independent=independent, notes=notes
+            info,
+            features=features,
+            classes=classes,
+            outputs=outputs,
+            row_independent=independent,
+            notes=notes,
+            missing=_missing(self._model, rows),
         )
         named = trained.feature_names is not None
         return info, presentation.truths(self._model, partial(ask, self._model), features, rows, named=named)
 
     def own_answers(self, info: ModelInfo, features: Features) -> dict[str, Array]:
         """What the model in memory answers, of the features as it was trained on them."""
-        return ask(self._model, _table(booster(self._model), info.features, features))
+        known = blanked(np.asarray(features), info.missing)
+        return ask(self._model, _table(booster(self._model), info.features, known))
 
     def write(self, path: Path, _: ModelFormat) -> None:
         """Write it as UBJ or JSON, as the path's ending says."""
@@ -91,6 +98,17 @@ def ask(model: Any, table: Any) -> dict[str, Array]:
     matrix = xgboost.DMatrix(table, feature_types=types, enable_categorical=True)
     rounds = {} if xgb.kind(model) == "gblinear" else {"iteration_range": xgb.iterations(model)}
     return {"margin": np.asarray(model.predict(matrix, output_margin=True, **rounds))}
+
+
+def _missing(model: Any, rows: Sequence[Rows]) -> tuple[float, ...]:
+    """The numbers that mean a missing value to the model beside NaN.
+
+    What a sparse matrix leaves out is missing to XGBoost; served, it is 0.
+    """
+    marker = getattr(model, "missing", None)
+    markers = () if marker is None or not np.isfinite(marker) else (float(marker),)
+    sparse = any(hasattr(frame, "toarray") for frame in rows[0].frames)
+    return (*markers, *((0.0,) if sparse else ()))
 
 
 def _table(trained: Any, specs: Sequence[FeatureSpec], features: Features) -> Any:
