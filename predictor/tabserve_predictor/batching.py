@@ -164,8 +164,8 @@ class Batcher:
         taken = min(call.cpu_seconds, max(2 * before, AT_ONCE_SECONDS))
         self._cpu_seconds[size] = 0.8 * before + 0.2 * taken
         self._instruments.called(size[0], count, call.seconds, [call.started - each for each in since])
-        if not isinstance(call.result, Exception) and "predict_proba" in call.result:
-            self._instruments.predicted(call.result["predict_proba"])
+        if not isinstance(call.result, Exception):
+            self._instruments.predicted(call.result)
 
 
 def _call(engine: Engine, parts: Sequence[Features], outputs: tuple[str, ...], cpu_clock: Callable[[], float]) -> _Call:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Mapping, Sequence
 
 from tabserve.arrays import Array
+from tabserve.bundle.manifest import ModelInfo
 from tabserve.inference.metrics import PROBABILITY, ROWS, SECONDS, Counter, Histogram, Info, Metrics
 
 
 class Instruments:
     """The predictor's own metrics.
 
-    classes: names of the model's classes; empty for a regression.
+    names: those of the model's classes; empty for a regression.
     """
 
-    def __init__(self, metrics: Metrics, facts: dict[str, str], classes: Sequence[str]) -> None:
-        self._classes = classes
+    def __init__(self, metrics: Metrics, facts: dict[str, str], model: ModelInfo, names: Sequence[str]) -> None:
+        self._names, self._likeliest = names, model.likeliest
+        self._by_value = dict(zip(model.classes, names, strict=True)) if names else {}
         self._queue = Histogram("tabserve_queue_seconds", "From admission to the engine's start", SECONDS)
         self._batch = Histogram("tabserve_batch_rows", "Rows of one engine call", ROWS, ("engine",))
         self._engine = Histogram("tabserve_engine_seconds", "Time of one engine call", SECONDS, ("engine",))
@@ -33,14 +33,22 @@ class Instruments:
         for waited in queued:
             self._queue.observe(waited)
 
-    def predicted(self, probabilities: Array) -> None:
-        """The probabilities [rows, classes] of one engine call."""
-        if len(probabilities) == 1:
-            row = probabilities[0].tolist()
-            self._predictions.add(self._classes[row.index(max(row))])
-            self._score.observe(row[-1])
+    def predicted(self, computed: Mapping[str, Array]) -> None:
+        """The outputs of one engine call.
+
+        Its rows are counted by the class the model predicts, where that is among them or follows from them.
+        """
+        probabilities = computed.get("predict_proba")
+        if probabilities is not None:
+            if len(probabilities) == 1:
+                self._score.observe(probabilities[0, -1].item())
+            else:
+                self._score.observe_all(probabilities[:, -1])
+        if not self._by_value:
             return
-        counts = np.bincount(probabilities.argmax(axis=1), minlength=len(self._classes))
-        for name, count in zip(self._classes, counts.tolist(), strict=True):
-            self._predictions.add(name, count=count)
-        self._score.observe_all(probabilities[:, -1])
+        if "predict" in computed:
+            for value in computed["predict"].tolist():
+                self._predictions.add(self._by_value[value])
+        elif probabilities is not None and self._likeliest:
+            for place in probabilities.argmax(axis=1).tolist():
+                self._predictions.add(self._names[place])

@@ -11,7 +11,7 @@ import orjson
 from tabserve import engines
 from tabserve.arrays import Features, rows, take
 from tabserve.bundle import Bundle
-from tabserve.bundle.tensors import class_names, described, may_miss
+from tabserve.bundle.tensors import class_names, described, may_miss, target_names
 from tabserve.engines import EngineSet
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import PREDICTOR_RELEASE, Context
@@ -38,7 +38,7 @@ class Predictor:
         self._inputs = Inputs(info, may_miss(bundle), settings.max_rows)
         self._outputs = Outputs(info, names)
         self._engines = engine_set
-        self._instruments = Instruments(metrics, self._facts(bundle), names)
+        self._instruments = Instruments(metrics, self._facts(bundle), info, names)
         self._batcher = Batcher(settings.max_batch_rows, self._instruments)
         self.headers: Mapping[str, str] = {PREDICTOR_RELEASE: settings.release or bundle.digest}
         self.metadata = self._metadata(bundle, settings.model_name or bundle.manifest.name)
@@ -64,6 +64,7 @@ class Predictor:
                 "classes": orjson.dumps(list(manifest.model.classes)).decode(),
                 "task": manifest.task,
                 "digest": bundle.digest,
+                **target_names(bundle),
                 "engines": self._facts(bundle)["engines"],
                 **({"engines_dropped": "; ".join(self._engines.dropped)} if self._engines.dropped else {}),
             },

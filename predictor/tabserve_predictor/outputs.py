@@ -9,7 +9,7 @@ import numpy as np
 
 from tabserve.arrays import Array
 from tabserve.bundle.manifest import ModelInfo
-from tabserve.bundle.tensors import LABEL, output_specs
+from tabserve.bundle.tensors import LABEL, labels, output_specs
 from tabserve.inference.errors import InvalidRequest, quoted
 from tabserve.inference.tensors import DATATYPES, RequestedOutput, Tensor, TensorSpec
 
@@ -21,7 +21,7 @@ class Outputs:
     """
 
     def __init__(self, model: ModelInfo, class_names: Sequence[str]) -> None:
-        self._labels = dict(zip(model.classes, class_names, strict=True)) if model.classes else {}
+        self._model, self._names = model, class_names
         self._specs = output_specs(model)
         self.default = tuple(model.default_outputs)
 
@@ -35,7 +35,7 @@ class Outputs:
             return self.default
         for output in outputs:
             if output.name not in self._specs:
-                raise InvalidRequest(f"outputs: expected of {', '.join(self._specs)}; got {quoted(output.name)}")
+                raise InvalidRequest(f"outputs: expected some of {', '.join(self._specs)}; got {quoted(output.name)}")
         return tuple(dict.fromkeys(output.name for output in outputs))
 
     def tensors(self, names: Sequence[str], computed: Mapping[str, Array]) -> tuple[Tensor, ...]:
@@ -49,8 +49,7 @@ class Outputs:
 
     def _tensor(self, spec: TensorSpec, computed: Mapping[str, Array]) -> Tensor:
         if spec.name == LABEL:
-            names = [self._labels[value] for value in computed["predict"].tolist()]
-            return Tensor(LABEL, "BYTES", np.array(names, object))
+            return Tensor(LABEL, "BYTES", labels(self._model, self._names, computed["predict"]))
         array, dtype = computed[spec.name], DATATYPES[spec.datatype]
         return Tensor(spec.name, spec.datatype, array if array.dtype == dtype else array.astype(dtype))
 

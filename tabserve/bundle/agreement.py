@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import SCHEMA, FeatureSpec, Manifest, ModelInfo
@@ -17,7 +17,7 @@ def verify(manifest: Manifest, schema: Schema) -> None:
         raise BundleError(SCHEMA, f"expected task {manifest.task}, got {schema.task}", _REMEDY)
     taken = manifest.preprocessor.features if manifest.preprocessor else manifest.model.features
     verify_features(taken, schema)
-    _verify_classes(manifest.model, schema)
+    verify_classes(manifest.model, schema)
     verify_outputs(manifest.model.outputs, schema)
     _verify_input(manifest)
 
@@ -50,9 +50,13 @@ def verify_features(taken: Sequence[FeatureSpec], schema: Schema) -> None:
 def verify_outputs(computed: Sequence[str], schema: Schema) -> None:
     """Refuse a schema that asks for outputs the model does not have. Raises BundleError."""
     known = {*computed, *({"label"} if schema.task != "regression" else ())}
+    decision = schema.outputs.decision
     missing = [name for name in schema.outputs.default if name not in known]
     if missing:
         raise BundleError(SCHEMA, f"`outputs.default`: expected some of {sorted(known)}, got {missing[0]!r}", _REMEDY)
+    if decision is not None and (needed := _needed(decision.score, schema)) not in known:
+        problem = f"`outputs.decision`: the score `{decision.score}` needs {needed}, which this model does not give"
+        raise BundleError(SCHEMA, problem, _other_score(known))
     if schema.outputs.reasons is not None and "contributions" not in known:
         raise BundleError(
             SCHEMA,
@@ -61,8 +65,26 @@ def verify_outputs(computed: Sequence[str], schema: Schema) -> None:
         )
 
 
-def _verify_classes(model: ModelInfo, schema: Schema) -> None:
+def _needed(score: str, schema: Schema) -> str:
+    """The output that a decision's score is taken of."""
+    if score in schema.outputs.classes:
+        return "predict_proba"
+    return "predict" if score in schema.outputs.targets else score
+
+
+def _other_score(known: Collection[str]) -> str:
+    if "margin" in known and "predict_proba" not in known:
+        return "Decide on the `margin`, or leave the decision out: it is then the model's class."
+    return "Leave the decision out, or train a model that gives it."
+
+
+def verify_classes(model: ModelInfo, schema: Schema) -> None:
+    """Refuse a schema that names other classes or targets than the model has. Raises BundleError."""
     named, own = schema.outputs.classes, model.classes
+    if model.targets != max(1, len(schema.outputs.targets)):
+        got = len(schema.outputs.targets)
+        problem = f"`outputs.targets`: expected {model.targets} names, one for each value the model answers, got {got}"
+        raise BundleError(SCHEMA, problem, "Name them in the order of the columns the model was trained on.")
     if named and own and len(named) != len(own):
         raise BundleError(SCHEMA, f"`outputs.classes`: expected {len(own)} names, got {len(named)}", _REMEDY)
     if schema.task == "binary" and len(own) != 2:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tabserve.bundle import Bundle
-from tabserve.bundle.tensors import class_names
+from tabserve.bundle.tensors import LABEL, class_names, labels
 from tabserve.schema.decisions import Decisions
 
 Record = dict[str, Any]
@@ -22,9 +22,12 @@ def record(bundle: Bundle, row: int) -> Record:
 def decision(bundle: Bundle, row: int) -> dict[str, Any]:
     """What the bundle's schema makes of a reference row's outputs: `decision`, `score`, `label`, as far as it can."""
     model = bundle.manifest.model
-    decisions = Decisions(bundle.schema, model.features, class_names(bundle))
+    classes = class_names(bundle)
+    decisions = Decisions(bundle.schema, model, classes)
     outputs = {name: values[row : row + 1] for name, values in bundle.reference.outputs.items()}
-    names = {*decisions.names, "label"} - {"reasons"}
+    if classes:
+        outputs[LABEL] = labels(model, classes, outputs["predict"])
+    names = {*decisions.names, LABEL} - {"reasons"}
     return {name: values[0] for name, values in decisions.decide(outputs, names).items()}
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from tabserve.bundle.errors import BundleError
 from tabserve.inference import names
+from tabserve.schema.schema import Task
 
 FORMAT = 1
 MANIFEST = "bundle.json"
@@ -87,10 +88,12 @@ class ModelInfo(_Strict, frozen=True):
     [rows], one per feature (numbers FP64, categories as text).
     frame: how the scikit-learn engine hands the features on: as the matrix (""), an array of objects ("array"), or a
     DataFrame whose categories are text ("object") or pandas categoricals ("category").
-    outputs: what the native engine computes, of `predict`, `predict_proba`, `margin`, `contributions`. (`label` is not
-    among them: a service makes it from `predict` and the schema's class names.)
+    outputs: what the native engine computes, of `predict`, `predict_proba`, `margin`, `anomaly_score`, `contributions`.
+    (`label` is not among them: a service makes it from `predict` and the schema's class names.)
     missing: numbers that mean a missing value to the model, as NaN does.
     classes: the model's own class values, in the order of `predict_proba`; empty for a regression.
+    likeliest: whether `predict` is always the class of the highest `predict_proba`.
+    targets: how many values a regression gives a row.
     onnx: the converted form's file, None where there is none. datatype is also that of every output of floats.
     row_independent: engines whose structure lets a row's answer be the same bytes whatever rows stand beside it.
     engines: the plan, `from_rows` ascending from 0.
@@ -111,6 +114,8 @@ class ModelInfo(_Strict, frozen=True):
     tolerance: float
     missing: tuple[float, ...] = ()
     classes: tuple[ClassValue, ...] = ()
+    likeliest: bool = False
+    targets: int = 1
     frame: Frame = ""
     onnx: str | None = None
     row_independent: tuple[EngineName, ...] = ()
@@ -137,7 +142,7 @@ class Manifest(_Strict, frozen=True):
     name: str
     version: str
     created: str
-    task: Literal["binary", "multiclass", "regression"]
+    task: Task
     libraries: dict[str, str]
     files: dict[str, FileEntry]
     model: ModelInfo

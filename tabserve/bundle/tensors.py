@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import orjson
 
+from tabserve.arrays import Array
 from tabserve.bundle.loading import Bundle
 from tabserve.bundle.manifest import ModelInfo
 from tabserve.inference.tensors import TensorSpec
@@ -16,12 +17,23 @@ MATRIX = "input-0"
 LABEL = "label"
 """The output that is the class's name in the schema, made of `predict`."""
 
+ANOMALY = ("anomaly", "normal")
+"""The names of an outlier detector's classes, -1 and 1, where the schema gives none."""
+
 _CLASS_DATATYPES = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}
 
 
 def class_names(bundle: Bundle) -> tuple[str, ...]:
     """Names of the classes in the model's order; empty for a regression."""
+    if bundle.schema.task == "anomaly":
+        return bundle.schema.outputs.classes or ANOMALY
     return bundle.schema.outputs.classes or tuple(str(value) for value in bundle.manifest.model.classes)
+
+
+def labels(model: ModelInfo, names: Sequence[str], predicted: Array) -> Array:
+    """The classes' names, [rows], for a model's `predict`."""
+    by_value = dict(zip(model.classes, names, strict=True))
+    return np.array([by_value[value] for value in predicted.tolist()], object)
 
 
 def may_miss(bundle: Bundle) -> frozenset[str]:
@@ -39,6 +51,12 @@ def output_specs(model: ModelInfo) -> dict[str, TensorSpec]:
     return {name: TensorSpec(name, _datatype(name, model), _shape(name, model)) for name in names}
 
 
+def target_names(bundle: Bundle) -> dict[str, str]:
+    """The metadata property that names the columns of `predict`, where it has several."""
+    targets = bundle.schema.outputs.targets
+    return {"targets": orjson.dumps(targets).decode()} if targets else {}
+
+
 def described(specs: Iterable[TensorSpec]) -> str:
     """Tensors as JSON text, for metadata properties."""
     return orjson.dumps([{"name": s.name, "datatype": s.datatype, "shape": s.shape} for s in specs]).decode()
@@ -54,9 +72,9 @@ def _datatype(name: str, model: ModelInfo) -> str:
 
 def _shape(name: str, model: ModelInfo) -> tuple[int, ...]:
     classes = len(model.classes)
-    several = (classes,) if classes > 2 else ()
+    several = (classes,) if classes > 2 else (model.targets,) if model.targets > 1 else ()
     if name == "predict_proba":
         return (-1, classes)
     if name == "contributions":
         return (-1, *several, len(model.features) + 1)
-    return (-1, *several) if name == "margin" else (-1,)
+    return (-1, *several) if name == "margin" or not classes else (-1,)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tabserve.arrays import Features
+import numpy as np
+
+from tabserve.arrays import Array, Features
 from tabserve.bundle.errors import BundleError, UntrustedError
 from tabserve.bundle.manifest import FeatureSpec
 from tabserve.engines import skops_types, states, tables
@@ -47,6 +49,26 @@ def untrusted(path: Path) -> set[str]:
     from skops.io import get_untrusted_types
 
     return set(get_untrusted_types(file=path)) - TYPES
+
+
+_METHODS = {"margin": "decision_function", "anomaly_score": "decision_function"}
+
+
+def can_answer(estimator: Any, output: str) -> bool:
+    """Whether an estimator has the method that an output comes from."""
+    return hasattr(estimator, _METHODS.get(output, output))
+
+
+def answer(estimator: Any, output: str, table: Any) -> Array:
+    """One output of an estimator: `predict`, `predict_proba`, `margin` or `anomaly_score`.
+
+    The anomaly score is the decision function the other way round: higher is stranger, and the model's own border is at
+    0. Raises whatever the estimator raises.
+    """
+    found = np.asarray(getattr(estimator, _METHODS.get(output, output))(table))
+    if output == "anomaly_score":
+        return -found
+    return found[:, 0] if output == "predict" and found.ndim == 2 and found.shape[1] == 1 else found
 
 
 def presenter(features: Sequence[FeatureSpec], frame: str) -> Callable[[Features], Any]:

@@ -76,7 +76,7 @@ class OnnxEngine:
         """`reference`: rows to prove independence with. Raises BundleError."""
         self._session = Session(path, threads=threads)
         self._missing = info.missing
-        self._float = _FLOATS[info.datatype]
+        self._float, self._targets = _FLOATS[info.datatype], info.targets
         self._class = np.array(info.classes, object if _is_text(info.classes) else None).dtype if info.classes else None
         self.outputs = frozenset(self._session.outputs)
         self.row_independent = (
@@ -93,7 +93,8 @@ class OnnxEngine:
     def _typed(self, name: str, array: Array) -> Array:
         if name != "predict":
             return array.astype(self._float, copy=False)
-        return array.reshape(-1).astype(self._class or self._float, copy=False)
+        flat = array if self._targets > 1 else array.reshape(-1)
+        return flat.astype(self._class or self._float, copy=False)
 
 
 def _is_text(classes: Sequence[object]) -> bool:

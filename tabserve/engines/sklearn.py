@@ -11,7 +11,7 @@ from tabserve.arrays import Array, Features
 from tabserve.bundle.manifest import ModelInfo
 from tabserve.engines import parity
 from tabserve.engines.contributions.contributor import contributor
-from tabserve.engines.estimators import one_job, presenter
+from tabserve.engines.estimators import answer, one_job, presenter
 
 
 class SklearnEngine:
@@ -42,8 +42,7 @@ class SklearnEngine:
     def _output(self, name: str, features: Features, table: Any) -> Array:
         if name == "contributions" and self._contributions is not None:
             return self._contributions(features)
+        found = answer(self._model, name, table)
         if name == "predict" and self._classifies:
-            answer = np.asarray(self._model.predict(table))
-            return answer.astype(object) if answer.dtype.kind in "US" else answer
-        method = {"predict_proba": "predict_proba", "margin": "decision_function", "predict": "predict"}[name]
-        return np.asarray(getattr(self._model, method)(table), np.float64)
+            return found.astype(object) if found.dtype.kind in "US" else found
+        return np.asarray(found, np.float64)

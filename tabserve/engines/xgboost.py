@@ -90,7 +90,7 @@ class XGBoostEngine:
 
     def _answer(self, values: Array) -> Array:
         if self._classes is None:
-            return values[:, 0]
+            return _squeezed(values)
         best = values.argmax(axis=1) if values.shape[1] > 1 else (values[:, 0] > 0.5).astype(np.intp)
         return np.asarray(self._classes[best])
 

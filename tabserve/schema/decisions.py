@@ -10,8 +10,8 @@ import numpy as np
 
 from tabserve.arrays import Array
 from tabserve.inference.errors import PredictionFailed
-from tabserve.inference.tensors import TensorSpec, holds_any
-from tabserve.schema.schema import Reasons, Schema
+from tabserve.inference.tensors import TensorSpec, holds_any, text
+from tabserve.schema.schema import ANOMALY_SCORE, MARGIN, PREDICT, Reasons, Schema
 
 
 class Contributor(Protocol):
@@ -26,40 +26,63 @@ class Contributor(Protocol):
         """The schema feature."""
 
 
+class Model(Protocol):
+    """What decisions must know of a model, as its entry in a bundle's manifest tells it."""
+
+    @property
+    def features(self) -> Sequence[Contributor]:
+        """In the order of its contributions."""
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """What it computes."""
+
+    @property
+    def likeliest(self) -> bool:
+        """Whether the class it predicts is always that of the highest probability."""
+
+
 class Decisions:
     """What a schema's `outputs` say about a model's answers.
 
-    features: the model's, in the order of its contributions. classes: names of its classes, in the order of
-    `predict_proba`; empty for a regression.
-    The score is the probability of `decision.score`, or of the likeliest class where the schema names none; of a
-    regression it is `predict`. The decision is the score's band, or the likeliest class where there are no bands.
+    classes: names of the model's classes, in its order; empty for a regression.
+    The label is the class that the model itself predicts, and the decision is that label where there are no bands, else
+    the score's band. The score is what the schema's decision names: a class's probability, `margin`, the value or a
+    target of a regression, or `anomaly_score`. Where it names nothing, it is the label's probability, the value of a
+    regression, or the anomaly score; a model that has none of these has no score.
     """
 
     specs: tuple[TensorSpec, ...]
     """The tensors `decide` can give."""
 
-    def __init__(self, schema: Schema, features: Sequence[Contributor], classes: Sequence[str]) -> None:
+    def __init__(self, schema: Schema, model: Model, classes: Sequence[str]) -> None:
         decision, reasons = schema.outputs.decision, schema.outputs.reasons
-        self._source = "predict_proba" if classes else "predict"
         self._classes = np.array(classes, dtype=object)
-        self._scored = classes.index(decision.score) if classes and decision else None
+        self._places = {name: at for at, name in enumerate(classes)}
+        self._likeliest = model.likeliest
+        self._source, self._column = _score_of(schema, model.outputs)
         bands = decision.bands[::-1] if decision else ()
         self._edges = np.array([band.from_ for band in bands])
         self._bands = [*(band.label for band in bands[:1]), *(band.label for band in bands)]  # below the lowest, too
-        self._reasons = _Reasons(reasons, features) if reasons else None
-        decides = bool(classes or bands)
+        self._reasons = _Reasons(reasons, model.features) if reasons else None
         self.specs = (
-            *([TensorSpec("decision", "BYTES", (-1,))] if decides else []),
-            TensorSpec("score", "FP64", (-1,)),
+            *([TensorSpec("decision", "BYTES", (-1,))] if classes or bands else []),
+            *([TensorSpec("score", "FP64", (-1,))] if self._source else []),
             *([TensorSpec("reasons", "BYTES", (-1, self._reasons.top))] if self._reasons else []),
         )
         self.names = tuple(spec.name for spec in self.specs)
+        self.of_probability = self._source == "predict_proba"
 
     def needs(self, names: Collection[str]) -> tuple[str, ...]:
         """The predictor's outputs that `decide` must be given for these names (or `label`)."""
+        needed = []
+        if names and self._source:
+            needed.append(self._source)
+        if self._labelled(names) and not self._likeliest:
+            needed.append("label")
         if "reasons" in names:
-            return self._source, "contributions"
-        return (self._source,) if names else ()
+            needed.append("contributions")
+        return tuple(needed)
 
     def decide(self, outputs: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
         """The named tensors of all rows, of `decision` and `label` [rows], `score` [rows] FP64, `reasons` [rows, top].
@@ -69,38 +92,69 @@ class Decisions:
         model answered in, so that a score written as a band's edge is in that band.
         Raises PredictionFailed where a score is NaN.
         """
-        answer = outputs[self._source]
-        ranked = self._scored is None or not self._bands or "label" in names
-        likeliest = answer.argmax(axis=1) if ranked and len(self._classes) else None
-        chosen = likeliest if self._scored is None else self._scored
-        score = self._score(answer, chosen)
+        labels = self._labels(outputs) if self._labelled(names) else None
+        column = labels if self._column is None else self._column
+        score = _score(outputs[self._source], column) if self._source else None
         made: dict[str, Array] = {}
-        if "score" in names:
+        if score is not None and "score" in names:
             made["score"] = score.astype(np.float64)
-        if likeliest is not None and "label" in names:
-            made["label"] = self._classes[likeliest]
+        if labels is not None and "label" in names:
+            made["label"] = self._classes[labels]
         if "decision" in names and "decision" in self.names:
-            made["decision"] = self._decision(score, likeliest)
+            made["decision"] = self._decision(score, labels)
         if self._reasons and "reasons" in names:
-            made["reasons"] = self._reasons.tell(_towards(outputs["contributions"], chosen))
+            made["reasons"] = self._reasons.tell(_towards(outputs["contributions"], column))
         return made
 
-    def _score(self, answer: Array, chosen: Any) -> Array:
-        if chosen is None:
-            score = answer
-        elif isinstance(chosen, int):
-            score = answer[:, chosen]
-        else:
-            score = answer[np.arange(len(answer)), chosen]
-        if holds_any(np.isnan(score)):
-            raise PredictionFailed("the model answered with a score that is no number")
-        return score
+    def _labelled(self, names: Collection[str]) -> bool:
+        """Whether the label is needed for these names."""
+        if not len(self._classes):
+            return False
+        of_label = self._column is None and ("reasons" in names or (self.of_probability and bool(names)))
+        return "label" in names or ("decision" in names and not self._bands) or of_label
 
-    def _decision(self, score: Array, likeliest: Array | None) -> Array:
-        if not self._bands:
-            return np.asarray(self._classes[likeliest])
+    def _labels(self, outputs: Mapping[str, Array]) -> Array:
+        """The place of each row's class."""
+        if self._likeliest:
+            return np.asarray(outputs["predict_proba"].argmax(axis=1))
+        return np.array([self._places[text(name)] for name in outputs["label"].tolist()], np.intp)
+
+    def _decision(self, score: Array | None, labels: Array | None) -> Array:
+        if score is None or not self._bands:
+            return np.asarray(self._classes[labels])
         bands, edges = self._bands, self._edges.astype(score.dtype).tolist()
         return np.array([bands[bisect_right(edges, each)] for each in score.tolist()], object)
+
+
+def _score_of(schema: Schema, outputs: Collection[str]) -> tuple[str, int | None]:
+    """The output that is the score, "" where there is none; and its column, None for that of the label or the only one.
+
+    Of a margin, which has one column, it is the class that contributions are towards.
+    """
+    decision, task = schema.outputs.decision, schema.task
+    if task == "regression":
+        if not schema.outputs.targets:
+            return PREDICT, None
+        return (PREDICT, schema.outputs.targets.index(decision.score)) if decision else ("", None)
+    if task == "anomaly":
+        return ANOMALY_SCORE, None
+    if decision and decision.score not in schema.outputs.classes:
+        return MARGIN, 1
+    if "predict_proba" not in outputs:
+        return "", None
+    return "predict_proba", schema.outputs.classes.index(decision.score) if decision else None
+
+
+def _score(answer: Array, column: Any) -> Array:
+    if answer.ndim == 1:
+        score = answer
+    elif isinstance(column, int):
+        score = answer[:, column]
+    else:
+        score = answer[np.arange(len(answer)), column]
+    if holds_any(np.isnan(score)):
+        raise PredictionFailed("the model answered with a score that is no number")
+    return score
 
 
 class _Reasons:

@@ -16,13 +16,15 @@ import msgspec
 from tabserve.schema.places import MalformedError, Places, Steps, dotted, steps
 from tabserve.schema.timestamps import seconds
 
-Task: TypeAlias = Literal["binary", "multiclass", "regression"]
+Task: TypeAlias = Literal["binary", "multiclass", "regression", "anomaly"]
 FieldType: TypeAlias = Literal["number", "integer", "boolean", "category", "timestamp"]
-OutputName: TypeAlias = Literal["predict", "predict_proba", "label", "margin", "contributions"]
+OutputName: TypeAlias = Literal["predict", "predict_proba", "label", "margin", "anomaly_score", "contributions"]
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 FieldName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[^\"\\\\`\x00-\x1f]+$")]
 """A JSON key that needs no escapes."""
 
+PREDICT, MARGIN, ANOMALY_SCORE = "predict", "margin", "anomaly_score"
+"""Outputs that a decision may be made on, beside a class's probability."""
 OTHER = "other"
 """The category that unknown values become."""
 NOW = "now"
@@ -179,7 +181,11 @@ class Band(_Strict, frozen=True, rename={"from_": "from"}):
 
 
 class Decision(_Strict, frozen=True):
-    """Bands over a score: a class name (its probability), or `predict` for a regression's value. Highest band first."""
+    """Bands over a score, highest band first.
+
+    score: a class (its probability), `margin` of a binary model, `predict` or a target of a regression, or
+    `anomaly_score`.
+    """
 
     score: str
     bands: tuple[Band, ...] = ()
@@ -201,15 +207,20 @@ class Reasons(_Strict, frozen=True):
 
 
 class Outputs(_Strict, frozen=True):
-    """What comes out: class names in the model's order, default outputs of the predictor, decisions."""
+    """What comes out: class names in the model's order, default outputs of the predictor, decisions.
+
+    targets: names of what a regression answers where that are several values, in the model's order.
+    """
 
     classes: tuple[Name, ...] = ()
+    targets: tuple[Name, ...] = ()
     default: tuple[OutputName, ...] = ()
     decision: Decision | None = None
     reasons: Reasons | None = None
 
     def __post_init__(self) -> None:
         _check_unique(self.classes, "classes")
+        _check_unique(self.targets, "targets")
         _check_unique(self.default, "default")
 
 
@@ -226,6 +237,7 @@ class Schema(_Strict, frozen=True):
         _check_unique(self.feature_names, "features")
         self._check_features()
         self._check_classes()
+        self._check_targets()
         self._check_decision()
         for feature in self.outputs.reasons.texts if self.outputs.reasons else ():
             if feature not in self.feature_names:
@@ -280,22 +292,42 @@ class Schema(_Strict, frozen=True):
             raise MisfitError("a regression has no classes", *at)
         if self.task == "binary" and count not in (0, 2):
             raise MisfitError(f"expected two classes for a binary task, got {count}", *at)
+        if self.task == "anomaly" and count not in (0, 2):
+            raise MisfitError(f"expected two names, that of an anomaly first, got {count}", *at)
         if self.task == "multiclass" and count == 1:
             raise MisfitError("expected at least two classes, got 1", *at)
+
+    def _check_targets(self) -> None:
+        targets, at = self.outputs.targets, ("outputs", "targets")
+        if targets and self.task != "regression":
+            raise MisfitError(f"`targets` are for a regression, got task {self.task}", *at)
+        if len(targets) == 1:
+            raise MisfitError("expected at least two targets, got 1; the value of a regression has no name", *at)
+        if targets and self.outputs.reasons and not self.outputs.decision:
+            raise MisfitError(
+                "reasons of several targets need a decision, whose score is one of them", "outputs", "reasons"
+            )
 
     def _check_decision(self) -> None:
         decision = self.outputs.decision
         if decision is None:
             return
-        regression = self.task == "regression"
-        known = ("predict",) if regression else self.outputs.classes
-        at = ("outputs", "decision")
-        if not known:
+        known, at = self._scores(), ("outputs", "decision")
+        if not known or (self.task == "binary" and not self.outputs.classes and decision.score != MARGIN):
             raise MisfitError("a decision over a class's probability needs `outputs.classes`", *at)
         if decision.score not in known:
             _refuse_name("score", decision.score, known, *at, "score")
         if decision.bands:
-            _check_range([band.from_ for band in decision.bands], regression, at)
+            probability = decision.score in self.outputs.classes
+            _check_range([band.from_ for band in decision.bands], probability, at)
+
+    def _scores(self) -> tuple[str, ...]:
+        """What a decision may be made on."""
+        if self.task == "regression":
+            return self.outputs.targets or (PREDICT,)
+        if self.task == "anomaly":
+            return (ANOMALY_SCORE,)
+        return (*self.outputs.classes, *([MARGIN] if self.task == "binary" else []))
 
 
 def load(path: Path) -> Schema:
@@ -322,13 +354,13 @@ def parse(text: str, source: str) -> Schema:
         raise SchemaError(f"{source}:{_explain(places, error)}") from error
 
 
-def _check_range(lows: Sequence[float], regression: bool, at: tuple[str, ...]) -> None:
+def _check_range(lows: Sequence[float], probability: bool, at: tuple[str, ...]) -> None:
     """Every score must fall into a band, and every band must be reachable."""
-    bottom, text = (-math.inf, "-.inf") if regression else (0.0, "0")
+    bottom, text = (0.0, "0") if probability else (-math.inf, "-.inf")
     if lows[-1] > bottom:
         message = f"the lowest band must be from {text}, got {lows[-1]:g}"
         raise MisfitError(message, *at, "bands", len(lows) - 1, "from")
-    if lows[0] > 1 and not regression:
+    if lows[0] > 1 and probability:
         raise MisfitError(f"expected a probability, 0 to 1, got {lows[0]:g}", *at, "bands", 0, "from")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tabserve.arrays import Array, Features
+from tabserve.bundle import agreement
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import Datatype, EngineName, EngineRange, FeatureSpec, ModelFormat, ModelInfo
 from tabserve.bundle.reference import Columns
@@ -99,4 +100,6 @@ def describe(
         engines=(EngineRange(0, model.engine),),
         tolerance=TOLERANCE,
     )
-    return model.describe(info, schema, features, rows)
+    info, truths = model.describe(info, schema, features, rows)
+    agreement.verify_classes(info, schema)
+    return info, truths

@@ -67,7 +67,8 @@ def _outputs(native: Engine, info: ModelInfo, bundle: Bundle) -> ModelInfo:
         computed.discard("contributions")
         notes.append(f"contributions: left out: their sum differs from the answer by {gap:.3g}")
     default = bundle.schema.outputs.default
-    default = tuple(default) or (("predict_proba",) if "predict_proba" in computed else ("predict",))
+    usual = next(name for name in ("predict_proba", "anomaly_score", "predict") if name in computed)
+    default = tuple(default) or (usual,)
     kept = tuple(name for name in info.outputs if name in computed)
     return msgspec.structs.replace(info, outputs=kept, default_outputs=default, notes=tuple(notes))
 

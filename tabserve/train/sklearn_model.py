@@ -15,14 +15,14 @@ from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import ClassValue, Datatype, EngineName, FeatureSpec, ModelFormat, ModelInfo
 from tabserve.bundle.reference import MAX_ROWS, Columns
 from tabserve.engines.contributions.contributor import contributor
-from tabserve.engines.estimators import presenter
+from tabserve.engines.estimators import answer, can_answer, presenter
 from tabserve.schema.schema import Schema
 from tabserve.train import presentation
 from tabserve.train.onnx import conversion
 from tabserve.train.own import Rows
 from tabserve.train.presentation import Truth
 from tabserve.train.shape import given
-from tabserve.train.steps import ELEMENTWISE, TREES, steps
+from tabserve.train.steps import ELEMENTWISE, LIKELIEST, TREES, last, steps
 
 _RETRAIN = "Train the model on the schema's features, or change the schema."
 _FEW = slice(0, 8)
@@ -53,7 +53,7 @@ class SklearnModel:
         model = self._model
         verify_names(model, info.features)
         classes = _classes(model, schema)
-        asked = partial(ask, model)
+        asked = partial(ask, model, _answers(model, schema))
         named = hasattr(model, "feature_names_in_")
         truths = presentation.truths(model, asked, info.features, rows, named=named)
         found = presentation.find(asked, info.features, rows, truths, named=named)
@@ -64,17 +64,17 @@ class SklearnModel:
             features=found.features,
             input=input_of(found.frame, found.features),
             classes=classes,
+            targets=_targets(truths[0], classes),
+            likeliest=type(last(model)).__name__ in LIKELIEST,
             row_independent=independent,
         )
-        return msgspec.structs.replace(info, outputs=_outputs(model, info, features)), truths
+        return msgspec.structs.replace(info, outputs=_outputs(model, schema, info, features)), truths
 
     def own_answers(self, info: ModelInfo, features: Features) -> dict[str, Array]:
-        """The classes or values `predict` gives, and the probabilities where there are any."""
+        """The classes or values `predict` gives, and the probabilities or the anomaly score where there are any."""
         table = presenter(info.features, info.frame)(features)
-        answers = {"predict": np.asarray(self._model.predict(table))}
-        if "predict_proba" in info.outputs:
-            answers["predict_proba"] = np.asarray(self._model.predict_proba(table))
-        return answers
+        asked = [name for name in ("predict", "predict_proba", "anomaly_score") if name in info.outputs]
+        return ask(self._model, asked, table)
 
     def write(self, path: Path, form: ModelFormat) -> None:
         """Write it as skops or joblib. Raises BundleError where the format can't hold it."""
@@ -107,10 +107,15 @@ def verify_names(model: Any, specs: Sequence[FeatureSpec]) -> None:
         raise BundleError("model", f"expected the schema's {len(names)} features, got {width}", _RETRAIN)
 
 
-def ask(model: Any, table: Any) -> dict[str, Array]:
-    """All that a model answers about a table. Raises whatever it raises."""
-    methods = {"predict": "predict", "predict_proba": "predict_proba", "margin": "decision_function"}
-    return {name: np.asarray(getattr(model, of)(table)) for name, of in methods.items() if hasattr(model, of)}
+def ask(model: Any, outputs: Sequence[str], table: Any) -> dict[str, Array]:
+    """What a model answers about a table. Raises whatever it raises."""
+    return {name: answer(model, name, table) for name in outputs}
+
+
+def _answers(model: Any, schema: Schema) -> list[str]:
+    """The outputs that there are methods for."""
+    margin = "anomaly_score" if schema.task == "anomaly" else "margin"
+    return [name for name in ("predict", "predict_proba", margin) if can_answer(model, name)]
 
 
 def input_of(frame: str, specs: Sequence[FeatureSpec]) -> Literal["matrix", "columns"]:
@@ -118,10 +123,12 @@ def input_of(frame: str, specs: Sequence[FeatureSpec]) -> Literal["matrix", "col
     return "columns" if frame and any(spec.type == "category" for spec in specs) else "matrix"
 
 
-def _outputs(model: Any, info: ModelInfo, features: Columns) -> tuple[str, ...]:
+def _outputs(model: Any, schema: Schema, info: ModelInfo, features: Columns) -> tuple[str, ...]:
     found = ["predict"]
-    if info.classes:
-        found += [name for name in ("predict_proba",) if hasattr(model, "predict_proba")]
+    if schema.task == "anomaly":
+        found.append("anomaly_score")
+    elif info.classes:
+        found += [name for name in ("predict_proba",) if can_answer(model, name)]
         found += ["margin"] if _has_margin(model, info, features) else []
     background = given(info, {name: column[:MAX_ROWS] for name, column in features.items()})
     if contributor(model, presenter(info.features, info.frame), background, info.features) is not None:
@@ -139,14 +146,55 @@ def _has_margin(model: Any, info: ModelInfo, features: Columns) -> bool:
 
 
 def _classes(model: Any, schema: Schema) -> tuple[ClassValue, ...]:
-    from sklearn.base import is_classifier
+    """The class values in the model's order. Raises BundleError where the model is not of the schema's task."""
+    from sklearn.utils import get_tags
 
-    classes = np.asarray(model.classes_).tolist() if is_classifier(model) else []
-    fits = {"binary": len(classes) == 2, "multiclass": len(classes) > 2, "regression": not classes}[schema.task]
-    if not fits or any(isinstance(value, list) for value in classes):
-        got = f"a classifier of {len(classes)} classes" if classes else "a regressor"
+    kind = get_tags(model).estimator_type
+    found = _class_values(model, kind)
+    fits = {"binary": len(found) == 2, "multiclass": len(found) > 2, "regression": not found, "anomaly": True}
+    if (kind == "outlier_detector") != (schema.task == "anomaly") or not fits[schema.task]:
+        got = _KINDS.get(kind, "a regressor") + (f" of {len(found)} classes" if kind == "classifier" else "")
         raise BundleError("model", f"task {schema.task}: got {got}", "Change the task, or train another model.")
-    return tuple(classes)
+    return found
+
+
+_KINDS = {"classifier": "a classifier", "outlier_detector": "an outlier detector", "clusterer": "a clusterer",
+          "density_estimator": "a mixture"}  # fmt: skip
+
+
+def _class_values(model: Any, kind: str | None) -> tuple[ClassValue, ...]:
+    """Those of a classifier; -1 and 1 of an outlier detector; the numbers of clusters. Raises BundleError."""
+    if kind == "outlier_detector":
+        return (-1, 1)
+    if kind == "classifier":
+        if not isinstance(model.classes_, np.ndarray) or model.classes_.ndim > 1:
+            raise _several_labels()
+        return tuple(model.classes_.tolist())
+    if kind in ("clusterer", "density_estimator"):
+        return tuple(range(_cluster_count(last(model))))
+    return ()
+
+
+def _cluster_count(model: Any) -> int:
+    if hasattr(model, "n_components"):
+        return int(model.n_components)
+    if hasattr(model, "cluster_centers_"):
+        return len(model.cluster_centers_)
+    return int(model.labels_.max()) + 1
+
+
+def _targets(truth: Truth, classes: Sequence[ClassValue]) -> int:
+    """How many values the model gives a row. Raises BundleError where these are several labels."""
+    predicted = truth.answers["predict"]
+    if predicted.ndim == 1:
+        return 1
+    if classes:
+        raise _several_labels()
+    return int(predicted.shape[1])
+
+
+def _several_labels() -> BundleError:
+    return BundleError("model", "answers several labels a row", "Train and save one model for each label.")
 
 
 def _write_skops(model: Any, path: Path) -> None:

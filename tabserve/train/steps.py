@@ -17,6 +17,17 @@ TREES = frozenset({
     "RandomForestRegressor",
 })  # fmt: skip
 
+# Classifiers whose `predict` is the class of the highest `predict_proba` in the very code of scikit-learn 1.9.
+LIKELIEST = frozenset({
+    "BaggingClassifier", "CalibratedClassifierCV", "DecisionTreeClassifier", "ExtraTreeClassifier",
+    "ExtraTreesClassifier", "RandomForestClassifier",
+})  # fmt: skip
+
+
+def last(model: Any) -> Any:
+    """The estimator at a pipeline's end, or the model itself."""
+    return model.steps[-1][1] if hasattr(model, "steps") else model
+
 
 def steps(model: Any) -> set[str]:
     """The class names of all estimators a model is made of."""

@@ -25,7 +25,13 @@ from tabserve.train.presentation import Truth
 
 _RETRAIN = "Train the model on the schema's features, or change the schema."
 # What predict gives for these is no probability.
-_NO_PROBABILITY = ("binary:logitraw", "binary:hinge")
+_MARGINS = "binary:logitraw"
+_NO_PROBABILITY = (_MARGINS, "binary:hinge")
+_EXPECTED = {
+    "binary": "binary:logistic or another objective of two classes",
+    "multiclass": "multi:softprob of three classes or more",
+    "regression": "a regressor, or a Booster",
+}
 
 
 def booster(model: Any) -> Any:
@@ -56,14 +62,17 @@ class XGBoostModel:
         And what it answers about the user's own table. Raises BundleError.
         """
         trained = booster(self._model)
-        classes = _classes(self._model, schema)
-        outputs = ("predict", *(["predict_proba"] if classes else []), "margin", "contributions")
+        classes, targets = _classes(self._model, schema)
+        likely = bool(classes) and xgb.objective(trained) not in _NO_PROBABILITY
+        outputs = ("predict", *(["predict_proba"] if likely else []), "margin", "contributions")
         features, notes = _features(trained, info.features)
         independent: tuple[EngineName, ...] = ("xgboost",) if xgb.kind(trained) != "gblinear" else ()
         info = msgspec.structs.replace(
             info,
             features=features,
             classes=classes,
+            likeliest=likely,
+            targets=targets,
             outputs=outputs,
             row_independent=independent,
             notes=notes,
@@ -173,19 +182,30 @@ def _texts(entry: dict[str, Any]) -> tuple[str, ...]:
     return tuple(data[start:end].decode() for start, end in pairwise(starts))
 
 
-def _classes(model: Any, schema: Schema) -> tuple[int, ...]:
-    objective = xgb.objective(booster(model))
-    count = _class_count(booster(model), objective)
-    fits = {"binary": count == 2, "multiclass": count > 2, "regression": count == 0}[schema.task]
-    if not fits or objective in _NO_PROBABILITY:
-        expected = {"binary": "binary:logistic", "multiclass": "multi:softprob", "regression": "a reg: objective"}
-        remedy = "Train with that objective, or change the schema's task."
-        raise BundleError("model", f"task {schema.task}: expected {expected[schema.task]}, got {objective}", remedy)
-    return tuple(range(count))
+def _classes(model: Any, schema: Schema) -> tuple[tuple[int, ...], int]:
+    """The class values, none for a regression, and how many values that gives a row. Raises BundleError."""
+    objective, groups, task = xgb.objective(booster(model)), _groups(booster(model)), schema.task
+    is_booster = model is booster(model)
+    classifies = hasattr(model, "predict_proba") or (is_booster and objective != _MARGINS)
+    if task == "regression" and not objective.startswith("multi:") and not hasattr(model, "predict_proba"):
+        return (), groups
+    if task == "multiclass" and objective.startswith("multi:") and groups > 2:
+        return tuple(range(groups)), 1
+    if task == "binary" and objective.startswith(("binary:", "reg:logistic")) and groups == 1:
+        if classifies:
+            return (0, 1), 1
+        remedy = "Train an XGBClassifier, or set `task: regression`."
+        raise BundleError("model", f"{type(model).__name__} of {objective} answers numbers and has no classes", remedy)
+    if task in _EXPECTED and groups > 1 and not objective.startswith("multi:"):
+        raise BundleError("model", "answers several labels a row", "Train and save one model for each label.")
+    expected = _EXPECTED.get(task, "an outlier detector of scikit-learn")
+    kind = f"{type(model).__name__} of {objective}"
+    remedy = "Change the schema's task, or train another model."
+    raise BundleError("model", f"task {task}: expected {expected}, got {kind}", remedy)
 
 
-def _class_count(trained: Any, objective: str) -> int:
-    """0 for a regression. Raises BundleError where a regression has several values."""
+def _groups(trained: Any) -> int:
+    """How many values it answers a row: one, one for each class, or one for each target."""
     import xgboost
 
     # Not inplace_predict, which gblinear lacks.
@@ -195,9 +215,4 @@ def _class_count(trained: Any, objective: str) -> int:
         feature_types=trained.feature_types,
         enable_categorical=True,
     )
-    groups = int(trained.predict(matrix, output_margin=True, strict_shape=True).shape[1])
-    if objective.startswith("multi:"):
-        return groups
-    if groups > 1:
-        raise BundleError("model", f"answers {groups} values a row", "Train one model per value.")
-    return 2 if objective.startswith("binary:") or objective == "reg:logistic" else 0
+    return int(trained.predict(matrix, output_margin=True, strict_shape=True).shape[1])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tabserve.arrays import Array, Features
+from tabserve.bundle.manifest import EngineRange, FeatureSpec, ModelInfo
 from tabserve.inference.errors import DeadlineExceeded
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context
@@ -19,6 +20,18 @@ from tabserve_predictor.batching import Batcher
 from tabserve_predictor.instruments import Instruments
 
 OUTPUTS = ("predict",)
+DOUBLED = ModelInfo(
+    file="model.ubj",
+    format="ubj",
+    native="xgboost",
+    input="matrix",
+    datatype="FP64",
+    features=(FeatureSpec("x", "number"),),
+    outputs=OUTPUTS,
+    default_outputs=OUTPUTS,
+    engines=(EngineRange(0, "xgboost"),),
+    tolerance=1e-6,
+)
 
 
 class Doubling:
@@ -48,7 +61,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def batcher(metrics: Metrics) -> Batcher:
-    return Batcher(8, Instruments(metrics, {}, ()))
+    return Batcher(8, Instruments(metrics, {}, DOUBLED, ()))
 
 
 def matrix(*values: float) -> Array:

@@ -220,7 +220,10 @@ def test_what_does_not_fit_is_refused_with_the_remedy(tmp_path: Path) -> None:
     linear = LogisticRegression()
     refused("task multiclass: got a classifier of 2 classes", SomeClasses(), tmp_path, "multiclass")
     refused(
-        "task regression: expected a reg: objective, got binary:logistic", SomeClasses(xgb=True), tmp_path, "regression"
+        "task regression: expected a regressor, or a Booster, got Binary of binary:logistic",
+        SomeClasses(xgb=True),
+        tmp_path,
+        "regression",
     )
     refused("fails on records the schema permits: Input X contains NaN", ImputedLinear(), tmp_path, fields=MISSING)
     refused("types that are not trusted: tests.unit.test_bundle_saving.Regressor", Regressor(), tmp_path, "regression")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -22,15 +22,26 @@ BANDS = (Band(0.9, "block"), Band(0.4, "review"), Band(0.0, "accept"))
 EVERYTHING = ("decision", "score", "label", "reasons")
 
 
+class Model(NamedTuple):
+    """What decisions know of a model."""
+
+    features: tuple[FeatureSpec, ...]
+    outputs: tuple[str, ...]
+    likeliest: bool
+
+
 def decisions(
     task: Any = "binary",
     classes: tuple[str, ...] = ("accept", "fraud"),
     decision: Decision | None = None,
     reasons: Reasons | None = None,
     features: tuple[FeatureSpec, ...] = FEATURES,
+    *,
+    likeliest: bool = True,
 ) -> Decisions:
     outputs = Outputs(classes=classes, decision=decision, reasons=reasons)
-    return Decisions(Schema(task, RECORD, ("amount", "country", "age"), outputs), features, classes)
+    model = Model(features, ("predict", "predict_proba", "margin") if classes else ("predict",), likeliest)
+    return Decisions(Schema(task, RECORD, ("amount", "country", "age"), outputs), model, classes)
 
 
 def probabilities(*fraud: float, dtype: type[np.floating] = np.float32) -> dict[str, Array]:
@@ -178,3 +189,67 @@ def test_a_row_is_decided_the_same_alone_and_among_others(rows: list[tuple[float
         assert {name: array.tolist() for name, array in alone.items()} == {
             name: array[index : index + 1].tolist() for name, array in together.items()
         }
+
+
+def test_the_label_is_the_class_that_the_model_predicts_and_the_score_its_probability() -> None:
+    made = decisions(likeliest=False)
+    assert made.needs(("decision",)) == ("predict_proba", "label")
+    told = made.decide(probabilities(0.25, 0.75) | {"label": np.array([b"fraud", "accept"], object)}, EVERYTHING)
+    assert told["label"].tolist() == told["decision"].tolist() == ["fraud", "accept"]
+    assert told["score"].tolist() == [0.25, 0.25]
+
+
+def test_bands_are_of_the_probability_whatever_class_the_model_predicts() -> None:
+    made = decisions(decision=Decision("fraud", BANDS), likeliest=False)
+    assert made.needs(("decision", "score")) == ("predict_proba",)
+    assert made.needs(("decision", "label")) == ("predict_proba", "label")
+    told = made.decide(probabilities(0.45) | {"label": np.array(["accept"], object)}, EVERYTHING)
+    assert (told["decision"].tolist(), told["label"].tolist()) == (["review"], ["accept"])
+
+
+def without_probabilities(decision: Decision | None = None, reasons: Reasons | None = None) -> Decisions:
+    outputs = Outputs(classes=("accept", "fraud"), decision=decision, reasons=reasons)
+    schema = Schema("binary", RECORD, ("amount", "country", "age"), outputs)
+    return Decisions(schema, Model(FEATURES, ("predict", "margin", "contributions"), likeliest=False), outputs.classes)
+
+
+def test_a_classifier_without_probabilities_decides_its_class_and_has_no_score() -> None:
+    made = without_probabilities()
+    assert made.names == ("decision",)
+    assert made.needs(("decision",)) == ("label",)
+    told = made.decide({"label": np.array(["fraud"], object)}, EVERYTHING)
+    assert {name: array.tolist() for name, array in told.items()} == {"decision": ["fraud"], "label": ["fraud"]}
+
+
+def test_the_margin_is_a_score_where_the_schema_asks_for_it() -> None:
+    made = without_probabilities(Decision("margin", (Band(1.0, "block"), Band(-math.inf, "accept"))), Reasons(1))
+    assert made.needs(made.names) == ("margin", "contributions")
+    contributions = np.array([[0.1, 0.5, 0.2, 9.0], [0.1, 0.5, 0.2, 9.0]])
+    told = made.decide({"margin": np.array([1.0, -3.0]), "contributions": contributions}, made.names)
+    assert told["decision"].tolist() == ["block", "accept"]
+    assert told["reasons"].tolist() == [["country"], ["country"]]
+
+
+def test_a_regression_of_several_targets_is_decided_on_one_of_them() -> None:
+    bands = (Band(100.0, "high"), Band(-math.inf, "low"))
+    outputs = Outputs(targets=("low", "high"), decision=Decision("high", bands), reasons=Reasons(1))
+    schema = Schema("regression", RECORD, ("amount", "country", "age"), outputs)
+    made = Decisions(schema, Model(FEATURES, ("predict", "contributions"), likeliest=False), ())
+    contributions = np.zeros((1, 2, 4))
+    contributions[0, 1, 2] = contributions[0, 0, 0] = 1.0
+    told = made.decide({"predict": np.array([[1.0, 101.0]]), "contributions": contributions}, EVERYTHING)
+    assert {name: array.tolist() for name, array in told.items()} == {
+        "decision": ["high"],
+        "score": [101.0],
+        "reasons": [["age"]],
+    }
+
+
+def test_an_anomaly_score_is_decided_on() -> None:
+    bands = (Band(0.0, "look at it"), Band(-math.inf, "fine"))
+    schema = Schema("anomaly", RECORD, ("amount", "country", "age"), Outputs(decision=Decision("anomaly_score", bands)))
+    made = Decisions(schema, Model(FEATURES, ("predict", "anomaly_score"), likeliest=False), ("anomaly", "normal"))
+    assert made.needs(made.names) == ("anomaly_score",)
+    told = made.decide({"anomaly_score": np.array([0.25, -0.5])}, made.names)
+    assert told["decision"].tolist() == ["look at it", "fine"]
+    assert told["score"].tolist() == [0.25, -0.5]

@@ -116,6 +116,7 @@ MODEL = ModelInfo(
     engines=(EngineRange(0, "xgboost"),),
     tolerance=1e-6,
     classes=(0, 1),
+    likeliest=True,
 )
 REGRESSOR = msgspec.structs.replace(
     MODEL, features=(FeatureSpec("size", "number", (), "size"),), outputs=("predict",), default_outputs=("predict",),

@@ -12,7 +12,7 @@ import orjson
 from tabserve import engines
 from tabserve.arrays import Array
 from tabserve.bundle import Bundle
-from tabserve.bundle.tensors import class_names, described, output_specs
+from tabserve.bundle.tensors import class_names, described, output_specs, target_names
 from tabserve.inference.errors import InferenceError, InvalidRequest, quoted
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import PREDICTOR_RELEASE, TRANSFORMER_RELEASE, Context
@@ -24,8 +24,8 @@ from tabserve_transformer.instruments import Instruments
 from tabserve_transformer.predictor_client.client import ClientOptions, PredictorClient, RemotePredictor
 from tabserve_transformer.settings import Settings, host_and_port
 
-TOLD = ("decision", "score", "label", "reasons")
-"""What V1 answers of a record, as far as there is."""
+TOLD = ("decision", "score", "label", "predict", "reasons")
+"""What V1 answers of a record, as far as there is: `predict` where it is several targets."""
 
 
 class Transformer:
@@ -43,14 +43,17 @@ class Transformer:
         classes = class_names(bundle)
         self._predictor = predictor
         self._inputs = Inputs(bundle, preprocess, settings.max_rows)
-        self._decisions = Decisions(bundle.schema, model.features, classes)
+        self._decisions = Decisions(bundle.schema, model, classes)
+        self._targets = bundle.schema.outputs.targets
         self._release = settings.release or bundle.digest
         self._own = (*model.outputs, *(["label"] if classes else []))
         self._default = (*model.default_outputs, *self._decisions.names)
         self._asks = lru_cache(maxsize=64)(self._asked)
-        self._told = [name for name in TOLD if name in (*self._decisions.names, *(["label"] if classes else []))]
+        told = {*self._decisions.names, *(["label"] if classes else []), *(["predict"] if self._targets else [])}
+        self._told = [name for name in TOLD if name in told]
+        self._ask = tuple(RequestedOutput(name) for name in self._needed(self._told))
         facts = {"name": bundle.manifest.name, "version": bundle.manifest.version, "digest": bundle.digest}
-        self._instruments = Instruments(metrics, facts, probability=bool(classes))
+        self._instruments = Instruments(metrics, facts, probability=self._decisions.of_probability)
         self.headers: Mapping[str, str] = {TRANSFORMER_RELEASE: self._release}
         self.metadata = self._metadata(bundle, settings.model_name or bundle.manifest.name)
 
@@ -73,18 +76,20 @@ class Transformer:
         Raises InvalidRequest, RequestTooLarge, and what the predictor's client raises.
         """
         names = self._requested(request.outputs)
-        tensors = await self._predict(self._inputs.from_tensors(request.inputs), names, context)
+        tensors = await self._predict(self._inputs.from_tensors(request.inputs), self._asks(names), context)
         tensors |= self._decide(tensors, [name for name in names if name not in tensors])
         return InferResponse(tuple(tensors[name] for name in names))
 
     async def predict(self, body: bytes, context: Context) -> bytes:
         """V1: `{"instances": [{…}]}` to `{"predictions": [{"decision", "score", "label", "reasons"}]}`.
 
-        A regression has no label, and no decision where its schema names no bands. Raises as `infer` does.
+        A regression has no label, no decision where its schema names no bands, and `predict`, its values by name, where
+        there are several. Raises as `infer` does.
         """
-        tensors = await self._predict(self._inputs.from_body(body), self._decisions.names, context)
-        made = self._decide(tensors, self._told)
-        return orjson.dumps({"predictions": _objects({name: made[name].array for name in self._told})})
+        tensors = await self._predict(self._inputs.from_body(body), self._ask, context)
+        made = tensors | self._decide(tensors, self._told)
+        told = _objects({name: made[name].array for name in self._told}, self._targets)
+        return orjson.dumps({"predictions": told})
 
     def _requested(self, outputs: Sequence[RequestedOutput]) -> tuple[str, ...]:
         if not outputs:
@@ -93,12 +98,14 @@ class Transformer:
         for output in outputs:
             if output.name not in known:
                 hint = nearest(output.name, known)
-                raise InvalidRequest(f"outputs: expected of {', '.join(known)}; got {quoted(output.name)}{hint}")
+                raise InvalidRequest(f"outputs: expected some of {', '.join(known)}; got {quoted(output.name)}{hint}")
         return tuple(dict.fromkeys(output.name for output in outputs))
 
-    async def _predict(self, inputs: tuple[Tensor, ...], names: tuple[str, ...], context: Context) -> dict[str, Tensor]:
-        """The predictor's tensors, those that are named and those that decisions of these names need."""
-        request = InferRequest(inputs, outputs=self._asks(names))
+    async def _predict(
+        self, inputs: tuple[Tensor, ...], outputs: tuple[RequestedOutput, ...], context: Context
+    ) -> dict[str, Tensor]:
+        """The predictor's tensors."""
+        request = InferRequest(inputs, outputs=outputs)
         started = time.perf_counter()
         try:
             response = await self._predictor.infer(request, context)
@@ -110,10 +117,14 @@ class Transformer:
         return {tensor.name: tensor for tensor in response.outputs}
 
     def _asked(self, names: tuple[str, ...]) -> tuple[RequestedOutput, ...]:
-        """What the predictor must be asked for."""
-        needed = self._decisions.needs([name for name in names if name not in self._own])
-        asked = dict.fromkeys([*(name for name in names if name in self._own), *needed])
+        """What the predictor must be asked for: its own of these outputs, and what the decisions among them need."""
+        own = [name for name in names if name in self._own]
+        asked = dict.fromkeys([*own, *self._needed([name for name in names if name not in self._own])])
         return tuple(RequestedOutput(name) for name in asked)
+
+    def _needed(self, names: Sequence[str]) -> tuple[str, ...]:
+        """What of the predictor's the named decisions need."""
+        return (*self._decisions.needs(names), *(name for name in names if name == "predict"))
 
     def _decide(self, predicted: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
         if not names:
@@ -133,7 +144,12 @@ class Transformer:
             platform=f"{manifest.model.native}_{manifest.model.format}",
             inputs=self._inputs.specs,
             outputs=(*default, *self._decisions.specs),
-            properties={"optional_outputs": described(optional), "task": manifest.task, "digest": bundle.digest},
+            properties={
+                "optional_outputs": described(optional),
+                "task": manifest.task,
+                "digest": bundle.digest,
+                **target_names(bundle),
+            },
         )
 
 
@@ -158,9 +174,11 @@ def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Transformer:
     return Transformer(bundle, PredictorClient(target), settings, metrics, preprocess)
 
 
-def _objects(made: Mapping[str, Array]) -> list[dict[str, Any]]:
-    """One JSON object per record; reasons without the padding."""
+def _objects(made: Mapping[str, Array], targets: Sequence[str]) -> list[dict[str, Any]]:
+    """One JSON object per record; targets by name, and reasons without the padding."""
     columns = {name: array.tolist() for name, array in made.items()}
     if "reasons" in columns:
         columns["reasons"] = [[text for text in texts if text] for texts in columns["reasons"]]
+    if "predict" in columns:
+        columns["predict"] = [dict(zip(targets, values, strict=True)) for values in columns["predict"]]
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
