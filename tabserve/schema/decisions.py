@@ -65,6 +65,7 @@ class Decisions:
         self._edges = np.array([band.from_ for band in bands])
         self._bands = [*(band.label for band in bands[:1]), *(band.label for band in bands)]  # below the lowest, too
         self._reasons = _Reasons(reasons, model.features) if reasons else None
+        self._for = frozenset(reasons.for_ if reasons else ())
         self.specs = (
             *([TensorSpec("decision", "BYTES", (-1,))] if classes or bands else []),
             *([TensorSpec("score", "FP64", (-1,))] if self._source else []),
@@ -80,16 +81,27 @@ class Decisions:
             needed.append(self._source)
         if self._labelled(names) and not self._likeliest:
             needed.append("label")
-        if "reasons" in names:
+        if "reasons" in names and not self._for:
             needed.append("contributions")
         return tuple(needed)
+
+    def explained(self, outputs: Mapping[str, Array]) -> Array | None:
+        """The positions of the rows in bands that reasons are given `for`; None where they are for every row.
+
+        Their contributions are needed besides what `needs` says. Raises PredictionFailed where a score is NaN.
+        """
+        if not self._for:
+            return None
+        bands = self._decision(_score(outputs[self._source], self._column), None)
+        return np.flatnonzero([band in self._for for band in bands.tolist()])
 
     def decide(self, outputs: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
         """The named tensors of all rows, of `decision` and `label` [rows], `score` [rows] FP64, `reasons` [rows, top].
 
         A name that this schema does not give (a regression's label) is left out.
         `reasons` are texts, the strongest first, padded with "". Scores are compared with bands in the precision the
-        model answered in, so that a score written as a band's edge is in that band.
+        model answered in, so that a score written as a band's edge is in that band. Contributions are those of all
+        rows, or of the `explained` ones alone.
         Raises PredictionFailed where a score is NaN.
         """
         labels = self._labels(outputs) if self._labelled(names) else None
@@ -103,8 +115,21 @@ class Decisions:
         if "decision" in names and "decision" in self.names:
             made["decision"] = self._decision(score, labels)
         if self._reasons and "reasons" in names:
-            made["reasons"] = self._reasons.tell(_towards(outputs["contributions"], column))
+            explained = self.explained(outputs)
+            if explained is None:
+                made["reasons"] = self._reasons.tell(_towards(outputs["contributions"], column))
+            else:
+                made["reasons"] = self._told(self._reasons, explained, outputs)
         return made
+
+    def _told(self, reasons: _Reasons, explained: Array, outputs: Mapping[str, Array]) -> Array:
+        """Reasons of the explained rows, none of the others."""
+        told = np.full((len(outputs[self._source]), reasons.top), "", object)
+        if len(explained):
+            contributions = outputs["contributions"]
+            some = contributions if len(contributions) == len(explained) else contributions[explained]
+            told[explained] = reasons.tell(_towards(some, self._column))
+        return told
 
     def _labelled(self, names: Collection[str]) -> bool:
         """Whether the label is needed for these names."""

@@ -199,11 +199,18 @@ class Decision(_Strict, frozen=True):
                 raise MisfitError(f"expected {expected}, got {band.from_:g}", "bands", index, "from")
 
 
-class Reasons(_Strict, frozen=True):
-    """The `top` features that pushed a decision's score up the most, in words; a feature without a text is named."""
+class Reasons(_Strict, frozen=True, rename={"for_": "for"}):
+    """The `top` features that pushed a decision's score up the most, in words; a feature without a text is named.
+
+    for: labels of the bands that reasons are given for; empty for all.
+    """
 
     top: Annotated[int, msgspec.Meta(ge=1)] = 3
     texts: dict[str, str] = {}
+    for_: tuple[Name, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_unique(self.for_, "for")
 
 
 class Outputs(_Strict, frozen=True):
@@ -239,9 +246,7 @@ class Schema(_Strict, frozen=True):
         self._check_classes()
         self._check_targets()
         self._check_decision()
-        for feature in self.outputs.reasons.texts if self.outputs.reasons else ():
-            if feature not in self.feature_names:
-                _refuse_name("feature", feature, self.feature_names, "outputs", "reasons", "texts", feature)
+        self._check_reasons()
 
     @property
     def fields(self) -> dict[str, Field]:
@@ -328,6 +333,18 @@ class Schema(_Strict, frozen=True):
         if self.task == "anomaly":
             return (ANOMALY_SCORE,)
         return (*self.outputs.classes, *([MARGIN] if self.task == "binary" else []))
+
+    def _check_reasons(self) -> None:
+        reasons, decision, at = self.outputs.reasons, self.outputs.decision, ("outputs", "reasons")
+        if reasons is None:
+            return
+        for feature in reasons.texts:
+            if feature not in self.feature_names:
+                _refuse_name("feature", feature, self.feature_names, *at, "texts", feature)
+        labels = tuple(dict.fromkeys(band.label for band in decision.bands)) if decision else ()
+        for index, label in enumerate(reasons.for_):
+            if label not in labels:
+                _refuse_name("band", label, labels, *at, "for", index)
 
 
 def load(path: Path) -> Schema:

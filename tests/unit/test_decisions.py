@@ -165,6 +165,49 @@ def test_contributions_are_summed_over_the_features_of_one_source() -> None:
     assert [spec.shape for spec in made.specs if spec.name == "reasons"] == [(-1, 3)]
 
 
+SOME = Reasons(2, for_=("block", "review"))
+CONTRIBUTIONS = np.array([[0.3, -0.5, 0.1, 9.0], [0.3, 0.5, 0.0, 9.0], [0.0, 0.0, 0.2, 9.0]])
+
+
+def test_reasons_for_some_bands_need_the_contributions_of_their_rows_alone() -> None:
+    made = decisions(decision=Decision("fraud", BANDS), reasons=SOME)
+    outputs = probabilities(0.5, 0.1, 0.95)
+    assert made.needs(EVERYTHING) == ("predict_proba",)
+    explained = made.explained(outputs)
+    assert explained is not None
+    assert explained.tolist() == [0, 2]
+    alone = made.decide(outputs | {"contributions": CONTRIBUTIONS[explained]}, EVERYTHING)
+    whole = made.decide(outputs | {"contributions": CONTRIBUTIONS}, EVERYTHING)
+    assert alone["reasons"].tolist() == whole["reasons"].tolist() == [["amount", "age"], ["", ""], ["age", ""]]
+
+
+def test_reasons_for_some_bands_need_nothing_where_no_row_is_in_one() -> None:
+    made = decisions(decision=Decision("fraud", BANDS), reasons=SOME)
+    outputs = probabilities(0.1, 0.2)
+    explained = made.explained(outputs)
+    assert explained is not None
+    assert explained.tolist() == []
+    assert made.decide(outputs, EVERYTHING)["reasons"].tolist() == [["", ""], ["", ""]]
+
+
+def test_reasons_for_all_bands_are_of_every_row() -> None:
+    assert decisions(decision=Decision("fraud", BANDS), reasons=Reasons()).explained(probabilities(0.5)) is None
+
+
+def test_reasons_for_bands_of_a_regression_and_of_many_classes() -> None:
+    high = Reasons(1, for_=("high",))
+    bands = (Band(10.0, "high"), Band(-math.inf, "low"))
+    regression = decisions("regression", (), Decision("predict", bands), high)
+    made = regression.decide({"predict": np.array([11.0, 9.0]), "contributions": CONTRIBUTIONS[:1]}, EVERYTHING)
+    assert made["reasons"].tolist() == [["amount"], [""]]
+    bands = (Band(0.5, "high"), Band(0.0, "low"))
+    contributions = np.zeros((1, 3, 4))
+    contributions[0, 2, 1] = 1.0
+    many = decisions("multiclass", ("a", "b", "c"), Decision("c", bands), high)
+    outputs = {"predict_proba": np.array([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]), "contributions": contributions}
+    assert many.decide(outputs, EVERYTHING)["reasons"].tolist() == [[""], ["country"]]
+
+
 def test_no_rows_are_no_decisions() -> None:
     made = decisions(decision=Decision("fraud", BANDS), reasons=Reasons()).decide(
         {"predict_proba": np.empty((0, 2)), "contributions": np.empty((0, 4))}, EVERYTHING

@@ -51,6 +51,11 @@ def error_of(text: str) -> str:
     return str(caught.value)
 
 
+def test_reasons_for_a_band_need_bands() -> None:
+    text = changed("top: 3", "for: [block]", re.sub(r"  decision:\n.*\n.*\n", "", TEXT))
+    assert "`outputs.reasons.for[0]`: expected a band, got `block`; there is none" in error_of(text)
+
+
 def test_a_whole_schema_is_read() -> None:
     schema = parse(TEXT, "schema.yaml")
     assert schema.feature_names == ("amount", "country", "age_days", "income")
@@ -117,6 +122,13 @@ def test_a_file_is_read_as_utf_8(tmp_path: Path) -> None:
         ("from: 0.9", "from: .nan", "`outputs.decision.bands[0].from`: expected a number, got nan"),
         ("{from: 0.4,", "{", "`outputs.decision.bands[1]`: missing key from"),
         ("top: 3", "top: 0", "14:18: `outputs.reasons.top`: expected int >= 1"),
+        (
+            "top: 3",
+            "for: [block, revew]",
+            "14:26: `outputs.reasons.for[1]`: expected a band, got `revew` (did you mean",
+        ),
+        ("top: 3", "for: [block, block]", "`outputs.reasons.for[1]`: `block` stands 2 times"),
+        ("top: 3", "fro: [block]", "`outputs.reasons.fro`: unknown key (did you mean `for`?)"),
         ("{amount: unusual", "{amout: unusual", "`outputs.reasons.texts.amout`: expected a feature, got `amout`"),
         ("classes:", "default: [predit]\n  classes:", "`outputs.default[0]`: expected one of predict, predict_proba"),
         ("record:", "record:\nrecord:", "3:1: key `record` stands twice"),

@@ -241,6 +241,67 @@ def test_the_predictor_is_asked_for_what_is_needed_and_the_answer_is_what_was_wa
     assert predictor.asked == asked
 
 
+class Partial(StandIn):
+    """Knows the answers by the first feature of a row."""
+
+    async def infer(self, request: InferRequest, context: Context) -> InferResponse:
+        whole = await super().infer(request, context)
+        at = [MATRIX[:, 0].tolist().index(value) for value in request.inputs[0].array[:, 0].tolist()]
+        return InferResponse(tuple(Tensor(each.name, each.datatype, each.array[at]) for each in whole.outputs))
+
+    @property
+    def asked_by_row(self) -> list[tuple[list[str], int]]:
+        return [([output.name for output in each.outputs], len(each.inputs[0].array)) for each in self.requests]
+
+
+SOME = BINARY.replace("{top: 2,", "{top: 2, for: [review],")
+FOR_ALL = BINARY.replace("{top: 2,", "{top: 2, for: [review, accept],")
+FOR_NONE = BINARY.replace("{from: 0.5, label: review}", "{from: 0.9, label: block}, {from: 0.1, label: review}")
+FOR_NONE = FOR_NONE.replace("{top: 2,", "{top: 2, for: [block],")
+
+
+@pytest.mark.parametrize(
+    ("schema", "asked", "reasons"),
+    [
+        (SOME, [(["predict_proba"], 2), (["contributions"], 1)], [["hour", "unusual amount"], []]),
+        (FOR_ALL, [(["predict_proba"], 2), (["contributions"], 2)], [["hour", "unusual amount"], ["unusual amount"]]),
+        (FOR_NONE, [(["predict_proba"], 2)], [[], []]),
+    ],
+)
+def test_contributions_are_asked_for_where_a_rows_band_has_reasons(
+    schema: str, asked: list[tuple[list[str], int]], reasons: list[list[str]]
+) -> None:
+    predictor = Partial(OUTPUTS)
+    made = predictions(served(bundle_of(schema, MODEL), predictor), *RECORDS)
+    assert predictor.asked_by_row == asked
+    assert [each["reasons"] for each in made] == reasons
+
+
+@pytest.mark.parametrize(
+    ("wanted", "asked"),
+    [
+        ([], [(["predict_proba"], 2), (["contributions"], 1)]),
+        (["reasons"], [(["predict_proba"], 2), (["contributions"], 1)]),
+        (["decision"], [(["predict_proba"], 2)]),
+        (["contributions", "reasons"], [(["contributions", "predict_proba"], 2)]),
+    ],
+)
+def test_columns_get_padded_reasons_where_their_band_has_none(
+    wanted: list[str], asked: list[tuple[list[str], int]]
+) -> None:
+    predictor = Partial(OUTPUTS)
+    made = infer(served(bundle_of(SOME, MODEL), predictor), columns(), *wanted)
+    assert predictor.asked_by_row == asked
+    told = [tensor.array.tolist() for name, tensor in made.items() if name == "reasons"]
+    assert told in ([], [[["hour", "unusual amount"], ["", ""]]])
+    assert ("reasons" in made) == (wanted != ["decision"])
+
+
+def test_metadata_name_the_bands_that_have_reasons() -> None:
+    properties = [served(bundle_of(text, MODEL), StandIn(OUTPUTS)).metadata.properties for text in (SOME, BINARY)]
+    assert [each.get("reasons_for") for each in properties] == ['["review"]', None]
+
+
 def test_an_unknown_output_names_the_nearest() -> None:
     with pytest.raises(InvalidRequest, match=r'got "decison" \(did you mean `decision`\?\)'):
         infer(served(bundle_of(BINARY, MODEL), StandIn(OUTPUTS)), columns(), "decison")

@@ -43,10 +43,13 @@ PREDICT, INFER = "/v1/models/fraud:predict", "/v2/models/fraud/infer"
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle of a small model that flags high amounts, with a preprocessor."""
+    return save(tmp_path_factory.mktemp("saved"), SCHEMA)
+
+
+def save(folder: Path, schema: str) -> Bundle:
     import pandas as pd
 
-    folder = tmp_path_factory.mktemp("saved")
-    (folder / "schema.yaml").write_text(SCHEMA)
+    (folder / "schema.yaml").write_text(schema)
     random = np.random.default_rng(7)
     records = pd.DataFrame({"amount": random.uniform(0, 600, ROWS), "country": random.choice(["DE", "FR", "IT"], ROWS)})
     categories = OrdinalEncoder(categories=[["DE", "FR", "IT"]])
@@ -136,6 +139,20 @@ def test_records_are_decided_and_both_releases_named(steady: Service, saved: Bun
         ("accept", "accept", []),
     ]
     assert headers["tabserve-transformer-release"] == headers["tabserve-predictor-release"] == saved.digest
+
+
+def test_reasons_for_some_bands_are_those_of_all(steady: Service, tmp_path: Path) -> None:
+    some = Pair(save(tmp_path, SCHEMA.replace("{top: 1}", "{top: 1, for: [review]}")), tmp_path)
+    records = {"instances": [HONEST, FRAUD, HONEST, FRAUD]}
+    inputs = {"inputs": [column("amount", "FP32", 1, 500), column("country", "BYTES", "DE", "IT")]}
+    try:
+        whole, partial = (post(each, PREDICT, records)[2]["predictions"] for each in (steady, some.transformer))
+        by_column = data_of(post(some.transformer, INFER, inputs)[2])
+    finally:
+        some.end()
+    assert [each["reasons"] for each in partial] == [[], ["amount"], [], ["amount"]]
+    assert partial[1::2] == whole[1::2]
+    assert by_column["reasons"] == ["", "amount"]
 
 
 def test_records_columns_and_plain_tensors_get_the_same_answer(steady: Service, saved: Bundle) -> None:

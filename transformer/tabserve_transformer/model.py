@@ -24,6 +24,7 @@ from tabserve_transformer.instruments import Instruments
 from tabserve_transformer.predictor_client.client import ClientOptions, PredictorClient, RemotePredictor
 from tabserve_transformer.settings import Settings, host_and_port
 
+_CONTRIBUTIONS = (RequestedOutput("contributions"),)
 TOLD = ("decision", "score", "label", "predict", "reasons")
 """What V1 answers of a record, as far as there is: `predict` where it is several targets."""
 
@@ -51,7 +52,7 @@ class Transformer:
         self._asks = lru_cache(maxsize=64)(self._asked)
         told = {*self._decisions.names, *(["label"] if classes else []), *(["predict"] if self._targets else [])}
         self._told = [name for name in TOLD if name in told]
-        self._ask = tuple(RequestedOutput(name) for name in self._needed(self._told))
+        self._needs = tuple(RequestedOutput(name) for name in self._needed(self._told))
         facts = {"name": bundle.manifest.name, "version": bundle.manifest.version, "digest": bundle.digest}
         self._instruments = Instruments(metrics, facts, probability=self._decisions.of_probability)
         self.headers: Mapping[str, str] = {TRANSFORMER_RELEASE: self._release}
@@ -76,7 +77,7 @@ class Transformer:
         Raises InvalidRequest, RequestTooLarge, and what the predictor's client raises.
         """
         names = self._requested(request.outputs)
-        tensors = await self._predict(self._inputs.from_tensors(request.inputs), self._asks(names), context)
+        tensors = await self._predict(self._inputs.from_tensors(request.inputs), self._asks(names), names, context)
         tensors |= self._decide(tensors, [name for name in names if name not in tensors])
         return InferResponse(tuple(tensors[name] for name in names))
 
@@ -86,7 +87,7 @@ class Transformer:
         A regression has no label, no decision where its schema names no bands, and `predict`, its values by name, where
         there are several. Raises as `infer` does.
         """
-        tensors = await self._predict(self._inputs.from_body(body), self._ask, context)
+        tensors = await self._predict(self._inputs.from_body(body), self._needs, self._told, context)
         made = tensors | self._decide(tensors, self._told)
         told = _objects({name: made[name].array for name in self._told}, self._targets)
         return orjson.dumps({"predictions": told})
@@ -102,9 +103,28 @@ class Transformer:
         return tuple(dict.fromkeys(output.name for output in outputs))
 
     async def _predict(
+        self,
+        inputs: tuple[Tensor, ...],
+        outputs: tuple[RequestedOutput, ...],
+        names: Sequence[str],
+        context: Context,
+    ) -> dict[str, Tensor]:
+        """The predictor's tensors, these and what reasons need, where they are among the names.
+
+        Contributions that reasons of some bands need are those of the rows in these bands: they are asked for once it
+        is known which these are.
+        """
+        tensors = await self._ask(inputs, outputs, context)
+        if "reasons" in names and "contributions" not in tensors:
+            explained = self._decisions.explained({name: tensor.array for name, tensor in tensors.items()})
+            if explained is not None and len(explained):
+                some = tuple(Tensor(each.name, each.datatype, each.array[explained]) for each in inputs)
+                tensors |= await self._ask(some, _CONTRIBUTIONS, context)
+        return tensors
+
+    async def _ask(
         self, inputs: tuple[Tensor, ...], outputs: tuple[RequestedOutput, ...], context: Context
     ) -> dict[str, Tensor]:
-        """The predictor's tensors."""
         request = InferRequest(inputs, outputs=outputs)
         started = time.perf_counter()
         try:
@@ -138,6 +158,8 @@ class Transformer:
         specs = output_specs(manifest.model)
         default = [spec for output, spec in specs.items() if output in manifest.model.default_outputs]
         optional = [spec for output, spec in specs.items() if output not in manifest.model.default_outputs]
+        reasons = bundle.schema.outputs.reasons
+        bands = {"reasons_for": orjson.dumps(reasons.for_).decode()} if reasons and reasons.for_ else {}
         return ModelMetadata(
             name=name,
             versions=(manifest.version,),
@@ -149,6 +171,7 @@ class Transformer:
                 "task": manifest.task,
                 "digest": bundle.digest,
                 **target_names(bundle),
+                **bands,
             },
         )
 
