@@ -10,7 +10,7 @@ from tabserve.arrays import Array, Features
 from tabserve.bundle.manifest import FeatureSpec, ModelInfo
 from tabserve.bundle.tensors import MATRIX
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted
-from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec, holds_all
+from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec, holds_all, text
 from tabserve.schema.features import matrix
 
 WHOLE_LIMIT = 2**53
@@ -42,8 +42,7 @@ class Inputs:
         if self._numeric:
             return (TensorSpec(MATRIX, self._model.datatype, (-1, len(self._specs))),)
         return tuple(
-            TensorSpec(spec.name, "BYTES" if spec.type == "category" else "FP64", (-1,))
-            for spec in self._model.features
+            TensorSpec(spec.name, "FP64" if spec.type == "number" else "BYTES", (-1,)) for spec in self._model.features
         )
 
     def features(self, inputs: Sequence[Tensor]) -> Features:
@@ -62,7 +61,7 @@ class Inputs:
         expected = len(self._specs)
         array = tensor.array
         if self._model.input == "columns" and not self._numeric:
-            raise InvalidRequest(f"input `{MATRIX}`: expected one input per feature, since some are categories")
+            raise InvalidRequest(f"input `{MATRIX}`: expected one input per feature, since some are no numbers")
         if array.ndim != 2 or array.shape[1] != expected:
             raise InvalidRequest(f"input `{MATRIX}`: expected shape [-1, {expected}], got {list(array.shape)}")
         if array.dtype.kind not in "fiu":
@@ -92,10 +91,10 @@ class Inputs:
         self._check_names([tensor.name for tensor in inputs])
         given = {tensor.name: tensor for tensor in inputs}
         columns = {name: self._column(given[name], spec) for name, spec in self._specs.items()}
-        numbers = [column for name, column in columns.items() if name not in self._known]
+        numbers = [column for column in columns.values() if column.dtype != object]
         if numbers and not holds_all(np.isfinite(np.concatenate(numbers))):
             for name, column in columns.items():
-                if name not in self._known:
+                if column.dtype != object:
                     self._check_numbers(name, column)
         lengths = {len(column) for column in columns.values()}
         if len(lengths) > 1:
@@ -132,6 +131,8 @@ class Inputs:
             raise InvalidRequest(f"input `{spec.name}`: expected shape [-1] or [-1, 1], got {list(array.shape)}")
         if spec.type == "category":
             return self._categories(tensor, array, spec)
+        if spec.type == "text":
+            return _texts(tensor, array, spec)
         if array.dtype.kind not in "fiub":
             raise InvalidRequest(f"input `{spec.name}`: expected numbers (FP64), got {tensor.datatype}")
         return _typed(spec.name, array, _FP64)
@@ -156,6 +157,21 @@ class Inputs:
             raise RequestTooLarge(f"expected at most {self._max_rows} rows, got {rows}")
 
 
+def _texts(tensor: Tensor, array: Array, spec: FeatureSpec) -> Array:
+    if tensor.datatype != "BYTES":
+        raise InvalidRequest(f"input `{spec.name}`: expected BYTES, got {tensor.datatype}")
+    texts: list[str] = []
+    for row, value in enumerate(array.tolist()):
+        try:
+            texts.append(text(value))
+        except UnicodeDecodeError:
+            raise InvalidRequest(f"input `{spec.name}`: expected UTF-8, got other bytes at [{row}]") from None
+        if len(texts[-1]) > spec.max_length:
+            expected = f"a text of at most {spec.max_length} characters"
+            raise InvalidRequest(f"input `{spec.name}`: expected {expected}, got one of {len(texts[-1])} at [{row}]")
+    return np.array(texts, object)
+
+
 def _missing(name: str, row: int) -> InvalidRequest:
     return InvalidRequest(f"feature `{name}`: expected a value, got none at row {row}")
 
@@ -175,8 +191,8 @@ def _typed(name: str, array: Array, dtype: np.dtype[np.float64]) -> Array:
 
 def _refuse_infinite(name: str, array: Array) -> None:
     for at in np.argwhere(np.isinf(array))[:1].tolist():
-        text = f"expected finite numbers of {array.dtype.name}, got one out of range at {at}"
-        raise InvalidRequest(f"input `{name}`: {text}")
+        problem = f"expected finite numbers of {array.dtype.name}, got one out of range at {at}"
+        raise InvalidRequest(f"input `{name}`: {problem}")
 
 
 def _known(spec: FeatureSpec) -> dict[bytes, str | None]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import SCHEMA, FeatureSpec, Manifest, ModelInfo
-from tabserve.schema.schema import Schema
+from tabserve.schema.schema import Field, Schema
 
 _REMEDY = "Change the schema or train the model on these features, and save the bundle again."
 
@@ -24,13 +24,16 @@ def verify(manifest: Manifest, schema: Schema) -> None:
 
 def specs(schema: Schema) -> tuple[FeatureSpec, ...]:
     """The schema's features, as a model or preprocessor takes them; categories in the schema's order."""
-    categories = {field.name: field.values for field in schema.record if field.type == "category"}
-    return tuple(
-        FeatureSpec(name, "category", categories[name], name)
-        if name in categories
-        else FeatureSpec(name, "number", (), name)
-        for name in schema.feature_names
-    )
+    fields = schema.fields
+    return tuple(_spec(name, fields.get(name)) for name in schema.feature_names)
+
+
+def _spec(name: str, field: Field | None) -> FeatureSpec:
+    if field is not None and field.type == "category":
+        return FeatureSpec(name, "category", field.values, name)
+    if field is not None and field.type == "text":
+        return FeatureSpec(name, "text", (), name, field.longest)
+    return FeatureSpec(name, "number", (), name)
 
 
 def verify_features(taken: Sequence[FeatureSpec], schema: Schema) -> None:

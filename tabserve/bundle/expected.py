@@ -36,7 +36,7 @@ def _missing(value: Any) -> bool:
 
 
 def _json(kind: str, value: Any) -> Any:
-    if kind == "category":
+    if kind in ("category", "text"):
         return str(value)
     if kind == "boolean":
         return bool(value)

@@ -46,14 +46,16 @@ class FeatureSpec(_Strict, frozen=True):
 
     values: the categories in the order of their codes. They are the model's training order, which may differ from the
     schema's. source: the schema feature it is computed from, "" where it is computed from several.
+    max_length: how many characters a text may have.
     dtype: the column's in the table of the scikit-learn engine, where `frame` alone does not say it; `object[int]` is a
     column of Python's integers. missing: what stands in a column of objects where there is no value, NaN or None.
     """
 
     name: str
-    type: Literal["number", "category"]
+    type: Literal["number", "category", "text"]
     values: tuple[str, ...] = ()
     source: str = ""
+    max_length: int = 0
     dtype: Dtype = ""
     missing: Literal["nan", "none"] = "nan"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,9 +12,11 @@ import numpy as np
 
 from tabserve.arrays import Array, Features
 from tabserve.bundle.errors import BundleError
+from tabserve.bundle.manifest import FeatureSpec
 
 MAX_ROWS = 1_000
 BINS = 20
+_SHORT = 256
 Columns: TypeAlias = dict[str, Array]
 
 
@@ -38,9 +41,11 @@ class Reference(msgspec.Struct, frozen=True):
     histograms: dict[str, Histogram]
 
 
-def histogram(column: Array) -> Histogram:
-    """The distribution of a feature column; categories are `str` objects, None where missing."""
-    if column.dtype == object:
+def histogram(spec: FeatureSpec, column: Array) -> Histogram:
+    """The distribution of a feature column; categories are `str` objects, None where missing. Of a text, its length."""
+    if spec.type == "text":
+        column = np.array([len(text) for text in column], np.float64)
+    if spec.type == "category":
         present = column[np.array([value is not None for value in column], bool)].astype(str)
         values, counts = np.unique(present, return_counts=True)
         return Histogram(values, counts, len(column) - len(present))
@@ -81,11 +86,16 @@ def read(path: Path) -> Reference:
 
 
 def _stored(key: str, column: Array) -> dict[str, Array]:
-    """Text as fixed-width unicode, its missing values in a mask beside it; numbers as they are."""
+    """Numbers as they are; words as fixed-width unicode, long ones as UTF-8 and where each ends; missing in a mask."""
     if column.dtype != object:
         return {key: column}
     absent = np.array([value is None for value in column], bool)
-    return {key: np.where(absent, "", column).astype(str), f"absent/{key}": absent}
+    words = ["" if value is None else value for value in column.tolist()]
+    if max(map(len, words), default=0) <= _SHORT:
+        return {key: np.array(words, str), f"absent/{key}": absent}
+    encoded = [word.encode() for word in words]
+    ends = np.cumsum([len(word) for word in encoded])
+    return {key: np.frombuffer(b"".join(encoded), np.uint8), f"ends/{key}": ends, f"absent/{key}": absent}
 
 
 def _reference(arrays: dict[str, Array]) -> Reference:
@@ -93,7 +103,7 @@ def _reference(arrays: dict[str, Array]) -> Reference:
     for key, array in arrays.items():
         group, _, name = key.partition("/")
         if group in groups:
-            groups[group][name] = _column(array, arrays.get(f"absent/{key}"))
+            groups[group][name] = _column(array, arrays.get(f"absent/{key}"), arrays.get(f"ends/{key}"))
     features = groups["feature"]
     histograms = {
         key.removeprefix("bounds/"): _histogram(arrays, key.removeprefix("bounds/"))
@@ -103,9 +113,12 @@ def _reference(arrays: dict[str, Array]) -> Reference:
     return Reference(groups["record"], features.get("", features), groups["output"], histograms)
 
 
-def _column(array: Array, absent: Array | None) -> Array:
+def _column(array: Array, absent: Array | None, ends: Array | None) -> Array:
     if absent is None:
         return array
+    if ends is not None:
+        data = array.tobytes()
+        array = np.array([data[start:end].decode() for start, end in pairwise((0, *ends.tolist()))], object)
     column = array.astype(object)
     column[absent] = None
     return column

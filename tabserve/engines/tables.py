@@ -37,12 +37,12 @@ def table(specs: Sequence[FeatureSpec], frame: str) -> Callable[[Features], Any]
 
 
 def _column(spec: FeatureSpec, frame: str) -> Callable[[Array], Any]:
-    """What turns one feature, numbers as floats or a category as text, into a column."""
+    """What turns one feature, numbers as floats or words, into a column."""
     import pandas
 
     marker = _MARKERS[spec.missing]
-    if spec.type == "category":
-        dtype = spec.dtype or ("category" if frame == "category" else "object")
+    if spec.type != "number":
+        dtype = spec.dtype or ("category" if frame == "category" and spec.type == "category" else "object")
         if dtype == "category":
             return lambda texts: pandas.Categorical(texts, list(spec.values))
         if dtype == "string":

@@ -18,9 +18,10 @@ from tabserve.schema.timestamps import EARLIEST, LATEST, seconds
 
 Columns: TypeAlias = dict[str, Array]
 """One array [rows] per field: number, integer, boolean (0, 1) and timestamp (seconds since 1970) as FP64, NaN where
-missing; category as `str` objects, None where missing."""
+missing; category and text as `str` objects, None where a category is missing."""
 
 _MOST_VALUES, _MOST_CHARACTERS = 10, 40
+_WORDS = ("category", "text")
 _LARGEST = float(np.finfo(np.float64).max)
 _NOUNS = {"number": "a number", "integer": "a whole number", "boolean": "true or false"}
 _INSTANT = "an ISO 8601 time or seconds since 1970"
@@ -31,8 +32,8 @@ class Checks:
 
     def __init__(self, schema: Schema, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self.numeric = tuple(field for field in schema.record if field.type != "category")
-        self.categories = tuple(field for field in schema.record if field.type == "category")
+        self.numeric = tuple(field for field in schema.record if field.type not in _WORDS)
+        self.words = tuple(field for field in schema.record if field.type in _WORDS)
         self._names = tuple(field.name for field in self.numeric)
         bounds = np.array([_bounds(field) for field in self.numeric]).reshape(-1, 2)
         self._low, self._high = bounds[:, :1], bounds[:, 1:]
@@ -40,21 +41,23 @@ class Checks:
         self._whole = any(field.type == "integer" for field in self.numeric)
         self._fractional = np.array([[field.type != "integer"] for field in self.numeric], dtype=bool).reshape(-1, 1)
         self._defaults = [(i, field) for i, field in enumerate(self.numeric) if field.default is not None]
-        self._allowed = {field.name: _allowed(field) for field in self.categories}
+        self._allowed = {field.name: _allowed(field) for field in self.words if field.type == "category"}
 
     def columns(
-        self, numbers: Array, categories: Mapping[str, list[str | None]], given: Callable[[str, int], Any]
+        self, numbers: Array, words: Mapping[str, list[str | None]], given: Callable[[str, int], Any]
     ) -> Columns:
         """The columns of all fields, checked.
 
-        numbers: FP64 [numeric fields, rows], NaN where missing; defaults are written into it.
+        numbers: FP64 [numeric fields, rows], NaN where missing; defaults are written into it. words: the categories
+        and texts, None where missing.
         given: what the client sent for a field of a record, for the error.
         Raises InvalidRequest naming the first record and field that do not fit.
         """
         self._check(numbers, given)
         columns: Columns = dict(zip(self._names, numbers, strict=True))
-        for field in self.categories:
-            columns[field.name] = np.array(self._category(field, categories[field.name]), dtype=object)
+        for field in self.words:
+            check = self._category if field.type == "category" else _text
+            columns[field.name] = np.array(check(field, words[field.name]), dtype=object)
         return columns
 
     def _check(self, numbers: Array, given: Callable[[str, int], Any]) -> None:
@@ -88,6 +91,18 @@ class Checks:
         return values
 
 
+def _text(field: Field, values: list[str | None]) -> Sequence[str]:
+    default = field.default if isinstance(field.default, str) else ""
+    texts = [default if value is None else value for value in values]
+    for record, value in enumerate(texts):
+        if len(value) > field.longest:
+            got = f"one of {len(value)}"
+            raise InvalidRequest(f"{where(record, field.name)}: expected {expectation(field)}, got {got}")
+        if not value.isascii() and any("\ud800" <= each <= "\udfff" for each in value):
+            raise InvalidRequest(f"{where(record, field.name)}: expected UTF-8, got a lone surrogate")
+    return texts
+
+
 def rows(columns: Columns) -> int:
     """How many records the columns hold."""
     return len(next(iter(columns.values())))
@@ -101,6 +116,8 @@ def expectation(field: Field) -> str:
         return f"one of {values}{f', … ({more} more)' if more > 0 else ''}"
     if field.type == "timestamp":
         return _INSTANT
+    if field.type == "text":
+        return f"a text of at most {field.longest} characters"
     unit = f" {field.unit}" if field.unit else ""
     if field.min is not None and field.max is not None:
         return f"{_NOUNS[field.type]} from {field.min:g} to {field.max:g}{unit}"

@@ -29,7 +29,7 @@ class Feature(Protocol):
 
     @property
     def type(self) -> str:
-        """`number` or `category`."""
+        """`number`, `category` or `text`; a matrix holds no text."""
 
     @property
     def values(self) -> tuple[str, ...]:

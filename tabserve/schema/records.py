@@ -24,15 +24,24 @@ _JSON_TYPES: dict[str, Any] = {
     "integer": float,
     "boolean": bool,
     "category": str,
+    "text": str,
     "timestamp": float | str,
 }
-_DATATYPES = {"number": "FP64", "integer": "INT64", "boolean": "BOOL", "category": "BYTES", "timestamp": "BYTES"}
+_DATATYPES = {
+    "number": "FP64",
+    "integer": "INT64",
+    "boolean": "BOOL",
+    "category": "BYTES",
+    "text": "BYTES",
+    "timestamp": "BYTES",
+}
 _NUMERIC = frozenset(DATATYPES) - {"BOOL", "BYTES"}
 _ACCEPTED = {
     "number": _NUMERIC,
     "integer": _NUMERIC,
     "boolean": frozenset({"BOOL"}),
     "category": frozenset({"BYTES"}),
+    "text": frozenset({"BYTES"}),
     "timestamp": _NUMERIC | {"BYTES"},
 }
 _GOT = {
@@ -108,18 +117,16 @@ class Records:
             if field.name in flat:
                 numbers[index] = _numbers(flat[field.name], field)
         nothing: list[str | None] = [None] * count
-        categories = {
+        words = {
             field.name: _strings(flat[field.name], field) if field.name in flat else nothing
-            for field in self._checks.categories
+            for field in self._checks.words
         }
-        return self._checks.columns(numbers, categories, lambda name, record: _element(flat[name][record]))
+        return self._checks.columns(numbers, words, lambda name, record: _element(flat[name][record]))
 
     def _columns(self, instances: list[Any]) -> Columns:
         values = list(map(msgspec.structs.astuple, instances))
-        categories = {
-            field.name: [record[self._places[field.name]] for record in values] for field in self._checks.categories
-        }
-        return self._checks.columns(self._numbers(values), categories, self._given(values))
+        words = {field.name: [record[self._places[field.name]] for record in values] for field in self._checks.words}
+        return self._checks.columns(self._numbers(values), words, self._given(values))
 
     def _numbers(self, values: list[tuple[Any, ...]]) -> Array:
         """The numeric fields of the records' values, FP64 [fields, records]."""
@@ -222,7 +229,7 @@ def _strings(array: Array, field: Field) -> list[str | None]:
     except UnicodeDecodeError as error:
         record = array.tolist().index(error.object)
         raise InvalidRequest(f"{where(record, field.name)}: expected UTF-8, got other bytes") from error
-    if field.required or "" in field.values:
+    if field.required or field.type == "text" or "" in field.values:
         return strings
     return [string or None for string in strings]
 

@@ -17,7 +17,7 @@ from tabserve.schema.places import MalformedError, Places, Steps, dotted, steps
 from tabserve.schema.timestamps import seconds
 
 Task: TypeAlias = Literal["binary", "multiclass", "regression", "anomaly"]
-FieldType: TypeAlias = Literal["number", "integer", "boolean", "category", "timestamp"]
+FieldType: TypeAlias = Literal["number", "integer", "boolean", "category", "text", "timestamp"]
 OutputName: TypeAlias = Literal["predict", "predict_proba", "label", "margin", "anomaly_score", "contributions"]
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 FieldName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[^\"\\\\`\x00-\x1f]+$")]
@@ -29,6 +29,8 @@ OTHER = "other"
 """The category that unknown values become."""
 NOW = "now"
 """A timestamp's default: the time of the request."""
+MOST_CHARACTERS = 10_000
+"""How many characters a text may have where the schema does not say."""
 WHOLE_LIMIT = 2.0**53 - 1
 """Whole numbers up to here are exact in FP64."""
 
@@ -77,8 +79,9 @@ class Field(_Strict, frozen=True):
     min, max: inclusive bounds of a number or integer, in `unit`.
     values: the categories, in the order of their codes. unknown: what a value outside them does, `error` (400) or
     `other` (becomes the category "other", which must then be one of `values`).
+    max_length: how many characters a text may have.
     required: whether a record must have it. default: what an absent or null field becomes; null is a missing value
-    (NaN for a number), and for a timestamp "now" is the time of the request.
+    (NaN for a number), and for a timestamp "now" is the time of the request. A text is never missing: it is empty.
     """
 
     name: FieldName
@@ -88,6 +91,7 @@ class Field(_Strict, frozen=True):
     unit: str | None = None
     values: tuple[str, ...] = ()
     unknown: Literal["error", "other"] = "error"
+    max_length: Annotated[int, msgspec.Meta(ge=1)] | None = None
     required: bool = True
     default: float | bool | str | None = None
     description: str | None = None
@@ -113,7 +117,14 @@ class Field(_Strict, frozen=True):
         if low > high:
             raise MisfitError(f"expected `min` at most `max`, got {low:g} and {high:g}", "min")
 
+    @property
+    def longest(self) -> int:
+        """How many characters a text may have."""
+        return self.max_length or MOST_CHARACTERS
+
     def _check_values(self) -> None:
+        if self.max_length is not None and self.type != "text":
+            raise MisfitError(f"`max_length` is for a text, got a {self.type}", "max_length")
         if self.type != "category":
             for key in ("values", "unknown"):
                 if getattr(self, key) not in ((), "error"):
@@ -140,6 +151,9 @@ class Field(_Strict, frozen=True):
             return None if isinstance(value, bool) else "true or false"
         if self.type == "category":
             return None if value in self.values else "one of `values`"
+        if self.type == "text":
+            fits = isinstance(value, str) and len(value) <= self.longest
+            return None if fits else f"a text of at most {self.longest} characters"
         if self.type == "timestamp":
             fits = not isinstance(value, bool) and (value == NOW or seconds(value) is not None)
             return None if fits else '"now", an ISO 8601 time, or seconds since 1970'
@@ -261,7 +275,9 @@ class Schema(_Strict, frozen=True):
     @property
     def may_miss(self) -> frozenset[str]:
         """The features that a record which fits may leave without a value."""
-        optional = {field.name for field in self.record if not field.required and field.default is None}
+        optional = {
+            field.name for field in self.record if not field.required and field.default is None and field.type != "text"
+        }
         derived = (feature for feature in self.features if not isinstance(feature, str))
         from_optional = {f.name for f in derived if any(optional.intersection(of) for of in f.rules.values())}
         return frozenset(optional | from_optional)

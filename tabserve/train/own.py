@@ -52,7 +52,7 @@ def rows(schema: Schema, sample: Any, features: Columns) -> list[Rows]:
     Those are rows without a value that may be missing, and rows with a category that is in no record.
     """
     specs = agreement.specs(schema)
-    picked = _picked(features)
+    picked = _picked(specs, features)
     columns = {name: column[picked] for name, column in features.items()}
     frame = _frame(schema, sample, columns, picked)
     frames = (*_marked(frame, specs, sample), served(schema, columns), table(specs, "category")(columns))
@@ -83,13 +83,19 @@ def missing(column: Array) -> Array:
     return np.array([value is None for value in column], bool) if column.dtype == object else np.isnan(column)
 
 
-def _picked(features: Columns) -> Array:
+def evenly(columns: Columns) -> Array:
+    """The places of up to 1,000 rows, evenly over all of them."""
+    count = len(next(iter(columns.values())))
+    return np.linspace(0, count - 1, min(count, MAX_ROWS)).astype(np.intp)
+
+
+def _picked(specs: Sequence[FeatureSpec], features: Columns) -> Array:
     """Rows evenly over the sample, and some of each category and of what is missing."""
-    count = len(next(iter(features.values())))
-    picked = [np.linspace(0, count - 1, min(count, MAX_ROWS)).astype(np.intp)]
-    for column in features.values():
+    picked = [evenly(features)]
+    for spec in specs:
+        column = features[spec.name]
         picked.append(np.flatnonzero(missing(column))[:_OF_EACH])
-        if column.dtype == object:
+        if spec.type == "category":
             values = column.astype(str)
             picked += [np.flatnonzero(values == value)[:_OF_EACH] for value in np.unique(values)[:_MOST_VALUES]]
     return np.unique(np.concatenate(picked))

@@ -91,7 +91,7 @@ def _tables(rows: Rows, specs: Sequence[FeatureSpec], named: bool) -> list[Any]:
     if not named:
         frames = [one for one in tables if hasattr(one, "iloc")]
         tables = [*(array for one in frames for array in (one.to_numpy(), one.to_numpy(object))), *tables]
-    if any(spec.type == "category" for spec in specs):
+    if {spec.type for spec in specs} in ({"category"}, {"category", "number"}):
         codes = given(specs, "", rows.columns)
         tables.append(presenter(_numeric(specs), "object")(codes) if named else codes)
     return tables
@@ -193,7 +193,7 @@ def _looked(spec: FeatureSpec, column: pandas.Series[Any]) -> FeatureSpec:
     missing = "none" if any(value is None for value in column) else "nan"
     if spec.type == "number":
         return msgspec.structs.replace(spec, dtype=_number(column), missing=missing)
-    if column.dtype != "category":
+    if column.dtype != "category" or spec.type == "text":
         return msgspec.structs.replace(spec, dtype="string" if column.dtype == "string" else "object", missing=missing)
     values = tuple(dict.fromkeys([*map(str, column.cat.categories), *spec.values]))
     return msgspec.structs.replace(spec, dtype="category", values=values)

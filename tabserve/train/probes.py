@@ -11,6 +11,7 @@ from tabserve.bundle.reference import Columns
 from tabserve.schema.schema import Schema
 
 _CANDIDATES = 400
+_TEXTS = ("", " ", "a", "ÄÖ ß 漢字\n\ttabs, 3.14 <b>and</b> CAPITALS")
 
 
 def rows(features: Columns, schema: Schema, count: int) -> Columns:
@@ -35,6 +36,9 @@ def _candidates(column: Array, spec: FeatureSpec, schema: Schema) -> Array:
     may_miss = spec.name in schema.may_miss
     if spec.type == "category":
         return np.array([*spec.values, *([None] if may_miss else [])], object)
+    if spec.type == "text":
+        some = np.linspace(0, len(column) - 1, min(len(column), _CANDIDATES)).astype(np.intp)
+        return np.array([*column[some], *_TEXTS], object)
     present = np.unique(column[np.isfinite(column)])
     if not len(present):
         return np.array([np.nan if may_miss else 0.0])

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 
-from tabserve.arrays import Array
 from tabserve.bundle import agreement, libraries, loading, manifest, reference
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.loading import Bundle
@@ -28,7 +26,7 @@ from tabserve.bundle.manifest import (
     ModelFormat,
     PreprocessorInfo,
 )
-from tabserve.bundle.reference import MAX_ROWS, Columns, Reference
+from tabserve.bundle.reference import Columns, Reference
 from tabserve.engines import selection
 from tabserve.inference import names
 from tabserve.schema import features as schema_features
@@ -129,7 +127,7 @@ def _write(folder: Path, model: Any, given: _Given, options: _Options) -> None:
     features = schema_features.derive(schema, records)
     rows = own.rows(schema, given.sample, features)
     tried = probes.rows(features, schema, _PROBES)
-    histograms = {name: reference.histogram(column) for name, column in features.items()}
+    histograms = {spec.name: reference.histogram(spec, features[spec.name]) for spec in agreement.specs(schema)}
     with proving.answering():
         preprocessor, specs, features, tried, rows = _preprocess(folder, schema, features, tried, rows, options)
 
@@ -140,7 +138,7 @@ def _write(folder: Path, model: Any, given: _Given, options: _Options) -> None:
     info = msgspec.structs.replace(info, notes=(*options.notes, *info.notes))
     trained.write(folder / info.file, form)
 
-    picked = _evenly(records)
+    picked = own.evenly(records)
     shown = shape.given(info, {name: column[picked] for name, column in features.items()})
     sampled = Reference({name: column[picked] for name, column in records.items()}, shown, {}, histograms)
     contents = Manifest(1, options.name, options.version, _now(), schema.task, {}, {}, info, preprocessor)
@@ -176,11 +174,6 @@ def _write_manifest(bundle: Bundle) -> None:
     contents = msgspec.structs.replace(contents, files=files, libraries=versions)
     agreement.verify(contents, bundle.schema)
     (bundle.path / MANIFEST).write_bytes(manifest.encode(contents))
-
-
-def _evenly(records: Columns) -> Array:
-    count = len(next(iter(records.values())))
-    return np.linspace(0, count - 1, min(count, MAX_ROWS)).astype(np.intp)
 
 
 def _now() -> str:

@@ -120,7 +120,7 @@ def _answers(model: Any, schema: Schema) -> list[str]:
 
 def input_of(frame: str, specs: Sequence[FeatureSpec]) -> Literal["matrix", "columns"]:
     """Columns where the estimator takes text, else one matrix."""
-    return "columns" if frame and any(spec.type == "category" for spec in specs) else "matrix"
+    return "columns" if frame and any(spec.type != "number" for spec in specs) else "matrix"
 
 
 def _outputs(model: Any, schema: Schema, info: ModelInfo, features: Columns) -> tuple[str, ...]:

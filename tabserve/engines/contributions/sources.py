@@ -27,6 +27,8 @@ def _changes(some: Features, spec: FeatureSpec, index: int) -> list[Array]:
     if spec.type == "category":
         codes = isinstance(some, np.ndarray)
         return [np.full(rows(some), code if codes else value, column.dtype) for code, value in enumerate(spec.values)]
+    if spec.type == "text":
+        return [np.full(len(column), "", object), np.roll(column, 1), np.roll(column, len(column) // 2)]
     present = column[np.isfinite(column)]
     middle = float(np.median(present)) if len(present) else 0.0
     return [np.full(len(column), middle), np.nan_to_num(column) + 1.0, np.nan_to_num(column) * 3.0 - 7.0]

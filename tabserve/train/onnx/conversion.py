@@ -78,6 +78,8 @@ def booster_graph(file: Path, info: ModelInfo) -> Any:
 
 def estimator_graph(model: Any, specs: Sequence[FeatureSpec], frame: str, *, zipmap: bool) -> Any:
     """The ONNX form of an estimator or transformer. Raises NotConvertedError."""
+    if any(spec.type == "text" for spec in specs):
+        raise NotConvertedError("texts are not converted")
     last = model.steps[-1][1] if hasattr(model, "steps") else model
     if steps(model) & trees.HISTOGRAM - {type(last).__name__}:
         raise NotConvertedError("histogram gradient boosting is converted as the last step alone")
