@@ -17,6 +17,8 @@ from tabserve.engines.onnxruntime import OnnxEngine
 from tabserve.engines.sklearn import SklearnEngine
 from tabserve.engines.xgboost import XGBoostEngine
 
+CONTRIBUTIONS = "contributions"
+
 
 class EngineSet:
     """The engines that serve one bundle.
@@ -29,6 +31,7 @@ class EngineSet:
         self._native = engines[0]
         self._by_name = {engine.name: engine for engine in engines}
         self._plan = [(part.from_rows, self._by_name.get(part.engine, self._native)) for part in reversed(plan)]
+        self._explained = {engine.name: Explained(engine, self._native) for engine in engines[1:]}
         self.outputs = frozenset[str]().union(*(engine.outputs for engine in engines))
         self.dropped = list(dropped)
 
@@ -40,16 +43,35 @@ class EngineSet:
     def select(self, rows: int, outputs: Sequence[str]) -> Engine:
         """The engine for a request of that many rows: the plan's where it computes these outputs, else the native one.
 
-        The answer depends on nothing but the two arguments. Raises KeyError for an output no engine computes.
+        The native one adds the contributions to what the plan's computes, so that an answer is the same with them and
+        without. The answer depends on nothing but the two arguments. Raises KeyError for an output no engine computes.
         """
         for from_rows, engine in self._plan:
             if rows >= from_rows:
                 if engine.outputs.issuperset(outputs):
                     return engine
+                explained = self._explained.get(engine.name)
+                if explained is not None and len(outputs) > 1 and explained.outputs.issuperset(outputs):
+                    return explained
                 break
         if not self.outputs.issuperset(outputs):
             raise KeyError(next(name for name in outputs if name not in self.outputs))
         return self._native
+
+
+class Explained:
+    """A converted engine, with the contributions of the native one."""
+
+    def __init__(self, engine: Engine, native: Engine) -> None:
+        self.name: str = engine.name
+        self.outputs = engine.outputs | ({CONTRIBUTIONS} & native.outputs)
+        self.row_independent = engine.row_independent and native.row_independent
+        self._engine, self._native = engine, native
+
+    def run(self, features: Features, outputs: Sequence[str]) -> dict[str, Array]:
+        """The named outputs for every row. Raises whatever the libraries raise."""
+        others = [name for name in outputs if name != CONTRIBUTIONS]
+        return self._engine.run(features, others) | self._native.run(features, (CONTRIBUTIONS,))
 
 
 class Deferred:

@@ -36,12 +36,14 @@ class SklearnEngine:
 
     def run(self, features: Features, outputs: Sequence[str]) -> dict[str, Array]:
         """The named outputs for every row. Raises whatever the estimator raises."""
-        table = self._present(features)
-        return {name: self._output(name, features, table) for name in outputs}
+        answers: dict[str, Array] = {}
+        others = [name for name in outputs if name != "contributions"]
+        if self._contributions is not None and len(others) < len(outputs):
+            answers["contributions"] = self._contributions(features)
+        table = self._present(features) if others else None
+        return answers | {name: self._output(name, table) for name in others}
 
-    def _output(self, name: str, features: Features, table: Any) -> Array:
-        if name == "contributions" and self._contributions is not None:
-            return self._contributions(features)
+    def _output(self, name: str, table: Any) -> Array:
         found = answer(self._model, name, table)
         if name == "predict" and self._classifies:
             return found.astype(object) if found.dtype.kind in "US" else found

@@ -32,7 +32,7 @@ class Named:
         return {name: np.array([self.name]) for name in outputs}
 
 
-NATIVE = Named("xgboost", "predict_proba", "margin")
+NATIVE = Named("xgboost", "predict_proba", "margin", "contributions")
 CONVERTED = Named("onnxruntime", "predict_proba")
 PLAN = (EngineRange(0, "onnxruntime"), EngineRange(32, "xgboost"))
 
@@ -47,10 +47,23 @@ PLAN = (EngineRange(0, "onnxruntime"), EngineRange(32, "xgboost"))
         (10_000, ["predict_proba"], "xgboost"),
         (1, ["margin"], "xgboost"),
         (1, ["predict_proba", "margin"], "xgboost"),
+        (1, ["contributions"], "xgboost"),
+        (1, ["predict_proba", "margin", "contributions"], "xgboost"),
+        (1, ["predict_proba", "contributions"], "onnxruntime"),
+        (32, ["predict_proba", "contributions"], "xgboost"),
     ],
 )
 def test_the_rows_and_outputs_of_a_request_choose_its_engine(rows: int, outputs: list[str], expected: str) -> None:
     assert EngineSet([NATIVE, CONVERTED], PLAN).select(rows, outputs).name == expected
+
+
+def test_the_native_engine_adds_contributions_to_what_another_answers() -> None:
+    engine = EngineSet([NATIVE, CONVERTED], PLAN).select(1, ["predict_proba", "contributions"])
+    answers = engine.run(np.zeros((1, 1)), ["predict_proba", "contributions"])
+    assert {name: array.tolist() for name, array in answers.items()} == {
+        "predict_proba": ["onnxruntime"],
+        "contributions": ["xgboost"],
+    }
 
 
 def test_the_native_engine_stands_in_for_a_dropped_one() -> None:
@@ -60,8 +73,8 @@ def test_the_native_engine_stands_in_for_a_dropped_one() -> None:
 
 
 def test_an_output_nobody_computes_is_an_error() -> None:
-    with pytest.raises(KeyError, match="contributions"):
-        EngineSet([NATIVE, CONVERTED], PLAN).select(1, ["contributions"])
+    with pytest.raises(KeyError, match="anomaly_score"):
+        EngineSet([NATIVE, CONVERTED], PLAN).select(1, ["anomaly_score"])
 
 
 def timings(engine: EngineName, *microseconds: float) -> list[Timing]:

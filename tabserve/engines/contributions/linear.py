@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tabserve.arrays import Array, Features, dense, take
+from tabserve.arrays import Array, Features, dense
 from tabserve.bundle.manifest import FeatureSpec
+from tabserve.engines.contributions.separate import separated
 from tabserve.engines.contributions.sources import owners
-
-_PROBES = 64
 
 
 class LinearContributions:
@@ -40,18 +39,22 @@ class LinearContributions:
         if background.shape[1] != self._coefficients.shape[1]:
             raise ValueError("the coefficients are not of the transformed features")
         self._mean = background.mean(axis=0)
-        some = take(reference, slice(0, _PROBES))
-        self._owned = owners(self._transformed, some, specs).T.astype(np.float64)
+        self._owned = owners(self._transformed, reference, specs).T.astype(np.float64)
         if (self._owned.sum(axis=1) > 1).any():
             raise ValueError("a step before the linear model mixes features")
         self._unowned = 1.0 - self._owned.sum(axis=1)
+        self._separate = separated(self._by_transform, self._before, reference, specs)
 
     def __call__(self, features: Features) -> Array:
         """[rows, features + 1], or [rows, classes, features + 1]."""
+        result = self._separate(features) if self._separate else self._by_transform(features)
+        return result[:, 0] if result.shape[1] == 1 else result
+
+    def _by_transform(self, features: Features) -> Array:
+        """[rows, classes, features + 1], by way of scikit-learn's transformers."""
         parts = (self._transformed(features) - self._mean)[:, None, :] * self._coefficients
         bias = self._intercept + self._coefficients @ self._mean + parts @ self._unowned
-        result = np.concatenate([parts @ self._owned, bias[:, :, None]], axis=2)
-        return result[:, 0] if result.shape[1] == 1 else result
+        return np.concatenate([parts @ self._owned, bias[:, :, None]], axis=2)
 
     def _transformed(self, features: Features) -> Array:
         table = self._present(features)

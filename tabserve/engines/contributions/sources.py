@@ -22,7 +22,7 @@ def owners(transformed: Callable[[Features], Array], some: Features, specs: Sequ
 
 
 def _changes(some: Features, spec: FeatureSpec, index: int) -> list[Array]:
-    """Other columns for a feature: every category, or numbers nearby and far."""
+    """Other columns for a feature: every category, or other rows' numbers, and numbers nearby and far."""
     column = some[:, index] if isinstance(some, np.ndarray) else some[spec.name]
     if spec.type == "category":
         codes = isinstance(some, np.ndarray)
@@ -31,7 +31,8 @@ def _changes(some: Features, spec: FeatureSpec, index: int) -> list[Array]:
         return [np.full(len(column), "", object), np.roll(column, 1), np.roll(column, len(column) // 2)]
     present = column[np.isfinite(column)]
     middle = float(np.median(present)) if len(present) else 0.0
-    return [np.full(len(column), middle), np.nan_to_num(column) + 1.0, np.nan_to_num(column) * 3.0 - 7.0]
+    moved = [np.nan_to_num(column) + 1.0, np.nan_to_num(column) * 3.0 - 7.0]
+    return [np.full(len(column), middle), np.roll(column, 1), *moved]
 
 
 def _replaced(some: Features, spec: FeatureSpec, index: int, values: Array) -> Features:

@@ -55,7 +55,7 @@ class TreeContributions:
             raise ValueError(f"more than {_MOST_NODES} nodes")
         self._single = type(final).__name__ not in HISTOGRAM
         some = take(reference, _FEW)
-        self._owned = owners(self._transformed, some, specs).T.astype(np.float64)
+        self._owned = owners(self._transformed, reference, specs).T.astype(np.float64)
         if (self._owned.sum(axis=1) > 1).any():
             raise ValueError("a step before the trees mixes features")
         self._cuts = _cuts(found, self._owned.shape[0])

@@ -1,0 +1,174 @@
+"""Contributions as one function of each feature: a line of a number, a table of a category; no transformer is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tabserve.arrays import Array, Features, rows
+from tabserve.bundle.manifest import FeatureSpec
+from tabserve.engines import skops_types
+
+Contributions = Callable[[Features], Array]
+"""[rows, classes, features + 1], the bias last."""
+
+# What makes of a number a multiple of it plus something, or something else where it is missing.
+_LINES = frozenset({
+    "Pipeline", "ColumnTransformer", "FeatureUnion", "StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler",
+    "SimpleImputer", "MissingIndicator", "OneHotEncoder", "OrdinalEncoder", "FunctionTransformer",
+})  # fmt: skip
+_TOLERANCE = 1e-9
+_FAR = (-3.3, -0.37, 0.123, 1.7, 12.1, 1000.0)
+
+
+class Separate:
+    """Per number a slope, a point and the contribution there and where it is missing; per category one for each value.
+
+    slope, at, missing: [classes, numbers], point: [numbers]. tables: by the category's place, its values' rows in
+    [values, classes].
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[FeatureSpec],
+        lines: tuple[Array, Array, Array, Array],
+        tables: Mapping[int, tuple[dict[str | None, int], Array]],
+        bias: Array,
+    ) -> None:
+        self._names = [spec.name for spec in specs]
+        self._numbers = [at for at, spec in enumerate(specs) if spec.type == "number"]
+        self._point, self._slope, self._at, self._missing = lines
+        self._tables, self._bias = tables, bias
+
+    def __call__(self, features: Features) -> Array:
+        """Raises KeyError for a category without an entry."""
+        result = np.empty((rows(features), len(self._bias), len(self._names) + 1))
+        result[:, :, -1] = self._bias
+        if self._numbers:
+            numbers = self._matrix(features)
+            parts = (numbers - self._point)[:, None, :] * self._slope + self._at
+            absent = np.isnan(numbers)
+            if absent.any():
+                parts = np.where(absent[:, None, :], self._missing, parts)
+            result[:, :, self._numbers] = parts
+        for at, (places, table) in self._tables.items():
+            column = features[self._names[at]] if isinstance(features, dict) else features[:, at]
+            result[:, :, at] = table[[places[value] for value in column.tolist()]]
+        return result
+
+    def _matrix(self, features: Features) -> Array:
+        if isinstance(features, np.ndarray):
+            return features if len(self._numbers) == len(self._names) else features[:, self._numbers]
+        return np.array([features[self._names[at]] for at in self._numbers], np.float64).T
+
+
+def separated(whole: Contributions, before: Any, reference: Features, specs: Sequence[FeatureSpec]) -> Separate | None:
+    """`whole`, of which every feature's contribution depends on that feature alone, as a `Separate`.
+
+    None where a step before the model is not known to be a line for every number, where a category goes by its code, or
+    where the two differ on the reference rows or beyond them.
+    """
+    if isinstance(reference, np.ndarray) and any(spec.type == "category" for spec in specs):
+        return None
+    if before is not None and not _of_lines(before):
+        return None
+    try:
+        found = _fitted(whole, reference, specs)
+        tried = [reference, *_probes(reference, specs)]
+        return found if all(_agree(found(each), whole(each)) for each in tried) else None
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _of_lines(before: Any) -> bool:
+    found = [part for _, part in skops_types.parts(before) if hasattr(part, "get_params")]
+    return all(type(part).__name__ in _LINES and _plain(part) for part in found)
+
+
+def _plain(part: Any) -> bool:
+    """No encoder of numbers, no imputer of a marker that is a number, no function, nothing that clips."""
+    categories = [value for of in getattr(part, "categories_", ()) for value in of.tolist()]
+    marker = getattr(part, "missing_values", None)
+    texts = all(isinstance(value, str) or value is None or value != value for value in categories)
+    clips, function = getattr(part, "clip", False), getattr(part, "func", None)
+    return texts and (marker is None or marker != marker) and not clips and function is None
+
+
+def _fitted(whole: Contributions, reference: Features, specs: Sequence[FeatureSpec]) -> Separate:
+    numbers = [at for at, spec in enumerate(specs) if spec.type == "number"]
+    point, spread = _middles(reference, specs)
+    base = _row(reference, specs, point)
+    at = whole(base)[0]
+    slope = (whole(_row(reference, specs, point + spread))[0] - at)[:, numbers] / spread
+    missing = _where_missing(whole, base, specs, at.shape[0])
+    tables = {index: _table(whole, base, spec, index) for index, spec in enumerate(specs) if spec.type == "category"}
+    return Separate(specs, (point, slope, at[:, numbers], missing), tables, at[:, -1])
+
+
+def _middles(reference: Features, specs: Sequence[FeatureSpec]) -> tuple[Array, Array]:
+    """Of each number the median, and how far the values reach (1 where they don't): [numbers] each."""
+    columns = [_column(reference, at, spec) for at, spec in enumerate(specs) if spec.type == "number"]
+    present = [column[np.isfinite(column)] for column in columns]
+    middles = [float(np.median(column)) if len(column) else 0.0 for column in present]
+    spreads = [float(np.ptp(column)) if len(column) else 0.0 for column in present]
+    return np.array(middles), np.array([spread or 1.0 for spread in spreads])
+
+
+def _column(features: Features, at: int, spec: FeatureSpec) -> Array:
+    return features[spec.name] if isinstance(features, dict) else features[:, at]
+
+
+def _row(reference: Features, specs: Sequence[FeatureSpec], numbers: Array) -> Features:
+    """One row of these numbers and of each category's first value."""
+    if isinstance(reference, np.ndarray):
+        return numbers[None, :]
+    left = iter(numbers.tolist())
+    return {
+        spec.name: np.array([next(left)]) if spec.type == "number" else np.array([spec.values[0]], object)
+        for spec in specs
+    }
+
+
+def _where_missing(whole: Contributions, base: Features, specs: Sequence[FeatureSpec], classes: int) -> Array:
+    """[classes, numbers], NaN where a number can't be missing."""
+    found = []
+    for at, spec in enumerate(specs):
+        if spec.type == "number":
+            try:
+                found.append(whole(_replaced(base, spec.name, at, np.array([np.nan])))[0, :, at])
+            except ValueError:
+                found.append(np.full(classes, np.nan))
+    return np.array(found).reshape(-1, classes).T
+
+
+def _table(whole: Contributions, base: Features, spec: FeatureSpec, at: int) -> tuple[dict[str | None, int], Array]:
+    """The places of a category's values, None among them where it can be missing, and what each contributes."""
+    values: list[str | None] = list(spec.values)
+    repeated = {name: np.repeat(column, len(values)) for name, column in base.items()} if isinstance(base, dict) else {}
+    table = whole(repeated | {spec.name: np.array(values, object)})[:, :, at]
+    try:
+        absent = whole(_replaced(base, spec.name, at, np.array([None], object)))[:, :, at]
+    except (ValueError, TypeError):
+        absent = table[:0]
+    places = {value: place for place, value in enumerate([*values, None][: len(table) + len(absent)])}
+    return places, np.concatenate([table, absent])
+
+
+def _replaced(features: Features, name: str, at: int, column: Array) -> Features:
+    if isinstance(features, dict):
+        return {**features, name: column}
+    changed = features.copy()
+    changed[:, at] = column
+    return changed
+
+
+def _probes(reference: Features, specs: Sequence[FeatureSpec]) -> Iterator[Features]:
+    point, spread = _middles(reference, specs)
+    for far in _FAR:
+        yield _row(reference, specs, point + far * spread)
+
+
+def _agree(one: Array, other: Array) -> bool:
+    return bool(np.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True))
