@@ -67,10 +67,11 @@ class Separate:
 def separated(whole: Contributions, before: Any, reference: Features, specs: Sequence[FeatureSpec]) -> Separate | None:
     """`whole`, of which every feature's contribution depends on that feature alone, as a `Separate`.
 
-    None where a step before the model is not known to be a line for every number, where a category goes by its code, or
-    where the two differ on the reference rows or beyond them.
+    None where a step before the model is not known to be a line for every number, where there is text, where a category
+    goes by its code, or where the two differ on the reference rows or beyond them.
     """
-    if isinstance(reference, np.ndarray) and any(spec.type == "category" for spec in specs):
+    kinds = ("number",) if isinstance(reference, np.ndarray) else ("number", "category")
+    if any(spec.type not in kinds for spec in specs):
         return None
     if before is not None and not _of_lines(before):
         return None

@@ -6,12 +6,21 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tabserve.arrays import Array, Features, rows
+from tabserve.arrays import Array, Features, rows, take
 from tabserve.bundle.manifest import FeatureSpec
 
 
-def owners(transformed: Callable[[Features], Array], some: Features, specs: Sequence[FeatureSpec]) -> Array:
-    """Which transformed features change with which feature: [features, transformed], found by changing each."""
+_FEWEST = 64
+_MOST_VALUES = 4_000_000
+
+
+def owners(transformed: Callable[[Features], Array], reference: Features, specs: Sequence[FeatureSpec]) -> Array:
+    """Which transformed features change with which feature: [features, transformed], found by changing each.
+
+    It is looked for in as many of the rows as memory allows.
+    """
+    width = transformed(take(reference, slice(0, 1))).shape[1]
+    some = take(reference, slice(0, max(_FEWEST, _MOST_VALUES // max(width, 1))))
     plain = transformed(some)
     changes = np.zeros((len(specs), plain.shape[1]), bool)
     for index, spec in enumerate(specs):
