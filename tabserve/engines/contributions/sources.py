@@ -9,7 +9,6 @@ import numpy as np
 from tabserve.arrays import Array, Features, rows, take
 from tabserve.bundle.manifest import FeatureSpec
 
-
 _FEWEST = 64
 _MOST_VALUES = 4_000_000
 
