@@ -30,7 +30,6 @@ class XGBoostEngine:
         """`reference`: rows to prove independence with. Raises BundleError."""
         self._booster = read(path, threads)
         self._classes = np.array(info.classes) if info.classes else None
-        self._names, self._types = self._booster.feature_names, self._booster.feature_types
         self._threads = threads
         self._missing = info.missing
         self._linear = kind(self._booster) == "gblinear"
@@ -62,7 +61,8 @@ class XGBoostEngine:
         """[rows, groups]."""
         if self._linear:
             matrix, margin = self._matrix(features), kind == "margin"
-            return np.asarray(self._booster.predict(matrix, output_margin=margin, strict_shape=True))
+            options: dict[str, Any] = {"strict_shape": True, "validate_features": False}
+            return np.asarray(self._booster.predict(matrix, output_margin=margin, **options))
         answer = self._booster.inplace_predict(
             features, iteration_range=self._trees, predict_type=kind, validate_features=False, strict_shape=True
         )
@@ -72,18 +72,14 @@ class XGBoostEngine:
         """SHAP values [rows, groups, features + 1]."""
         options: dict[str, Any] = {} if self._linear else {"iteration_range": self._trees}
         matrix = self._matrix(features)
-        return np.asarray(self._booster.predict(matrix, pred_contribs=True, strict_shape=True, **options))
+        options |= {"strict_shape": True, "validate_features": False}
+        return np.asarray(self._booster.predict(matrix, pred_contribs=True, **options))
 
     def _matrix(self, features: Features) -> Any:
+        """Without names and types, which the trees don't look at: they cost as much as the matrix itself."""
         import xgboost
 
-        return xgboost.DMatrix(
-            features,
-            feature_names=self._names,
-            feature_types=self._types,
-            enable_categorical=True,
-            nthread=self._threads,
-        )
+        return xgboost.DMatrix(features, nthread=self._threads)
 
     def _probabilities(self, values: Array) -> Array:
         return values if values.shape[1] > 1 else np.hstack([1 - values, values])

@@ -10,6 +10,7 @@ import numpy as np
 from tabserve.arrays import Array, Features, rows
 from tabserve.bundle.manifest import FeatureSpec
 from tabserve.engines import skops_types
+from tabserve.engines.contributions.rows import middles, one, replaced
 
 Contributions = Callable[[Features], Array]
 """[rows, classes, features + 1], the bias last."""
@@ -99,37 +100,13 @@ def _plain(part: Any) -> bool:
 
 def _fitted(whole: Contributions, reference: Features, specs: Sequence[FeatureSpec]) -> Separate:
     numbers = [at for at, spec in enumerate(specs) if spec.type == "number"]
-    point, spread = _middles(reference, specs)
-    base = _row(reference, specs, point)
+    point, spread = middles(reference, specs)
+    base = one(reference, specs, point)
     at = whole(base)[0]
-    slope = (whole(_row(reference, specs, point + spread))[0] - at)[:, numbers] / spread
+    slope = (whole(one(reference, specs, point + spread))[0] - at)[:, numbers] / spread
     missing = _where_missing(whole, base, specs, at.shape[0])
     tables = {index: _table(whole, base, spec, index) for index, spec in enumerate(specs) if spec.type == "category"}
     return Separate(specs, (point, slope, at[:, numbers], missing), tables, at[:, -1])
-
-
-def _middles(reference: Features, specs: Sequence[FeatureSpec]) -> tuple[Array, Array]:
-    """Of each number the median, and how far the values reach (1 where they don't): [numbers] each."""
-    columns = [_column(reference, at, spec) for at, spec in enumerate(specs) if spec.type == "number"]
-    present = [column[np.isfinite(column)] for column in columns]
-    middles = [float(np.median(column)) if len(column) else 0.0 for column in present]
-    spreads = [float(np.ptp(column)) if len(column) else 0.0 for column in present]
-    return np.array(middles), np.array([spread or 1.0 for spread in spreads])
-
-
-def _column(features: Features, at: int, spec: FeatureSpec) -> Array:
-    return features[spec.name] if isinstance(features, dict) else features[:, at]
-
-
-def _row(reference: Features, specs: Sequence[FeatureSpec], numbers: Array) -> Features:
-    """One row of these numbers and of each category's first value."""
-    if isinstance(reference, np.ndarray):
-        return numbers[None, :]
-    left = iter(numbers.tolist())
-    return {
-        spec.name: np.array([next(left)]) if spec.type == "number" else np.array([spec.values[0]], object)
-        for spec in specs
-    }
 
 
 def _where_missing(whole: Contributions, base: Features, specs: Sequence[FeatureSpec], classes: int) -> Array:
@@ -138,7 +115,7 @@ def _where_missing(whole: Contributions, base: Features, specs: Sequence[Feature
     for at, spec in enumerate(specs):
         if spec.type == "number":
             try:
-                found.append(whole(_replaced(base, spec.name, at, np.array([np.nan])))[0, :, at])
+                found.append(whole(replaced(base, spec.name, at, np.array([np.nan])))[0, :, at])
             except ValueError:
                 found.append(np.full(classes, np.nan))
     return np.array(found).reshape(-1, classes).T
@@ -150,26 +127,18 @@ def _table(whole: Contributions, base: Features, spec: FeatureSpec, at: int) -> 
     repeated = {name: np.repeat(column, len(values)) for name, column in base.items()} if isinstance(base, dict) else {}
     table = whole(repeated | {spec.name: np.array(values, object)})[:, :, at]
     try:
-        absent = whole(_replaced(base, spec.name, at, np.array([None], object)))[:, :, at]
+        absent = whole(replaced(base, spec.name, at, np.array([None], object)))[:, :, at]
     except (ValueError, TypeError):
         absent = table[:0]
     places = {value: place for place, value in enumerate([*values, None][: len(table) + len(absent)])}
     return places, np.concatenate([table, absent])
 
 
-def _replaced(features: Features, name: str, at: int, column: Array) -> Features:
-    if isinstance(features, dict):
-        return {**features, name: column}
-    changed = features.copy()
-    changed[:, at] = column
-    return changed
-
-
 def _probes(reference: Features, specs: Sequence[FeatureSpec]) -> Iterator[Features]:
-    point, spread = _middles(reference, specs)
+    point, spread = middles(reference, specs)
     for far in _FAR:
-        yield _row(reference, specs, point + far * spread)
+        yield one(reference, specs, point + far * spread)
 
 
-def _agree(one: Array, other: Array) -> bool:
-    return bool(np.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True))
+def _agree(found: Array, other: Array) -> bool:
+    return bool(np.allclose(found, other, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True))

@@ -8,6 +8,7 @@ import numpy as np
 
 from tabserve.arrays import Array, Features, rows, take
 from tabserve.bundle.manifest import FeatureSpec
+from tabserve.engines.contributions.rows import replaced
 
 _FEWEST = 64
 _MOST_VALUES = 4_000_000
@@ -24,7 +25,7 @@ def owners(transformed: Callable[[Features], Array], reference: Features, specs:
     changes = np.zeros((len(specs), plain.shape[1]), bool)
     for index, spec in enumerate(specs):
         for values in _changes(some, spec, index):
-            changed = transformed(_replaced(some, spec, index, values))
+            changed = transformed(replaced(some, spec.name, index, values))
             changes[index] |= ((changed != plain) & ~(np.isnan(changed) & np.isnan(plain))).any(axis=0)
     return changes
 
@@ -41,11 +42,3 @@ def _changes(some: Features, spec: FeatureSpec, index: int) -> list[Array]:
     middle = float(np.median(present)) if len(present) else 0.0
     moved = [np.nan_to_num(column) + 1.0, np.nan_to_num(column) * 3.0 - 7.0]
     return [np.full(len(column), middle), np.roll(column, 1), *moved]
-
-
-def _replaced(some: Features, spec: FeatureSpec, index: int, values: Array) -> Features:
-    if isinstance(some, dict):
-        return {**some, spec.name: values}
-    changed = some.copy()
-    changed[:, index] = values
-    return changed

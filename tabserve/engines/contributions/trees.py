@@ -11,6 +11,7 @@ import numpy as np
 from tabserve.arrays import Array, Features, dense, take
 from tabserve.bundle.manifest import FeatureSpec
 from tabserve.engines.contributions.sources import owners
+from tabserve.engines.contributions.transformed import Transformed, written
 
 _FEW = slice(0, 64)
 # Rewriting takes seconds, and memory of the model's own size, beyond it.
@@ -53,11 +54,14 @@ class TreeContributions:
         found = list(decompose(final))
         if sum(len(tree.left) for tree in found) > _MOST_NODES:
             raise ValueError(f"more than {_MOST_NODES} nodes")
+        self._written: Transformed | None = None
         self._single = type(final).__name__ not in HISTOGRAM
         some = take(reference, _FEW)
         self._owned = owners(self._transformed, reference, specs).T.astype(np.float64)
         if (self._owned.sum(axis=1) > 1).any():
             raise ValueError("a step before the trees mixes features")
+        if self._before is not None:
+            self._written = written(self._by_transform, self._before, self._owned, reference, specs)
         self._cuts = _cuts(found, self._owned.shape[0])
         self._booster = _booster(found, self._cuts)
         first = self._groups(take(some, slice(0, 1)))
@@ -71,9 +75,12 @@ class TreeContributions:
         result = np.concatenate([parts @ self._owned, (bias + unowned)[:, :, None]], axis=2)
         return result[:, 0] if result.shape[1] == 1 else result
 
-    def _transformed(self, features: Features) -> Array:
+    def _by_transform(self, features: Features) -> Array:
         table = self._present(features)
-        matrix = dense(table if self._before is None else self._before.transform(table))
+        return dense(table if self._before is None else self._before.transform(table))
+
+    def _transformed(self, features: Features) -> Array:
+        matrix = self._written(features) if self._written else self._by_transform(features)
         # All but histogram gradient boosting look at single precision.
         return matrix.astype(np.float32).astype(np.float64) if self._single else matrix
 
@@ -87,7 +94,8 @@ class TreeContributions:
             coded[:, index] = np.searchsorted(cuts, matrix[:, index], side="left")
         coded[np.isnan(matrix)] = np.nan
         data = xgboost.DMatrix(coded, nthread=1)
-        return np.asarray(self._booster.predict(data, pred_contribs=True, strict_shape=True), np.float64)
+        options = {"pred_contribs": True, "strict_shape": True, "validate_features": False}
+        return np.asarray(self._booster.predict(data, **options), np.float64)
 
 
 def contributor(
