@@ -12,7 +12,7 @@ import numpy as np
 from tabserve.arrays import Array, Features
 from tabserve.bundle.errors import BundleError, UntrustedError
 from tabserve.bundle.manifest import FeatureSpec
-from tabserve.engines import skops_types, states, tables
+from tabserve.engines import skops_nodes, skops_types, states, tables
 from tabserve.engines.trusted import TYPES
 
 _AGAIN = "Save the bundle again."
@@ -32,6 +32,7 @@ def read(path: Path, form: str, trusted: Sequence[str] = ()) -> Any:
     from skops.io.exceptions import UntrustedTypesFoundException
 
     try:
+        skops_nodes.verify(path)
         model = load(path, trusted=[*TYPES, *trusted])
         skops_types.verify(model)
         states.verify(model)

@@ -10,11 +10,8 @@ import numpy as np
 
 from tabserve.arrays import Array
 
-TYPES = (
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.tree._tree.Tree",
-)
-"""What skops does not trust because a crafted file could make `predict` read beyond its arrays; `verify` refuses it."""
+_HISTOGRAM = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
+_TREE = "sklearn.tree._tree.Tree"
 
 
 def verify(model: Any) -> None:
@@ -25,12 +22,12 @@ def verify(model: Any) -> None:
     for owner, part in parts(model):
         width = int(owner.n_features_in_) if hasattr(owner, "n_features_in_") else 0
         kind = f"{type(part).__module__}.{type(part).__qualname__}"
-        if kind == TYPES[0]:
+        if kind == _HISTOGRAM:
             nodes = part.nodes
             inner = nodes["is_leaf"] == 0
             _verify(nodes["left"], nodes["right"], nodes["feature_idx"], inner, width)
             _verify_categories(nodes[inner & (nodes["is_categorical"] != 0)], part)
-        elif kind == TYPES[1]:
+        elif kind == _TREE:
             _verify(part.children_left, part.children_right, part.feature, part.children_left != -1, width)
 
 

@@ -1,9 +1,10 @@
 """What a skops file may hold beside what skops itself knows to be safe: reviewed types of the libraries we build on.
 
-A name is here if making such an object and giving it its state runs only the library's own plain code, whatever the
-file holds: skops makes it by `__new__` and `__setstate__` or `__dict__`, or by the type with arguments, and everything
-inside it must be trusted as well. Where native code would follow what the state says unchecked, `skops_types` and
-`states` look at it before the model is used.
+A type is here if making such an object and giving it its state runs only the library's own plain code, whatever the
+file holds: skops makes it by `__new__` and `__setstate__` or `__dict__`, and everything inside it must be trusted as
+well. Where native code would follow what the state says unchecked, `skops_types` and `states` look at it before the
+model is used. A function is here if it may be called with the rows of a request: as a file is loaded it is only looked
+up, which `skops_nodes` sees to.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ REVIEWED = {
 
 _PLAIN = {
     # A dtype is read from an empty array, without unpickling.
-    "numpy": ("dtype", "mean"),
+    "numpy": ("dtype",),
     # They hold a function, which must be trusted itself, and call nothing before they are called.
     "functools": ("partial",),
     "builtins": ("object",),
@@ -27,23 +28,10 @@ _PLAIN = {
     "sklearn.calibration": ("_CalibratedClassifier", "_SigmoidCalibration"),
     "sklearn.cluster._bisect_k_means": ("_BisectingTree",),
     "sklearn.compose._column_transformer": ("make_column_selector",),
-    "sklearn.feature_selection._mutual_info": ("mutual_info_classif", "mutual_info_regression"),
-    "sklearn.feature_selection._univariate_selection": ("chi2", "f_classif", "f_regression", "r_regression"),
     "sklearn.gaussian_process._gpc": ("_BinaryGaussianProcessClassifierLaplace",),
     "sklearn.gaussian_process.kernels": (
         "CompoundKernel", "ConstantKernel", "DotProduct", "ExpSineSquared", "Exponentiation", "Hyperparameter",
         "Matern", "PairwiseKernel", "Product", "RBF", "RationalQuadratic", "Sum", "WhiteKernel",
-    ),
-    "sklearn.metrics._classification": (
-        "accuracy_score", "balanced_accuracy_score", "brier_score_loss", "f1_score", "jaccard_score", "log_loss",
-        "matthews_corrcoef", "precision_score", "recall_score",
-    ),
-    "sklearn.metrics._ranking": ("average_precision_score", "roc_auc_score", "top_k_accuracy_score"),
-    "sklearn.metrics._regression": (
-        "d2_absolute_error_score", "explained_variance_score", "max_error", "mean_absolute_error",
-        "mean_absolute_percentage_error", "mean_gamma_deviance", "mean_poisson_deviance", "mean_squared_error",
-        "mean_squared_log_error", "median_absolute_error", "r2_score", "root_mean_squared_error",
-        "root_mean_squared_log_error",
     ),
     "sklearn.metrics._scorer": ("_CurveScorer", "_PassthroughScorer", "_Scorer"),
     "sklearn.model_selection._search_successive_halving": ("HalvingGridSearchCV", "HalvingRandomSearchCV"),
@@ -57,10 +45,27 @@ _PLAIN = {
     "sklearn.neural_network._stochastic_optimizers": ("AdamOptimizer", "SGDOptimizer"),
     "sklearn.utils._bunch": ("Bunch",),
     "sklearn.utils._metadata_requests": ("MetadataRequest", "MethodMetadataRequest"),
-    "sklearn.utils.validation": ("check_array",),
     # A Booster's state goes through the parser that a model.ubj goes through.
     "xgboost.core": ("Booster",),
     "xgboost.sklearn": ("XGBClassifier", "XGBRFClassifier", "XGBRFRegressor", "XGBRanker", "XGBRegressor"),
+}  # fmt: skip
+
+_FUNCTIONS = {
+    "numpy": ("mean",),
+    "sklearn.feature_selection._mutual_info": ("mutual_info_classif", "mutual_info_regression"),
+    "sklearn.feature_selection._univariate_selection": ("chi2", "f_classif", "f_regression", "r_regression"),
+    "sklearn.metrics._classification": (
+        "accuracy_score", "balanced_accuracy_score", "brier_score_loss", "f1_score", "jaccard_score", "log_loss",
+        "matthews_corrcoef", "precision_score", "recall_score",
+    ),
+    "sklearn.metrics._ranking": ("average_precision_score", "roc_auc_score", "top_k_accuracy_score"),
+    "sklearn.metrics._regression": (
+        "d2_absolute_error_score", "explained_variance_score", "max_error", "mean_absolute_error",
+        "mean_absolute_percentage_error", "mean_gamma_deviance", "mean_poisson_deviance", "mean_squared_error",
+        "mean_squared_log_error", "median_absolute_error", "r2_score", "root_mean_squared_error",
+        "root_mean_squared_log_error",
+    ),
+    "sklearn.utils.validation": ("check_array",),
 }  # fmt: skip
 
 _VERIFIED = {
@@ -79,9 +84,14 @@ _VERIFIED = {
     "scipy.sparse._csr": ("csr_array", "csr_matrix"),
 }  # fmt: skip
 
-TYPES = frozenset(
-    f"{module}.{name}" for table in (_PLAIN, _VERIFIED) for module, names in table.items() for name in names
-)
+
+def _names(*tables: dict[str, tuple[str, ...]]) -> frozenset[str]:
+    return frozenset(f"{module}.{name}" for table in tables for module, names in table.items() for name in names)
+
+
+FUNCTIONS = _names(_FUNCTIONS)
+"""The functions among them."""
+TYPES = _names(_PLAIN, _FUNCTIONS, _VERIFIED)
 """Every type and function we trust, by the name skops gives it."""
 
 LEFT = {

@@ -14,9 +14,10 @@ from tabserve.engines.engine import Engine
 
 SIZES = (1, 4, 16, 64, 256)
 _ROUNDS = 100
-_FEWEST_ROUNDS = 5
+_FEWEST_ROUNDS = 10
 _SECONDS = 1.0
 _WORTH_IT = 2 / 3
+_CLEAR = 2 / 3
 
 
 def measure(engines: Sequence[Engine], features: Features, outputs: Sequence[str]) -> list[tuple[Timing, ...]]:
@@ -27,7 +28,9 @@ def measure(engines: Sequence[Engine], features: Features, outputs: Sequence[str
     """
     random, end = np.random.default_rng(0), time.perf_counter() + _SECONDS
     seconds: list[list[list[float]]] = []  # by round, size and engine
-    while len(seconds) < _FEWEST_ROUNDS or (len(seconds) < _ROUNDS and time.perf_counter() < end):
+    while len(seconds) < _FEWEST_ROUNDS or (
+        len(seconds) < _ROUNDS and time.perf_counter() < end and not _settled(seconds)
+    ):
         samples = [take(features, random.integers(0, rows(features), size)) for size in SIZES]
         seconds.append([[_seconds(engine, some, outputs) for engine in engines] for some in samples])
     shortest = (1e6 * np.min(seconds, axis=0)).round(1).T.tolist()
@@ -35,6 +38,14 @@ def measure(engines: Sequence[Engine], features: Features, outputs: Sequence[str
         tuple(Timing(engine.name, size, each) for size, each in zip(SIZES, calls, strict=True))  # type: ignore[arg-type]
         for engine, calls in zip(engines, shortest, strict=True)
     ]
+
+
+def _settled(seconds: Sequence[Sequence[Sequence[float]]]) -> bool:
+    """Whether no more rounds would change the plan: at every size one of two engines is faster by far."""
+    if len(seconds[0][0]) != 2:
+        return False
+    own, other = np.min(seconds, axis=0).T
+    return bool(np.all((other < _CLEAR * _WORTH_IT * own) | (_CLEAR * other > _WORTH_IT * own)))
 
 
 def plan(native: Sequence[Timing], converted: Sequence[Timing]) -> tuple[EngineRange, ...]:

@@ -17,7 +17,7 @@ from tabserve.engines import parity
 from tabserve.engines.contributions.sources import owners
 from tabserve.engines.estimators import presenter
 from tabserve.engines.preprocessor import given, open_preprocessor
-from tabserve.train import presentation, sklearn_model
+from tabserve.train import presentation, repeating, sklearn_model
 from tabserve.train.onnx import conversion
 from tabserve.train.own import Rows
 from tabserve.train.presentation import Presentation, Truth
@@ -43,6 +43,7 @@ def save(
     sklearn_model.verify_names(preprocessor, specs)
     asked, named = partial(_ask, preprocessor), hasattr(preprocessor, "feature_names_in_")
     truths = presentation.truths(preprocessor, asked, specs, rows, named=named)
+    repeating.verify(preprocessor, asked, truths[0].table)
     found = presentation.find(asked, specs, rows, truths, named=named)
     info = _written(preprocessor, folder, found, probes, form, trusted)
     return info, [_made(preprocessor, info, some, truth) for some, truth in zip(rows, truths, strict=True)]

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-6
 _MIXED = 64
 _RETRAIN = "Train it on tabserve.train.features(schema, records), and give the same records as the sample."
-# What a model raises for a table it was not trained on, XGBoost's errors among them.
-_FAILURES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+FAILURES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, AssertionError)
+"""What a model raises for a table it was not trained on, XGBoost's errors among them."""
 
 Ask: TypeAlias = Callable[[Any], dict[str, Array]]
 """A model's answers about a table, by the names of a bundle's outputs. Raises whatever the model raises."""
@@ -106,8 +106,8 @@ def _first(ask: Ask, tables: Sequence[Any]) -> tuple[int | None, str]:
     problem = ""
     for at, table in enumerate(tables):
         try:
-            _quietly(ask, table)
-        except _FAILURES as error:
+            quietly(ask, table)
+        except FAILURES as error:
             problem = problem or first_line(error)
         else:
             return at, problem
@@ -116,13 +116,14 @@ def _first(ask: Ask, tables: Sequence[Any]) -> tuple[int | None, str]:
 
 def _truth(ask: Ask, rows: Rows, table: Any) -> Truth:
     try:
-        return Truth(rows.what, rows.columns, table, _quietly(ask, table))
-    except _FAILURES as error:
+        return Truth(rows.what, rows.columns, table, quietly(ask, table))
+    except FAILURES as error:
         problem = f"fails on records the schema permits ({rows.what}): {first_line(error)}"
         raise BundleError("model", problem, rows.remedy) from error
 
 
-def _quietly(ask: Ask, table: Any) -> dict[str, Array]:
+def quietly(ask: Ask, table: Any) -> dict[str, Array]:
+    """Its answers, without its warnings. Raises whatever the model raises."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ask(table)
@@ -218,8 +219,8 @@ def _number(column: pandas.Series[Any]) -> Dtype:
 def _gap(ask: Ask, present: Callable[[Columns], Any], truth: Truth) -> float:
     """How far the answers are from the truth; infinite where there are none."""
     try:
-        answers = _quietly(ask, present(truth.columns))
-    except _FAILURES:
+        answers = quietly(ask, present(truth.columns))
+    except FAILURES:
         return np.inf
     return max(parity.differences(answers, truth.answers).values())
 

@@ -17,7 +17,7 @@ from tabserve.bundle.reference import MAX_ROWS, Columns
 from tabserve.engines.contributions.contributor import contributor
 from tabserve.engines.estimators import answer, can_answer, presenter
 from tabserve.schema.schema import Schema
-from tabserve.train import presentation
+from tabserve.train import presentation, repeating
 from tabserve.train.onnx import conversion
 from tabserve.train.own import Rows
 from tabserve.train.presentation import Truth
@@ -56,6 +56,7 @@ class SklearnModel:
         asked = partial(ask, model, _answers(model, schema))
         named = hasattr(model, "feature_names_in_")
         truths = presentation.truths(model, asked, info.features, rows, named=named)
+        repeating.verify(model, asked, truths[0].table)
         found = presentation.find(asked, info.features, rows, truths, named=named)
         independent: tuple[EngineName, ...] = ("sklearn",) if steps(model) <= ELEMENTWISE | TREES else ()
         info = msgspec.structs.replace(

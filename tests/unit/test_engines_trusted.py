@@ -243,3 +243,43 @@ def _renamed(path: Path, old: str, new: str) -> Path:
 def test_a_type_of_the_script_itself_is_refused_when_saving(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"`__main__\.Own` is of the script that runs here"):
         saved(LogisticRegression(), tmp_path, trusted=["__main__.Own"])
+
+
+def _as_called(path: Path, name: str, loader: str) -> Path:
+    """The file with a part more, which skops would make by calling the name with the number 1."""
+    import json
+    import zipfile
+
+    module, _, kind = name.rpartition(".")
+    one = {"__class__": "str", "__module__": "builtins", "__loader__": "JsonNode", "content": "1", "__id__": 1}
+    many = {"__class__": "tuple", "__module__": "builtins", "__loader__": "TupleNode", "content": [one], "__id__": 2}
+    part = {
+        "__class__": kind, "__module__": module, "__loader__": loader, "__id__": 3, "content": many,
+        "__reduce__": {"args": many}, "key_types": many,
+    }  # fmt: skip
+    changed = path.with_name("changed.skops")
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(changed, "w") as made:
+        tree = json.loads(source.read("schema.json"))
+        tree["content"]["content"]["extra_"] = part
+        made.writestr("schema.json", json.dumps(tree))
+        for other in set(source.namelist()) - {"schema.json"}:
+            made.writestr(other, source.read(other))
+    return changed
+
+
+@pytest.mark.parametrize("loader", ["ConstructorFromReduceNode", "LossNode", "ListNode", "SetNode", "DictNode"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "functools.partial",
+        "numpy.mean",
+        "sklearn.feature_selection._mutual_info.mutual_info_classif",
+        "sklearn.utils.validation.check_array",
+        "xgboost.core.Booster",
+    ],
+)
+def test_what_we_trust_is_never_called_as_a_file_is_loaded(name: str, loader: str, tmp_path: Path) -> None:
+    path = stored(LogisticRegression().fit(X, Y), tmp_path)
+
+    with pytest.raises(BundleError, match=rf"{name} would be called as it is loaded \({loader}\)"):
+        read(_as_called(path, name, loader), "skops")
