@@ -12,7 +12,7 @@ import numpy as np
 from tabserve.arrays import Array, Features
 from tabserve.bundle.errors import BundleError, UntrustedError
 from tabserve.bundle.manifest import FeatureSpec
-from tabserve.engines import skops_nodes, skops_types, states, tables
+from tabserve.engines import shapes, skops_nodes, skops_types, states, tables
 from tabserve.engines.trusted import TYPES
 
 _AGAIN = "Save the bundle again."
@@ -36,11 +36,21 @@ def read(path: Path, form: str, trusted: Sequence[str] = ()) -> Any:
         model = load(path, trusted=[*TYPES, *trusted])
         skops_types.verify(model)
         states.verify(model)
+        shapes.verify(model)
     except UntrustedTypesFoundException as error:
         raise UntrustedError(path.name, sorted(untrusted(path) - {*trusted})) from error
     except ModuleNotFoundError as error:
         raise BundleError(path.name, f"needs the module `{error.name}`, which is not installed here", _HOME) from error
-    except (zipfile.BadZipFile, ValueError, TypeError, LookupError, AttributeError, ImportError, OSError) as error:
+    except (
+        zipfile.BadZipFile,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ImportError,
+        OSError,
+        RecursionError,
+    ) as error:
         raise BundleError(path.name, f"not a model skops can read: {error}", _AGAIN) from error
     return model
 

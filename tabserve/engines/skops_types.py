@@ -14,21 +14,26 @@ _HISTOGRAM = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
 _TREE = "sklearn.tree._tree.Tree"
 
 
+# They check their rows once, and hand them to their trees unchecked.
+_UNCHECKED = frozenset({"sklearn.ensemble._forest", "sklearn.ensemble._gb", "sklearn.ensemble._iforest"})
+_BITSET = 8
+
+
 def verify(model: Any) -> None:
     """Refuse trees whose nodes point outside the tree, backwards, or to a feature that is not there.
 
     Raises ValueError. Source: scikit-learn #34558, and skops' reasons not to trust these types.
     """
-    for owner, part in parts(model):
-        width = int(owner.n_features_in_) if hasattr(owner, "n_features_in_") else 0
+    for width, part in parts(model):
         kind = f"{type(part).__module__}.{type(part).__qualname__}"
         if kind == _HISTOGRAM:
             nodes = part.nodes
-            inner = nodes["is_leaf"] == 0
-            _verify(nodes["left"], nodes["right"], nodes["feature_idx"], inner, width)
-            _verify_categories(nodes[inner & (nodes["is_categorical"] != 0)], part)
+            _verify(nodes["left"], nodes["right"], nodes["feature_idx"], nodes["is_leaf"] == 0, width)
         elif kind == _TREE:
             _verify(part.children_left, part.children_right, part.feature, part.children_left != -1, width)
+        elif hasattr(part, "_predictors") and hasattr(part, "_bin_mapper"):
+            for predictor in (one for stage in part._predictors for one in stage):
+                _verify_categories(predictor, part._bin_mapper)
 
 
 def _verify(left: Array, right: Array, feature: Array, inner: Array, width: int) -> None:
@@ -42,29 +47,43 @@ def _verify(left: Array, right: Array, feature: Array, inner: Array, width: int)
         raise ValueError(f"a tree splits on a feature beyond the {width} there are")
 
 
-def _verify_categories(nodes: Array, predictor: Any) -> None:
-    if (nodes["bitset_idx"].astype(np.int64) >= len(predictor.raw_left_cat_bitsets)).any():
+def _verify_categories(predictor: Any, mapper: Any) -> None:
+    """Splits on categories look up a bitset of the tree, and one of the model for each categorical feature."""
+    nodes = predictor.nodes[(predictor.nodes["is_leaf"] == 0) & (predictor.nodes["is_categorical"] != 0)]
+    if not len(nodes):
+        return
+    bitsets, categorical = predictor.raw_left_cat_bitsets, np.atleast_1d(mapper.is_categorical_).astype(bool)
+    if bitsets.shape[1:] != (_BITSET,) or (nodes["bitset_idx"].astype(np.int64) >= len(bitsets)).any():
         raise ValueError("a tree's categories point outside the tree")
+    if nodes["feature_idx"].max() >= len(categorical) or not categorical[nodes["feature_idx"]].all():
+        raise ValueError("a tree splits on categories of a feature that has none")
 
 
-def parts(model: Any) -> Iterator[tuple[Any, Any]]:
-    """Every object inside a model, with the estimator whose `predict` reaches it."""
-    waiting, seen = [(model, model)], set()
+def parts(model: Any) -> Iterator[tuple[int, Any]]:
+    """Every object inside a model, with the number of columns that the rows which reach it are sure to have.
+
+    One that is reached in several ways comes once for each number.
+    """
+    waiting, seen = [(0, False, model)], set()
     while waiting:
-        owner, part = waiting.pop()
-        if id(part) in seen:
+        width, unchecked, part = waiting.pop()
+        if hasattr(part, "get_params") and not isinstance(part, type):
+            own = int(getattr(part, "n_features_in_", 0))
+            width = min(width, own) if unchecked else own
+        if (id(part), width) in seen:
             continue
-        seen.add(id(part))
-        yield owner, part
-        waiting += [(_owner(owner, part), inner) for inner in _inside(part)]
+        seen.add((id(part), width))
+        yield width, part
+        waiting += _members(width, part)
+        waiting += [(width, False, inner) for inner in _inside(part)]
 
 
-def _owner(owner: Any, part: Any) -> Any:
-    """A forest checks the width of its input once, and its trees no more."""
-    is_estimator = hasattr(part, "get_params")
-    if not is_estimator or (hasattr(owner, "estimators_") and type(owner).__module__.startswith("sklearn.ensemble._")):
-        return owner
-    return part
+def _members(width: int, part: Any) -> Iterator[tuple[int, bool, Any]]:
+    """The trees that get an ensemble's rows unchecked: all columns, or those drawn for each."""
+    if not _UNCHECKED.isdisjoint(base.__module__ for base in type(part).__mro__) and hasattr(part, "estimators_"):
+        drawn = getattr(part, "estimators_features_", None)
+        for at, member in enumerate(np.ravel(np.asarray(part.estimators_, object))):
+            yield (width if drawn is None else min(width, len(drawn[at])), True, member)
 
 
 def _inside(part: Any) -> Iterator[Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,9 @@ from tabserve.arrays import Array, Features
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import ClassValue, Datatype, EngineName, FeatureSpec, ModelFormat, ModelInfo
 from tabserve.bundle.reference import MAX_ROWS, Columns
+from tabserve.engines import skops_types
 from tabserve.engines.contributions.contributor import contributor
+from tabserve.engines.contributions.trees import HISTOGRAM
 from tabserve.engines.estimators import answer, can_answer, presenter
 from tabserve.schema.schema import Schema
 from tabserve.train import presentation, repeating
@@ -202,7 +205,24 @@ def _write_skops(model: Any, path: Path) -> None:
     from skops.io import dump
 
     try:
-        dump(model, path)
-    except (TypeError, ValueError, AttributeError) as error:
+        with _without_training(model):
+            dump(model, path)
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
         remedy = "Replace the part that can't be stored (a lambda, a class of your own), or allow joblib."
-        raise BundleError("model", f"skops can't store it: {error}", remedy) from error
+        raise BundleError("model", f"skops can't store it: {presentation.first_line(error)}", remedy) from error
+
+
+# What scikit-learn's histogram boosting keeps of stopping early, and does not predict with; it leads back to the model.
+_OF_TRAINING = ("_scorer", "_raw_predict")
+
+
+@contextlib.contextmanager
+def _without_training(model: Any) -> Iterator[None]:
+    """Leave out what skops would follow for ever."""
+    boosting = [part for _, part in skops_types.parts(model) if type(part).__name__ in HISTOGRAM]
+    kept = [(part, name, vars(part).pop(name)) for part in boosting for name in _OF_TRAINING if name in vars(part)]
+    try:
+        yield
+    finally:
+        for part, name, value in kept:
+            setattr(part, name, value)

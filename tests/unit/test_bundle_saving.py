@@ -352,3 +352,12 @@ def test_histogram_gradient_boosting_with_categories_stays_in_scikit_learn(tmp_p
     bundle = saved(model, tmp_path, trusted=("functools.partial", "sklearn.utils.validation.check_array"))
     assert bundle.manifest.model.onnx is None
     assert any("categorical splits" in note for note in bundle.manifest.model.notes)
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", "roc_auc", None])
+def test_histogram_boosting_that_stopped_early_by_a_score_is_saved_as_it_is(scoring: Any, tmp_path: Path) -> None:
+    model = HistGradientBoostingClassifier(max_iter=5, early_stopping=True, scoring=scoring, random_state=0)
+
+    saved(model, tmp_path)
+
+    assert model._scorer is not None

@@ -47,7 +47,7 @@ def test_a_step_that_fails_on_a_single_row_is_refused_by_name(tmp_path: Path) ->
 
 
 def test_a_model_that_answers_by_chance_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="otherwise when it is asked again. Give a model that predicts without"):
+    with pytest.raises(BundleError, match=r"otherwise when it is asked again\. Give a model that predicts without"):
         saved(DummyClassifier(strategy="uniform"), tmp_path)
 
 
