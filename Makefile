@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-long lint format lock proto clean
+.PHONY: help demo quick test test-long long-models models lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -26,6 +26,12 @@ test: lint ## everything that needs no cluster; pytest's closing line comes last
 
 test-long: .venv/ready ## what takes minutes, or a machine that has nothing else to do
 	$(PYTHON) -m pytest -m "long and not cluster"
+
+long-models: .venv/ready ## every model of docs/models.md, held against its own library
+	$(PYTHON) -m pytest -q -m long tests/models
+
+models: .venv/ready ## write docs/models.md and its table again
+	$(PYTHON) -m tests.models
 
 lint: .venv/ready ## ruff, mypy --strict, import contracts
 	$(PYTHON) -m ruff format --check .

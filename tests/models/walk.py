@@ -1,0 +1,235 @@
+"""One model on its way: fitted, saved, served by the cores of both services, and held against its own library."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import orjson
+
+import tabserve.bundle
+import tabserve.train
+from tabserve import engines
+from tabserve.bundle import Bundle, BundleError
+from tabserve.bundle.tensors import class_names
+from tabserve.engines import parity
+from tabserve.inference.metrics import Metrics
+from tabserve.inference.model import Context
+from tabserve.inference.tensors import (
+    DATATYPES,
+    InferRequest,
+    InferResponse,
+    RequestedOutput,
+    Tensor,
+    binary_elements,
+    elements_binary,
+)
+from tabserve_predictor import model as predictor
+from tabserve_predictor.settings import Settings as PredictorSettings
+from tabserve_transformer.model import Transformer
+from tabserve_transformer.settings import Settings as TransformerSettings
+from tests.models.roster import Case
+from tests.models.tables import TABLES, Table, target
+
+TOLERANCE = 1e-6
+ALONE = 8
+"""Records that are also sent one by one."""
+_METHODS = {"predict": "predict", "predict_proba": "predict_proba", "margin": "decision_function"}
+# What fit and predict raise for a table or target that is not for them.
+_UNFIT = (ValueError, TypeError, AttributeError, LookupError, NotImplementedError, ArithmeticError, RuntimeError)
+
+
+class Outcome(NamedTuple):
+    """What became of a case.
+
+    verdict: `right`, `refused`, `wrong`, `raised` or `unfit`. outputs: what is served. detail: why, where not right.
+    """
+
+    key: str
+    verdict: str
+    outputs: tuple[str, ...] = ()
+    converted: bool = False
+    detail: str = ""
+
+
+class Fitted(NamedTuple):
+    """A model that its own library fits and asks."""
+
+    model: Any
+    before: Any
+    table: Table
+    learnt: str
+
+    def answers(self) -> dict[str, Any]:
+        """What the library says of all rows, as the user's frame has them."""
+        frame = self.table.frame if self.before is None else self.before.transform(self.table.frame)
+        found = {}
+        for name, method in _METHODS.items():
+            if hasattr(self.model, method):
+                found[name] = np.asarray(getattr(self.model, method)(frame))
+        if self.learnt == "anomaly":
+            found["anomaly_score"] = -found.pop("margin")
+        if hasattr(self.model, "get_booster"):
+            found["margin"] = np.asarray(self.model.predict(frame, output_margin=True))
+        return found
+
+
+class _InProcess:
+    """The predictor, asked without a socket."""
+
+    ready = True
+
+    def __init__(self, model: predictor.Predictor) -> None:
+        self._model = model
+
+    async def start(self) -> None:
+        """There is nothing to look for."""
+
+    async def stop(self) -> None:
+        """There is nothing to let go of."""
+
+    async def infer(self, request: InferRequest, context: Context) -> InferResponse:
+        """Tensors go and come as bytes, as between two pods."""
+        sent = msgspec.structs.replace(request, inputs=tuple(_carried(tensor) for tensor in request.inputs))
+        answered = await self._model.infer(sent, context)
+        return msgspec.structs.replace(answered, outputs=tuple(_carried(tensor) for tensor in answered.outputs))
+
+
+def _carried(tensor: Tensor) -> Tensor:
+    array = tensor.array
+    made = binary_elements(elements_binary(array), DATATYPES[tensor.datatype], array.shape)
+    return Tensor(tensor.name, tensor.datatype, made)
+
+
+def walk(case: Case) -> Outcome:
+    """Take a case all the way; whatever it prints or warns of is its own."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
+        fitted = _fitted(case)
+        if fitted is None:
+            return Outcome(case.key, "unfit")
+        return _served(case, fitted, Path(folder))
+
+
+def _fitted(case: Case) -> Fitted | None:
+    for learnt in case.learns:
+        for name in case.tables:
+            table = TABLES[name]()
+            with contextlib.suppress(*_UNFIT):
+                fitted = _fit(case, table, learnt)
+                fitted.answers()["predict"]
+                return fitted
+    return None
+
+
+def _fit(case: Case, table: Table, learnt: str) -> Fitted:
+    wanted, given = target(table, learnt), table.training
+    before = case.before().fit(given, wanted) if case.before else None
+    return Fitted(case.make().fit(given if before is None else before.transform(given), wanted), before, table, learnt)
+
+
+def _served(case: Case, fitted: Fitted, folder: Path) -> Outcome:
+    schema = folder / "schema.yaml"
+    schema.write_text(fitted.table.schema(fitted.learnt))
+    given = {"schema": schema, "sample": fitted.table.training, "preprocessor": fitted.before}
+    try:
+        bundle = tabserve.train.save(fitted.model, folder / "bundle", name="m", version="1", **given)
+    except BundleError as error:
+        return Outcome(case.key, "refused", detail=str(error).replace(f"{folder}/", ""))
+    except Exception as error:  # noqa: BLE001  # that it raises anything else is what the walk looks for
+        return Outcome(case.key, "raised", detail=_line(error))
+    try:
+        problem = _misfit(bundle, fitted)
+    except Exception as error:  # noqa: BLE001  # or a service, for records that its library answers about
+        return Outcome(case.key, "raised", detail=_line(error))
+    info = bundle.manifest.model
+    verdict = "wrong" if problem else "right"
+    return Outcome(case.key, verdict, info.outputs, info.onnx is not None, problem)
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _misfit(bundle: Bundle, fitted: Fitted) -> str:
+    """What is served otherwise than the library answers, "" where nothing is. Raises what a service raises."""
+    service, expected = _transformer(bundle), fitted.answers()
+    outputs = [name for name in expected if name in bundle.manifest.model.outputs]
+    served = asyncio.run(_asked(service, fitted.table, outputs))
+    problems = [_differs(name, served[name], expected[name]) for name in outputs]
+    told = asyncio.run(_told(service, fitted.table.records()))
+    problems += [_differs(name, [one[name] for one in told], values) for name, values in _decided(bundle, expected)]
+    alone = [asyncio.run(_told(service, [record])) for record in fitted.table.records()[:ALONE]]
+    if not _same(told[:ALONE], [one for (one,) in alone]):
+        problems.append("single records are answered otherwise than together")
+    return "; ".join(filter(None, problems))
+
+
+def _decided(bundle: Bundle, expected: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What V1 must tell: the label that is the model's own class, and its score."""
+    info, predicted = bundle.manifest.model, expected["predict"]
+    if info.classes:
+        places = {value: at for at, value in enumerate(info.classes)}
+        chosen = np.array([places[value] for value in predicted.tolist()])
+        yield "label", np.array(class_names(bundle), object)[chosen]
+        if "predict_proba" in info.outputs:
+            yield "score", expected["predict_proba"][np.arange(len(chosen)), chosen]
+    elif predicted.ndim == 1:
+        yield "score", predicted
+    else:
+        yield "predict", [dict(zip(bundle.schema.outputs.targets, row, strict=True)) for row in predicted.tolist()]
+    if "anomaly_score" in expected:
+        yield "score", expected["anomaly_score"]
+
+
+def _differs(name: str, served: Any, expected: Any) -> str:
+    if isinstance(expected, list):
+        return "" if _same(expected, served) else f"`{name}` differs"
+    exact = name in ("label",) or np.asarray(expected).dtype.kind in "OU"
+    gap = parity.differences({"": np.asarray(served)}, {"": np.asarray(expected)})[""]
+    return f"`{name}` differs by {gap:.3g}" if gap > (0 if exact else TOLERANCE) else ""
+
+
+def _transformer(bundle: Bundle) -> Transformer:
+    """Both services' cores, the one asking the other."""
+    asked = _InProcess(predictor.load(bundle, PredictorSettings(threads=1), Metrics()))
+    preprocess = engines.load_preprocessor(bundle) if bundle.manifest.preprocessor else None
+    return Transformer(bundle, asked, TransformerSettings(predictor_host="here"), Metrics(), preprocess)
+
+
+def _same(told: Any, alone: Any) -> bool:
+    """Whether answers are the same but for the rounding of their numbers."""
+    if isinstance(told, list | dict):
+        pairs = [(told[key], alone[key]) for key in (told if isinstance(told, dict) else range(len(told)))]
+        return all(_same(*pair) for pair in pairs)
+    return bool(told == alone or (isinstance(told, float) and abs(told - alone) <= TOLERANCE * max(1.0, abs(told))))
+
+
+async def _told(service: Transformer, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """V1: what is answered of records as JSON."""
+    body = orjson.dumps({"instances": records})
+    told: list[dict[str, Any]] = orjson.loads(await service.predict(body, Context()))["predictions"]
+    return told
+
+
+async def _asked(service: Transformer, table: Table, outputs: Sequence[str]) -> dict[str, Any]:
+    """V2: the named outputs of records in columns."""
+    inputs = tuple(_tensor(str(name), column) for name, column in table.frame.items())
+    request = InferRequest(inputs, outputs=tuple(RequestedOutput(name) for name in outputs))
+    answered = await service.infer(request, Context())
+    return {tensor.name: tensor.array for tensor in answered.outputs}
+
+
+def _tensor(name: str, column: Any) -> Tensor:
+    if column.dtype == object:
+        return Tensor(name, "BYTES", np.array([b"" if v is None or v != v else v.encode() for v in column], object))
+    datatypes = {"f": "FP64", "i": "INT64", "b": "BOOL"}
+    return Tensor(name, datatypes[column.dtype.kind], column.to_numpy())
