@@ -30,8 +30,8 @@ test-long: .venv/ready ## what takes minutes, or a machine that has nothing else
 long-models: .venv/ready ## every model of docs/models.md, held against its own library
 	$(PYTHON) -m pytest -q -m long tests/models
 
-models: .venv/ready ## write docs/models.md and its table again
-	$(PYTHON) -m tests.models
+models: .venv/ready ## write docs/models.md and its table again; OF=Ridge walks some models alone
+	$(PYTHON) -m tests.models $(OF)
 
 lint: .venv/ready ## ruff, mypy --strict, import contracts
 	$(PYTHON) -m ruff format --check .

@@ -67,8 +67,8 @@ _SIMPLE = ("numbers", "counts", "one number")
 
 
 def _estimators() -> Iterator[Case]:
-    for name, kind in all_estimators("classifier"):
-        for group, task in (("classifiers", "binary"), ("classifiers of three classes", "multiclass")):
+    for group, task in (("classifiers", "binary"), ("classifiers of three classes", "multiclass")):
+        for name, kind in all_estimators("classifier"):
             yield Case(group, name, _maker(kind, **_NEEDED.get(name, {})), (task, "labels"), _SIMPLE)
     for name, kind in all_estimators("regressor"):
         yield Case("regressors", name, _maker(kind), ("regression", "several"), _SIMPLE)

@@ -25,7 +25,10 @@ def owners(transformed: Callable[[Features], Array], reference: Features, specs:
     changes = np.zeros((len(specs), plain.shape[1]), bool)
     for index, spec in enumerate(specs):
         for values in _changes(some, spec, index):
-            changed = transformed(replaced(some, spec.name, index, values))
+            try:
+                changed = transformed(replaced(some, spec.name, index, values))
+            except (ValueError, TypeError):
+                continue  # what was made up is unknown to it; other rows' values are not
             changes[index] |= ((changed != plain) & ~(np.isnan(changed) & np.isnan(plain))).any(axis=0)
     return changes
 
