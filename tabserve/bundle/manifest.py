@@ -48,7 +48,8 @@ class FeatureSpec(_Strict, frozen=True):
     schema's. source: the schema feature it is computed from, "" where it is computed from several.
     max_length: how many characters a text may have.
     dtype: the column's in the table of the scikit-learn engine, where `frame` alone does not say it; `object[int]` is a
-    column of Python's integers. missing: what stands in a column of objects where there is no value, NaN or None.
+    column of Python's integers, and a category of `float64` one of codes. missing: what stands in a column of objects
+    where there is no value, NaN or None.
     """
 
     name: str
@@ -58,6 +59,11 @@ class FeatureSpec(_Strict, frozen=True):
     max_length: int = 0
     dtype: Dtype = ""
     missing: Literal["nan", "none"] = "nan"
+
+    @property
+    def is_text(self) -> bool:
+        """Whether an estimator that takes a table is given its text."""
+        return self.type != "number" and self.dtype != "float64"
 
 
 class EngineRange(_Strict, frozen=True):

@@ -58,6 +58,6 @@ def open_preprocessor(
 
 def given(specs: Sequence[FeatureSpec], frame: str, columns: Columns) -> Features:
     """Columns where the preprocessor selects them by name and some are text, else a matrix of FP64."""
-    if frame and any(spec.type != "number" for spec in specs):
+    if frame and any(spec.is_text for spec in specs):
         return {spec.name: columns[spec.name] for spec in specs}
     return schema_features.matrix(columns, specs, np.float64)

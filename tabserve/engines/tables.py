@@ -23,7 +23,7 @@ def table(specs: Sequence[FeatureSpec], frame: str) -> Callable[[Features], Any]
 
     names = [spec.name for spec in specs]
     columns = [_column(spec, frame) for spec in specs]
-    plain = all(spec.type == "number" and spec.dtype in ("", "float64") for spec in specs)
+    plain = all(not spec.is_text and spec.dtype in ("", "float64") for spec in specs)
 
     def made(given: Features) -> Any:
         if plain and isinstance(given, np.ndarray):
@@ -41,7 +41,7 @@ def _column(spec: FeatureSpec, frame: str) -> Callable[[Array], Any]:
     import pandas
 
     marker = _MARKERS[spec.missing]
-    if spec.type != "number":
+    if spec.is_text:
         dtype = spec.dtype or ("category" if frame == "category" and spec.type == "category" else "object")
         if dtype == "category":
             return lambda texts: pandas.Categorical(texts, list(spec.values))

@@ -12,6 +12,7 @@ from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import Datatype, EngineName, EngineRange, FeatureSpec, ModelFormat, ModelInfo
 from tabserve.bundle.reference import Columns
 from tabserve.schema.schema import Schema
+from tabserve.train.facts import Facts
 from tabserve.train.own import Rows
 from tabserve.train.presentation import Truth
 from tabserve.train.sklearn_model import SklearnModel
@@ -52,11 +53,11 @@ KINDS = (XGBoostModel, SklearnModel)
 """One class for each library; the first that knows a model takes it."""
 
 
-def trained(model: Any) -> TrainedModel:
-    """The model, as one of its kind. Raises BundleError."""
+def trained(model: Any, facts: Facts) -> TrainedModel:
+    """The model, as one of its kind, with what only its user knows of it. Raises BundleError."""
     for kind in KINDS:
         if kind.is_kind_of(model):
-            return kind(model)
+            return kind(model, facts)
     name = f"{type(model).__module__}.{type(model).__qualname__}"
     remedy = "Give a fitted estimator or pipeline, an XGBoost model, or a Booster."
     raise BundleError("model", f"expected a scikit-learn or XGBoost model, got {name}", remedy)

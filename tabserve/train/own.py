@@ -191,7 +191,9 @@ def _like(column: Any, values: list[str]) -> Any:
     import pandas
 
     if column.dtype == "category":
-        return pandas.Categorical(values, list(dict.fromkeys([*column.cat.categories, *values])))
+        own = {str(value): value for value in column.cat.categories}  # they may be numbers
+        made = [own.get(value, value) for value in values]
+        return pandas.Categorical(made, list(dict.fromkeys([*column.cat.categories, *made])))
     return pandas.Series(values, dtype=column.dtype)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from tabserve.engines import parity
 from tabserve.engines.contributions.sources import owners
 from tabserve.engines.estimators import presenter
 from tabserve.engines.preprocessor import given, open_preprocessor
-from tabserve.train import presentation, repeating, sklearn_model
+from tabserve.train import codes, presentation, repeating, sklearn_model
 from tabserve.train.onnx import conversion
 from tabserve.train.own import Rows
 from tabserve.train.presentation import Presentation, Truth
@@ -34,14 +34,19 @@ def save(
     form: Literal["skops", "joblib"],
     trusted: Sequence[str],
     rows: Sequence[Rows],
+    known: Mapping[str, Sequence[str]],
 ) -> tuple[PreprocessorInfo, list[Rows]]:
     """Write a preprocessor: as ONNX where that repeats it, else in its own form. Raises BundleError.
 
     specs: what it takes. probes: rows to hold the written form against the one in memory with. rows: the user's own;
-    they come back as the model was given them.
+    they come back as the model was given them. known: categories in the order of the numbers that it takes for them.
     """
     sklearn_model.verify_names(preprocessor, specs)
     asked, named = partial(_ask, preprocessor), hasattr(preprocessor, "feature_names_in_")
+    if presentation.takes_codes(preprocessor, asked, specs, rows[0], named=named):
+        specs = codes.found(lambda _: False, specs, known, rows[0].columns, rows[0].frames[0])
+    else:
+        codes.verify_none(known)
     truths = presentation.truths(preprocessor, asked, specs, rows, named=named)
     repeating.verify(preprocessor, asked, truths[0].table)
     found = presentation.find(asked, specs, rows, truths, named=named)

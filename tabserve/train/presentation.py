@@ -69,6 +69,22 @@ def truths(model: Any, ask: Ask, specs: Sequence[FeatureSpec], rows: Sequence[Ro
     return [_truth(ask, some, of[chosen]) for some, of in zip(rows, tables, strict=True)]
 
 
+def takes_codes(model: Any, ask: Ask, specs: Sequence[FeatureSpec], rows: Rows, *, named: bool) -> bool:
+    """Whether a model takes no table of the rows but one with numbers in the place of categories."""
+    tables = _tables(rows, specs, named)
+    if not _may_be_codes(specs):
+        return False
+    with _refusing_unknown(model):
+        chosen, _ = _first(ask, tables)
+    return _first(ask, tables)[0] == len(tables) - 1 if chosen is None else chosen == len(tables) - 1
+
+
+def codes(specs: Sequence[FeatureSpec], columns: Columns, *, named: bool) -> Any:
+    """The table of a model that takes numbers in the place of categories: their positions in the specs' values."""
+    matrix = given(specs, "", columns)
+    return presenter(_numeric(specs), "object")(matrix) if named else matrix
+
+
 def find(
     ask: Ask, specs: Sequence[FeatureSpec], rows: Sequence[Rows], known: Sequence[Truth], *, named: bool
 ) -> Presentation:
@@ -91,10 +107,13 @@ def _tables(rows: Rows, specs: Sequence[FeatureSpec], named: bool) -> list[Any]:
     if not named:
         frames = [one for one in tables if hasattr(one, "iloc")]
         tables = [*(array for one in frames for array in (one.to_numpy(), one.to_numpy(object))), *tables]
-    if {spec.type for spec in specs} in ({"category"}, {"category", "number"}):
-        codes = given(specs, "", rows.columns)
-        tables.append(presenter(_numeric(specs), "object")(codes) if named else codes)
+    if _may_be_codes(specs):
+        tables.append(codes(specs, rows.columns, named=named))
     return tables
+
+
+def _may_be_codes(specs: Sequence[FeatureSpec]) -> bool:
+    return {spec.type for spec in specs} in ({"category"}, {"category", "number"})
 
 
 def _numeric(specs: Sequence[FeatureSpec]) -> list[FeatureSpec]:
@@ -184,9 +203,14 @@ def _ways(specs: Sequence[FeatureSpec], own: Any, named: bool) -> Iterator[Prese
     if not named:
         yield from (Presentation("", plain), Presentation("array", plain), Presentation("array", none))
     yield from (Presentation("object", plain), Presentation("object", none), Presentation("category", plain))
+    yield Presentation("object", tuple(_code(spec) if spec.type == "category" else spec for spec in specs))
     if not named:
         yield Presentation("array", alike)
     yield Presentation("object", alike)
+
+
+def _code(spec: FeatureSpec) -> FeatureSpec:
+    return msgspec.structs.replace(spec, dtype="float64")
 
 
 def _looked(spec: FeatureSpec, column: pandas.Series[Any]) -> FeatureSpec:

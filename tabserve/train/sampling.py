@@ -47,6 +47,8 @@ def columns(schema: schemas.Schema, sample: Any) -> Columns:
     """The columns of sample records. Raises BundleError for the first record that does not fit the schema."""
     fields = list(schema.fields)
     by_row = _by_row(sample, fields) if hasattr(sample, "keys") else [_picked(record, fields) for record in sample]
+    for name in (field.name for field in schema.record if field.type == "category"):
+        _name_numbers(by_row, name)
     if not by_row:
         raise BundleError("sample", "expected records, got none", "Give records the model was trained on.")
     try:
@@ -65,7 +67,17 @@ def _picked(record: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
     return {name: _value(record[name]) for name in fields if name in record}
 
 
+def _name_numbers(records: Sequence[dict[str, Any]], name: str) -> None:
+    """Write whole numbers of a category as the text that clients send for them."""
+    for record in records:
+        value = record.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            record[name] = str(value)
+
+
 def _values(column: Any) -> list[Any]:
+    if getattr(column, "dtype", None) == "category":
+        column = column.astype(object)  # numbers stay whole beside what is missing
     array = np.asarray(column)
     if array.dtype.kind == "M":
         array = _seconds(array)

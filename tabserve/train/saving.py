@@ -7,7 +7,7 @@ import datetime
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ from tabserve.inference import names
 from tabserve.schema import features as schema_features
 from tabserve.schema.schema import Schema
 from tabserve.train import models, own, pipelines, preprocessing, probes, proving, sampling, shape
+from tabserve.train.facts import Facts, Rounds
 from tabserve.train.own import Rows
 
 _PROBES = 4_000
@@ -57,6 +58,7 @@ class _Options(msgspec.Struct, frozen=True):
     format: ModelFormat | None
     trusted: tuple[str, ...]
     allow_joblib: bool
+    facts: Facts
     notes: tuple[str, ...] = ()
 
 
@@ -73,6 +75,9 @@ def save(
     format: ModelFormat | None = None,
     trusted: Sequence[str] = (),
     allow_joblib: bool = False,
+    missing: float | None = None,
+    rounds: Rounds | None = None,
+    codes: Mapping[str, Sequence[str]] | None = None,
 ) -> Bundle:
     """Write a model and all it is served with as a bundle, and load it again to prove it.
 
@@ -85,13 +90,18 @@ def save(
     engine: evaluate with this one alone; by default the faster one for each number of rows, where they agree.
     format: `json` or `joblib` instead of `ubj` and `skops`; joblib needs `allow_joblib`, here and at load.
     trusted: types to store with skops beside those known to be safe; they are needed again at load.
+    missing: of a Booster, the number that meant a missing value in training, as in `DMatrix(..., missing=-999)`.
+    rounds: of a Booster, how many boosting rounds to predict with, or `best`, those up to where training stopped early;
+    all by default, as `Booster.predict` does.
+    codes: by feature, categories in the order of the numbers, from 0, that the model was trained on in their place.
     Raises BundleError.
     """
     if (problem := names.misfit(name)) is not None:
         raise BundleError("name", problem, "Give another name.")
     loaded = sampling.read_schema(Path(schema))
     records = sampling.columns(loaded, sample)
-    options = _Options(name, version, preprocessor, engine, format, tuple(trusted), allow_joblib)
+    facts = Facts(missing, rounds, codes or {})
+    options = _Options(name, version, preprocessor, engine, format, tuple(trusted), allow_joblib, facts)
     for kind in options.trusted:
         if kind.startswith("__main__."):
             remedy = "Move it to a module of a package, and install that where the bundle is loaded, too."
@@ -131,7 +141,7 @@ def _write(folder: Path, model: Any, given: _Given, options: _Options) -> None:
     with proving.answering():
         preprocessor, specs, features, tried, rows = _preprocess(folder, schema, features, tried, rows, options)
 
-    trained = models.trained(model)
+    trained = models.trained(model, options.facts if preprocessor is None else options.facts.without_codes())
     form = models.file_format(options.format, trained, allow_joblib=options.allow_joblib)
     with proving.answering():
         info, truths = models.describe(trained, form, schema, specs, features, rows)
@@ -156,7 +166,7 @@ def _preprocess(
     if fitted is None:
         return None, taken, features, tried, rows
     form: Literal["skops", "joblib"] = "joblib" if options.format == "joblib" else "skops"
-    info, rows = preprocessing.save(fitted, folder, taken, tried, form, options.trusted, rows)
+    info, rows = preprocessing.save(fitted, folder, taken, tried, form, options.trusted, rows, options.facts.codes)
     specs = preprocessing.outputs(fitted, info, features)
     made = [preprocessing.transformed(fitted, info.features, info.frame, columns) for columns in (features, tried)]
     sample, others = ({spec.name: matrix[:, at] for at, spec in enumerate(specs)} for matrix in made)

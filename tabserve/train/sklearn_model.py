@@ -20,7 +20,8 @@ from tabserve.engines.contributions.contributor import contributor
 from tabserve.engines.contributions.trees import HISTOGRAM
 from tabserve.engines.estimators import answer, can_answer, presenter
 from tabserve.schema.schema import Schema
-from tabserve.train import presentation, repeating
+from tabserve.train import codes, presentation, repeating, traces
+from tabserve.train.facts import Facts
 from tabserve.train.onnx import conversion
 from tabserve.train.own import Rows
 from tabserve.train.presentation import Truth
@@ -38,8 +39,13 @@ class SklearnModel:
     formats: tuple[ModelFormat, ...] = ("skops", "joblib")
     datatype: Datatype = "FP64"
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, facts: Facts) -> None:
+        """Raises BundleError where the facts are of XGBoost's models."""
+        for name in ("missing", "rounds"):
+            if getattr(facts, name) is not None:
+                raise BundleError(name, "is for a Booster of XGBoost", "Leave it out.")
         self._model = model
+        self._facts = facts
 
     @staticmethod
     def is_kind_of(model: Any) -> bool:
@@ -58,6 +64,10 @@ class SklearnModel:
         classes = _classes(model, schema)
         asked = partial(ask, model, _answers(model, schema))
         named = hasattr(model, "feature_names_in_")
+        if presentation.takes_codes(model, asked, info.features, rows[0], named=named):
+            info = msgspec.structs.replace(info, features=self._coded(info.features, features, rows[0], named=named))
+        else:
+            codes.verify_none(self._facts.codes)
         truths = presentation.truths(model, asked, info.features, rows, named=named)
         repeating.verify(model, asked, truths[0].table)
         found = presentation.find(asked, info.features, rows, truths, named=named)
@@ -73,6 +83,16 @@ class SklearnModel:
             row_independent=independent,
         )
         return msgspec.structs.replace(info, outputs=_outputs(model, schema, info, features)), truths
+
+    def _coded(
+        self, specs: Sequence[FeatureSpec], features: Columns, rows: Rows, *, named: bool
+    ) -> tuple[FeatureSpec, ...]:
+        """The features with their categories in the order of the numbers that the model was trained on."""
+
+        def repeated(order: Sequence[FeatureSpec]) -> bool:
+            return traces.repeated(self._model, presentation.codes(order, features, named=named))
+
+        return codes.found(repeated, specs, self._facts.codes, features, rows.frames[0])
 
     def own_answers(self, info: ModelInfo, features: Features) -> dict[str, Array]:
         """The classes or values `predict` gives, and the probabilities or the anomaly score where there are any."""
@@ -124,7 +144,7 @@ def _answers(model: Any, schema: Schema) -> list[str]:
 
 def input_of(frame: str, specs: Sequence[FeatureSpec]) -> Literal["matrix", "columns"]:
     """Columns where the estimator takes text, else one matrix."""
-    return "columns" if frame and any(spec.type != "number" for spec in specs) else "matrix"
+    return "columns" if frame and any(spec.is_text for spec in specs) else "matrix"
 
 
 def _outputs(model: Any, schema: Schema, info: ModelInfo, features: Columns) -> tuple[str, ...]:

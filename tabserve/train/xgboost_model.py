@@ -16,9 +16,10 @@ from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import Datatype, EngineName, FeatureSpec, ModelFormat, ModelInfo
 from tabserve.bundle.reference import Columns
 from tabserve.engines import xgboost as xgb
-from tabserve.engines.estimators import presenter
+from tabserve.schema import features as schema_features
 from tabserve.schema.schema import Schema
-from tabserve.train import presentation
+from tabserve.train import codes, covers, presentation, sentinels
+from tabserve.train.facts import Facts
 from tabserve.train.onnx import conversion
 from tabserve.train.own import Rows
 from tabserve.train.presentation import Truth
@@ -46,8 +47,14 @@ class XGBoostModel:
     formats: tuple[ModelFormat, ...] = ("ubj", "json")
     datatype: Datatype = "FP32"
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self, model: Any, facts: Facts) -> None:
+        """Raises BundleError where the facts are of a Booster, and the model is none."""
+        self._model = _of_rounds(model, facts)
+        self._facts = facts
+        self._stored = _stored_categories(booster(self._model))
+        own = getattr(model, "missing", None)
+        if hasattr(model, "get_booster") and own is not None and np.isfinite(own):
+            self._facts = msgspec.structs.replace(facts, missing=float(own))
 
     @staticmethod
     def is_kind_of(model: Any) -> bool:
@@ -55,7 +62,7 @@ class XGBoostModel:
         return type(model).__module__.startswith("xgboost.")
 
     def describe(
-        self, info: ModelInfo, schema: Schema, _: Columns, rows: Sequence[Rows]
+        self, info: ModelInfo, schema: Schema, features: Columns, rows: Sequence[Rows]
     ) -> tuple[ModelInfo, list[Truth]]:
         """Features in the order and with the categories it was trained on, classes and outputs.
 
@@ -65,26 +72,26 @@ class XGBoostModel:
         classes, targets = _classes(self._model, schema)
         likely = bool(classes) and xgb.objective(trained) not in _NO_PROBABILITY
         outputs = ("predict", *(["predict_proba"] if likely else []), "margin", "contributions")
-        features, notes = _features(trained, info.features)
         independent: tuple[EngineName, ...] = ("xgboost",) if xgb.kind(trained) != "gblinear" else ()
+        specs, markers = self._trained_on(info.features, features, rows)
         info = msgspec.structs.replace(
             info,
-            features=features,
+            features=specs,
             classes=classes,
             likeliest=likely,
             targets=targets,
             outputs=outputs,
             row_independent=independent,
-            notes=notes,
-            missing=_missing(self._model, rows),
+            missing=markers,
         )
-        named = trained.feature_names is not None
-        return info, presentation.truths(self._model, partial(ask, self._model), features, rows, named=named)
+        if self._coded(specs):
+            rows = [self._numbered(some, specs) for some in rows]
+        ask_it = partial(ask, self._model, markers=markers)
+        return info, presentation.truths(self._model, ask_it, specs, rows, named=trained.feature_names is not None)
 
     def own_answers(self, info: ModelInfo, features: Features) -> dict[str, Array]:
         """What the model in memory answers, of the features as it was trained on them."""
-        known = blanked(np.asarray(features), info.missing)
-        return ask(self._model, _table(booster(self._model), info.features, known))
+        return ask(self._model, self._table(info.features, blanked(np.asarray(features), info.missing)))
 
     def write(self, path: Path, _: ModelFormat) -> None:
         """Write it as UBJ or JSON, as the path's ending says."""
@@ -94,52 +101,128 @@ class XGBoostModel:
         """Its ONNX form, made of its file. Raises NotConvertedError."""
         return conversion.booster_graph(file, info)
 
+    def _trained_on(
+        self, specs: Sequence[FeatureSpec], features: Columns, rows: Sequence[Rows]
+    ) -> tuple[tuple[FeatureSpec, ...], tuple[float, ...]]:
+        """The features in the model's order of categories, and the numbers that mean a missing value to it.
 
-def ask(model: Any, table: Any) -> dict[str, Array]:
-    """Probabilities or values of the scikit-learn API, or the margin of a Booster. Raises whatever it raises."""
+        What the model and `save` are not told, the trees' covers tell where the sample is the training data.
+        """
+        trained = booster(self._model)
+        _verify(trained, specs)
+        stored = tuple(
+            msgspec.structs.replace(spec, values=self._stored[at][0]) if at in self._stored else spec
+            for at, spec in enumerate(specs)
+        )
+        known_by_text = {specs[at].name for at in self._stored}
+        codes.verify_none({name: of for name, of in self._facts.codes.items() if name in known_by_text})
+        specs = codes.told(stored, self._facts.codes)
+        coded = [spec.name for spec in self._coded(specs) if spec.name not in self._facts.codes]
+        sparse = any(hasattr(frame, "toarray") for frame in rows[0].frames)
+        known = (*self._facts.markers, *((0.0,) if sparse else ()))
+        orders = codes.orders(specs, coded, features, rows[0].frames[0]) if coded else [specs]
+        others = [] if self._told_missing or known else sentinels.candidates(specs, features)
+        found = [(order, marker) for order in orders for marker in (known, *((other,) for other in others))]
+        if len(found) == 1 and not coded:
+            return found[0]
+        gaps = [self._gap(order, marker, features) for order, marker in found]
+        exact = [one for one, gap in zip(found, gaps, strict=True) if gap is not None and gap <= covers.EXACT]
+        if exact and self._alike(exact, features):
+            return exact[0]
+        if coded:
+            raise codes.unknown(coded)
+        sentinels.verify(specs, features, others, gaps)
+        return found[0]
+
+    @property
+    def _told_missing(self) -> bool:
+        """Whether it is known what a missing value was in training: a Booster does not keep it."""
+        return self._facts.missing is not None or hasattr(self._model, "get_booster")
+
+    def _coded(self, specs: Sequence[FeatureSpec]) -> list[FeatureSpec]:
+        """The categories that the model knows by numbers of its user's own."""
+        return [spec for at, spec in enumerate(specs) if spec.type == "category" and at not in self._stored]
+
+    def _numbered(self, rows: Rows, specs: Sequence[FeatureSpec]) -> Rows:
+        """The rows, as the model was given them: a number in the place of a category that it knows by one."""
+        matrix = schema_features.matrix(rows.columns, specs, np.float32)
+        return msgspec.structs.replace(rows, frames=(self._table(specs, matrix),))
+
+    def _gap(self, specs: Sequence[FeatureSpec], markers: Sequence[float], features: Columns) -> float | None:
+        return covers.gap(booster(self._model), self._matrix(specs, markers, features))
+
+    def _matrix(self, specs: Sequence[FeatureSpec], markers: Sequence[float], features: Columns) -> Any:
+        matrix = blanked(schema_features.matrix(features, specs, np.float32), markers)
+        return _dmatrix(booster(self._model), self._table(specs, matrix))
+
+    def _alike(self, found: Sequence[tuple[Sequence[FeatureSpec], Sequence[float]]], features: Columns) -> bool:
+        """Whether the model answers the sample the same in all these ways."""
+        margins = [booster(self._model).predict(self._matrix(*way, features), output_margin=True) for way in found]
+        return all(np.allclose(margins[0], margin, rtol=1e-5, atol=1e-5) for margin in margins[1:])
+
+    def _table(self, specs: Sequence[FeatureSpec], matrix: Array) -> Any:
+        """A matrix as the model was trained on it: by name where it has names, with categories where it has them."""
+        import pandas
+
+        if booster(self._model).feature_names is None:
+            return matrix
+        columns: dict[str, Any] = {spec.name: matrix[:, at] for at, spec in enumerate(specs)}
+        for at, (_, own) in self._stored.items():
+            positions = np.nan_to_num(matrix[:, at], nan=-1).astype(np.intp)
+            columns[specs[at].name] = pandas.Categorical.from_codes(positions, pandas.Index(own))
+        return pandas.DataFrame(columns)
+
+
+def ask(model: Any, table: Any, markers: Sequence[float] = ()) -> dict[str, Array]:
+    """Probabilities or values of the scikit-learn API, or the margin of a Booster. Raises whatever it raises.
+
+    markers: the number that means a missing value to a Booster.
+    """
     if hasattr(model, "predict_proba"):
         return {"predict_proba": np.asarray(model.predict_proba(table)), "predict": np.asarray(model.predict(table))}
     if hasattr(model, "get_booster"):
         return {"predict": np.asarray(model.predict(table))}
-    import xgboost
-
-    types = None if hasattr(table, "columns") else model.feature_types
-    matrix = xgboost.DMatrix(table, feature_types=types, enable_categorical=True)
     rounds = {} if xgb.kind(model) == "gblinear" else {"iteration_range": xgb.iterations(model)}
+    matrix = _dmatrix(model, table, next(iter(markers), np.nan))
     return {"margin": np.asarray(model.predict(matrix, output_margin=True, **rounds))}
 
 
-def _missing(model: Any, rows: Sequence[Rows]) -> tuple[float, ...]:
-    """The numbers that mean a missing value to the model beside NaN.
+def _dmatrix(trained: Any, table: Any, missing: float = np.nan) -> Any:
+    """A table as a Booster takes it; the types of a table's own categories are its own."""
+    import xgboost
 
-    What a sparse matrix leaves out is missing to XGBoost; served, it is 0.
+    own = hasattr(table, "dtypes") and any(dtype == "category" for dtype in table.dtypes)
+    types = None if own else trained.feature_types
+    return xgboost.DMatrix(table, missing=missing, feature_types=types, enable_categorical=True)
+
+
+def _of_rounds(model: Any, facts: Facts) -> Any:
+    """The model; a Booster with the rounds to predict with: all, as its own `predict` does, or as `save` was told.
+
+    Raises BundleError.
     """
-    marker = getattr(model, "missing", None)
-    markers = () if marker is None or not np.isfinite(marker) else (float(marker),)
-    sparse = any(hasattr(frame, "toarray") for frame in rows[0].frames)
-    return (*markers, *((0.0,) if sparse else ()))
+    if hasattr(model, "get_booster"):
+        for name in ("missing", "rounds"):
+            if getattr(facts, name) is not None:
+                problem = "is for a Booster; a model of the scikit-learn API knows its own"
+                raise BundleError(name, problem, "Leave it out, or save `model.get_booster()`.")
+        return model
+    if xgb.kind(model) == "gblinear":
+        return model
+    best, count = xgb.iterations(model)[1], model.num_boosted_rounds()
+    rounds = (best or count) if facts.rounds == "best" else count if facts.rounds is None else facts.rounds
+    if not 1 <= rounds <= count:
+        raise BundleError("rounds", f"expected 1 to {count}, got {rounds}", "Give as many as the Booster has.")
+    if best or facts.rounds is not None:
+        stopped = f", best of them {best}" if best else ""
+        print(f"{rounds} of {count} boosting rounds are served{stopped}.")
+    chosen = model.copy()
+    chosen.set_attr(best_iteration=None if rounds == count else str(rounds - 1))
+    return chosen
 
 
-def _table(trained: Any, specs: Sequence[FeatureSpec], features: Features) -> Any:
-    """The features as the model was trained on them: by name where it has names, with categories where it has them."""
-    if trained.feature_names is None or not isinstance(features, np.ndarray):
-        return features
-    columns: dict[str, Array] = {spec.name: features[:, at] for at, spec in enumerate(specs)}
-    for spec in _categorical(trained, specs):
-        values = np.array([*spec.values, None], object)
-        codes = np.nan_to_num(columns[spec.name], nan=len(spec.values)).astype(np.intp)
-        columns[spec.name] = values[codes]
-    categorical = {spec.name for spec in _categorical(trained, specs)}
-    shown = [spec if spec.name in categorical else FeatureSpec(spec.name, "number") for spec in specs]
-    return presenter(shown, "category")(columns)
-
-
-def _categorical(trained: Any, specs: Sequence[FeatureSpec]) -> list[FeatureSpec]:
-    types = trained.feature_types or ["float"] * len(specs)
-    return [spec for spec, kind in zip(specs, types, strict=True) if kind == "c"]
-
-
-def _features(trained: Any, specs: Sequence[FeatureSpec]) -> tuple[tuple[FeatureSpec, ...], tuple[str, ...]]:
+def _verify(trained: Any, specs: Sequence[FeatureSpec]) -> None:
+    """Refuse a model of other features than the schema's. Raises BundleError."""
     names = [spec.name for spec in specs]
     if trained.num_features() != len(specs):
         raise BundleError(
@@ -148,38 +231,31 @@ def _features(trained: Any, specs: Sequence[FeatureSpec]) -> tuple[tuple[Feature
     if trained.feature_names is not None and list(trained.feature_names) != names:
         expected, got = ", ".join(names), ", ".join(trained.feature_names)
         raise BundleError("model", f"expected the schema's features [{expected}], got [{got}]", _RETRAIN)
-    stored, categorical = _stored_categories(trained), _categorical(trained, specs)
-    for spec in categorical:
-        if spec.type != "category":
-            raise BundleError("model", f"feature `{spec.name}` is a category, the schema has a number", _RETRAIN)
-    notes = tuple(
-        f"`{spec.name}` goes to the model as a number, its position in the schema's values"
-        for spec in specs
-        if spec.type == "category" and spec not in categorical
-    )
-    ordered = (
-        msgspec.structs.replace(spec, values=stored[at]) if stored.get(at) and spec in categorical else spec
-        for at, spec in enumerate(specs)
-    )
-    return tuple(ordered), notes
+    types = trained.feature_types or ["float"] * len(specs)
+    for spec in (spec for spec, kind in zip(specs, types, strict=True) if kind == "c" and spec.type != "category"):
+        remedy = f"Declare `{spec.name}` as a category with its values as text, or train the model on a number."
+        raise BundleError("model", f"feature `{spec.name}` is a category, the schema has a number", remedy)
 
 
-def _stored_categories(trained: Any) -> dict[int, tuple[str, ...]]:
-    """Categories by feature, in the order of their codes, as XGBoost 3.1 and later stores those of a DataFrame."""
+def _stored_categories(trained: Any) -> dict[int, tuple[tuple[str, ...], tuple[Any, ...]]]:
+    """Categories by feature, as text and as the model has them, in the order of their codes.
+
+    XGBoost 3.1 and later store those of a DataFrame.
+    """
     if "c" not in (trained.feature_types or ()):
         return {}
     trees = msgspec.json.decode(trained.save_raw("json"))["learner"]["gradient_booster"]
     stored = trees.get("gbtree", trees)["model"].get("cats", {})
-    return {at: _texts(entry) for at, entry in enumerate(stored.get("enc", []))}
+    own = {at: _values(entry) for at, entry in enumerate(stored.get("enc", [])) if entry["values"]}
+    return {at: (tuple(map(str, values)), values) for at, values in own.items()}
 
 
-def _texts(entry: dict[str, Any]) -> tuple[str, ...]:
-    """One feature's categories: their bytes one after the other, and where each begins."""
+def _values(entry: dict[str, Any]) -> tuple[Any, ...]:
+    """One feature's categories: numbers, or the bytes of texts one after the other and where each begins."""
     if "offsets" not in entry:
-        raise BundleError("model", "was trained on categories that are numbers", "Train on text, `astype(str)`.")
+        return tuple(entry["values"])
     data = bytes(byte % 256 for byte in entry["values"])
-    starts = entry["offsets"]
-    return tuple(data[start:end].decode() for start, end in pairwise(starts))
+    return tuple(data[start:end].decode() for start, end in pairwise(entry["offsets"]))
 
 
 def _classes(model: Any, schema: Schema) -> tuple[tuple[int, ...], int]:

@@ -133,8 +133,8 @@ def _inputs(model: Any, specs: Sequence[FeatureSpec], frame: str) -> list[tuple[
 
     number = FloatTensorType if type(model).__name__ in _FORESTS else DoubleTensorType
     if frame and "ColumnTransformer" in steps(model):
-        kinds = {"number": number, "category": StringTensorType}
-        return [(spec.name, kinds[spec.type]([None, 1])) for spec in specs]
+        kinds = {False: number, True: StringTensorType}
+        return [(spec.name, kinds[spec.is_text]([None, 1])) for spec in specs]
     return [("features", number([None, len(specs)]))]
 
 
