@@ -127,7 +127,7 @@ def test_a_booster_is_served_with_its_best_iteration(tmp_path: Path) -> None:
     booster = xgboost.train(parameters, train, 40, evals=[(test, "test")], early_stopping_rounds=5, verbose_eval=False)
     assert booster.best_iteration + 1 < booster.num_boosted_rounds()
     bundle = tabserve.train.save(
-        booster, tmp_path / "b", name="m", version="1", schema=path, sample=records(), format="json"
+        booster, tmp_path / "b", name="m", version="1", schema=path, sample=records(), format="json", rounds="best"
     )
     assert bundle.manifest.model.file == "model.json"
     expected = booster.predict(xgboost.DMatrix(features), iteration_range=(0, booster.best_iteration + 1))
