@@ -131,7 +131,7 @@ class Hooked:
         return orjson.dumps(await self._call(payload, context), option=orjson.OPT_SERIALIZE_NUMPY)
 
     async def _call(self, payload: Any, context: Context) -> Any:
-        """The answer, made in a task: over REST a request has none, and much that a hook may await needs one."""
+        """The answer, made in a task: grpc would never answer a request whose own task a hook cancels."""
         task = asyncio.create_task(self._through_hooks(payload, context))
         try:
             return await task

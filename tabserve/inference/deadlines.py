@@ -43,7 +43,7 @@ class Deadlines:
     def in_time(self, answer: asyncio.Future[T], deadline: float) -> Awaitable[T]:
         """The answer; raises DeadlineExceeded when time.monotonic() reaches the deadline.
 
-        Not asyncio.timeout, which needs a task to cancel: over REST a request is answered without one.
+        Not asyncio.timeout, which sets a timer for every request.
         """
         return answer if deadline == math.inf else self._bounded(answer, deadline)
 

@@ -25,8 +25,7 @@ class Context(msgspec.Struct):
     trace: headers to hand on unchanged (W3C `traceparent`, `tracestate`, and `x-request-id`).
     alone: whether no other request comes together with this one, so that a batch has nothing to wait for.
     response_headers: filled by the model, sent as HTTP headers or gRPC trailing metadata.
-    When the client goes away, what is awaited for its answer is cancelled. Over REST there is no current task: what
-    needs one (asyncio.timeout) goes into one of its own, as hooks do.
+    When the client goes away, what is awaited for its answer is cancelled.
     """
 
     deadline: float = math.inf

@@ -107,7 +107,7 @@ class _Service:
         """Answer what is under way and what still comes on open connections, then close."""
         seconds = self._drain_seconds or 0.0
         logger.info("draining for up to %g s", seconds)
-        self._clients.leaving = True
+        self._clients.load.leaving = True
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wait_until_quiet()

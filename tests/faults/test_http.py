@@ -58,7 +58,7 @@ FRAMING = {
 def test_doubtful_framing_is_refused_and_closed(subject: Subject, infer: str, case: str) -> None:
     headers, content = FRAMING[case]
     received = wire.exchange(subject.service.http_port, wire.post(infer, JSON, *headers, body=content))
-    assert wire.statuses(received) in ([400], [413])
+    assert wire.statuses(received) in ([400], [413], [501])
     assert b'{"error":' in received
     subject.assert_serves()
 
@@ -81,16 +81,87 @@ def test_what_is_no_http_is_refused(subject: Subject, case: str) -> None:
     subject.assert_serves()
 
 
-HOSTS = ["", "/", "a b", "localhost/v2", "x@y", "[", "\xff", "a" * 5000, "localhost:99999"]
+NO_HOST = ["/", "a b", "localhost/v2", "x@y", "[", "\xff", "a,b c", "[::1", "localhost:port", "[::1]x"]
+HOST = ["", "a" * 5000, "localhost:99999", "[::1]", "[::1]:8080", "10.0.0.1:80", "fraud-predictor.models.svc"]
 
 
-@pytest.mark.parametrize("host", HOSTS, ids=ascii)
-def test_no_host_header_reaches_another_path(subject: Subject, host: str) -> None:
-    port = subject.service.http_port
+def live(subject: Subject, *headers: str, version: str = "HTTP/1.1") -> int:
+    """The status of a request for liveness with these headers."""
+    head = "".join(f"{header}\r\n" for header in headers)
+    (status,) = wire.ask(subject.service.http_port, f"GET /v2/health/live {version}\r\n{head}\r\n".encode("latin-1"))
+    return status
+
+
+@pytest.mark.parametrize("host", NO_HOST, ids=ascii)
+def test_what_is_no_host_is_refused(subject: Subject, host: str) -> None:
+    """RFC 9112, section 3.2."""
+    assert live(subject, f"Host: {host}") == 400
+    subject.assert_serves()
+
+
+@pytest.mark.parametrize("host", HOST, ids=ascii)
+def test_no_host_reaches_another_path(subject: Subject, host: str) -> None:
+    assert live(subject, f"Host: {host}") == 200
     repository = f"POST /v2/repository/index HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\n\r\n{{}}"
-    assert wire.ask(port, repository.encode("latin-1"))[0] in (400, 404)
-    live = f"GET /v2/health/live HTTP/1.1\r\nHost: {host}\r\n\r\n"
-    assert wire.ask(port, live.encode("latin-1"))[0] in (200, 400)
+    assert wire.ask(subject.service.http_port, repository.encode()) == [404]
+
+
+def test_a_host_stands_once_and_only_http_1_0_needs_none(subject: Subject) -> None:
+    """RFC 9112, section 3.2."""
+    assert live(subject) == 400
+    assert live(subject, "Host: a", "Host: a") == 400
+    assert live(subject, version="HTTP/1.0") == 200
+
+
+def test_another_version_of_http_is_refused(subject: Subject) -> None:
+    """RFC 9110, section 15.6.6."""
+    assert live(subject, "Host: a", version="HTTP/2.0") == 505
+    received = wire.exchange(subject.service.http_port, b"GET /v2/health/live\r\n\r\n")
+    assert wire.statuses(received) in ([400], [505])
+
+
+def test_a_transfer_beyond_chunks_is_not_known(subject: Subject, infer: str) -> None:
+    """RFC 9112, section 6.1."""
+    request = wire.post(infer, JSON, "Transfer-Encoding: gzip, chunked", body=chunked(body(subject)))
+    assert wire.statuses(wire.exchange(subject.service.http_port, request)) == [501]
+
+
+def test_two_content_encodings_are_two(subject: Subject, infer: str) -> None:
+    content = body(subject)
+    encodings = ["Content-Encoding: gzip", "Content-Encoding: identity", f"Content-Length: {len(content)}"]
+    assert wire.ask(subject.service.http_port, wire.post(infer, JSON, *encodings, body=content)) == [415]
+
+
+def test_a_client_of_http_1_0_is_not_told_to_go_on(subject: Subject, infer: str) -> None:
+    """RFC 9110, section 10.1.1."""
+    content = body(subject)
+    request = wire.post(infer, JSON, "Expect: 100-continue", f"Content-Length: {len(content)}", body=content)
+    received = wire.exchange(subject.service.http_port, request.replace(b"HTTP/1.1", b"HTTP/1.0"))
+    assert wire.statuses(received) == [200]
+
+
+@pytest.mark.parametrize("trailer", ["x-request-timeout-ms: 0", "Inference-Header-Content-Length: 3", "X-A: b"])
+def test_a_trailer_is_no_header(subject: Subject, infer: str, trailer: str) -> None:
+    """RFC 9110, section 6.5.1."""
+    content = chunked(body(subject)).removesuffix(b"\r\n") + trailer.encode() + b"\r\n\r\n"
+    request = wire.post(infer, JSON, "Transfer-Encoding: chunked", body=content)
+    assert wire.ask(subject.service.http_port, request + SMUGGLED, 2) == [200, 200]
+
+
+FLOODS = {
+    "many trailers": b"0\r\n" + b"X-A: aaaaaaaaaaaaaaaaaaaaaa\r\n" * 2**16,
+    "one trailer": b"0\r\nX-A: " + b"a" * 2**21,
+    "an extension": b"1;" + b"a" * 2**21,
+    "many extensions": (b"1;" + b"a" * 100 + b"\r\n{\r\n") * 2**14,
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_what_frames_a_body_has_a_limit(subject: Subject, infer: str, flood: str) -> None:
+    request = wire.post(infer, JSON, "Transfer-Encoding: chunked", body=FLOODS[flood])
+    received = wire.exchange(subject.service.http_port, request)
+    assert wire.statuses(received) in ([431], []), "closed before everything was sent, which may lose the answer"
+    subject.assert_serves()
 
 
 def test_two_requests_in_one_packet_have_two_answers(subject: Subject, infer: str) -> None:
@@ -109,6 +180,14 @@ def test_an_offer_to_speak_another_protocol_is_not_taken(subject: Subject, infer
     content = body(subject)
     offer = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA"]
     request = wire.post(infer, JSON, *offer, f"Content-Length: {len(content)}", body=content)
+    assert wire.ask(subject.service.http_port, request + SMUGGLED + request, 3) == [200, 200, 200]
+
+
+def test_such_an_offer_may_come_with_a_body_in_chunks(subject: Subject, infer: str) -> None:
+    """As Java's HttpClient makes it of a stream (`ofInputStream`)."""
+    content = body(subject)
+    offer = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA"]
+    request = wire.post(infer, JSON, *offer, "Transfer-Encoding: chunked", body=chunked(content[:9], content[9:]))
     assert wire.ask(subject.service.http_port, request + SMUGGLED + request, 3) == [200, 200, 200]
 
 

@@ -164,7 +164,9 @@ async def served(
             yield model, reader, writer
         finally:
             writer.close()
-    assert (clients.working, admission.full) == (0, False)
+            while clients.load.working:
+                await asyncio.sleep(0)
+    assert not admission.full
 
 
 async def statuses_of(wait: Callable[[], Coroutine[Any, Any, Any]], count: int) -> list[bytes]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-# grpc reads it when it is imported. Its older way to listen hands a request over with fewer changes of threads, which
-# saves a quarter of what a request costs that nothing is done for (235 to 178 µs; 2026-11-21, grpcio 1.82).
-os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
+from tabserve.inference.grpc import tuning  # before grpc
 
+# isort: split
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -29,10 +26,6 @@ from tabserve.inference.tensors import TensorSpec
 
 SERVICE = "inference.GRPCInferenceService"
 HOLD_SECONDS = 0.2
-LISTENERS = 8
-"""A grpc.aio server accepts one request each time the event loop wakes. Several that share the port, among which the
-kernel deals out the connections, let as many come at once, which then cost less and are predicted together: with 32
-connections a request takes 0.45 times the CPU time with eight, 0.57 with four (2026-11-28, grpcio 1.82)."""
 
 Method: TypeAlias = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
@@ -206,26 +199,6 @@ def _serialize(message: Any) -> bytes:
     return content
 
 
-@contextmanager
-def _patient_threads() -> Iterator[None]:
-    """Threads that begin in this block do not interrupt the event loop when it wakes them, but wait until it is idle.
-
-    grpc's own pass a request from one to the next: on one core it is changed between them 2 times a request instead
-    of 12, and answered 1.17 times as fast (SCHED_BATCH, sched(7); 2026-11-21, grpcio 1.82). Where there is no such
-    policy, or no right to it, they are as others.
-    """
-    try:
-        before = os.sched_getscheduler(0)
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    except (AttributeError, OSError):
-        yield
-        return
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, before, os.sched_param(0))
-
-
 class GrpcServer:
     """One model over gRPC, with grpc.health.v1 for the server ("") and the service."""
 
@@ -238,8 +211,8 @@ class GrpcServer:
             ("grpc.so_reuseport", 1),
         ]
         handlers = _handlers(servicer)
-        with _patient_threads():
-            self._listeners = [grpc.aio.server(options=options) for _ in range(LISTENERS)]
+        with tuning.patient_threads():
+            self._listeners = [grpc.aio.server(options=options) for _ in range(tuning.LISTENERS)]
         for listener in self._listeners:
             listener.add_generic_rpc_handlers((handlers,))
             health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
@@ -247,7 +220,7 @@ class GrpcServer:
     async def start(self, host: str, port: int) -> None:
         """Listen. A port that others share as well is not refused; raises OSError where it cannot be used."""
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        with _patient_threads():
+        with tuning.patient_threads():
             for listener in self._listeners:
                 try:
                     listener.add_insecure_port(address)

@@ -11,7 +11,6 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import unquote_to_bytes
 
-import msgspec
 import orjson
 
 from tabserve import __version__
@@ -27,6 +26,7 @@ from tabserve.inference.errors import (
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context, Model
 from tabserve.inference.rest.codec import ResponseEncoder, decode_request
+from tabserve.inference.rest.parser import Request
 from tabserve.inference.tensors import ModelMetadata
 
 Page: TypeAlias = tuple[int, bytes]
@@ -75,25 +75,6 @@ def failed(error: BaseException) -> PredictionFailed:
     return PredictionFailed("prediction failed")
 
 
-class Request(msgspec.Struct, gc=False):
-    """A request as it comes.
-
-    answer: where there is one before the body was read. since: the time.perf_counter() when it came. waited: seconds
-    for which it was left unread. alone: whether no other client is asking.
-    """
-
-    method: bytes = b""
-    path: bytes = b""
-    headers: dict[bytes, bytes] = {}
-    body: bytes = b""
-    keep_alive: bool = True
-    route: Route | None = None
-    answer: Answer | None = None
-    since: float = 0.0
-    waited: float = 0.0
-    alone: bool = False
-
-
 class Application:
     """Serves one model over REST; see the checklist in tests/contract for what each path answers."""
 
@@ -137,7 +118,6 @@ class Application:
             route = self._route(request)
         if route is None:
             return self._page(request.path, request.method.decode())
-        request.route = route
         if unplaced:
             self._admission.count_refusal(route.protocol)
             self._count(Overloaded.http_status, route.protocol, request)
@@ -161,8 +141,7 @@ class Application:
 
     async def answer(self, request: Request) -> Answer:
         """The answer to a request that was admitted, once its body is there."""
-        route = request.route
-        assert route is not None
+        route = self._routes[request.path]
         try:
             context = _context(request)
             self._admission.enter(route.protocol, promised=True)
@@ -202,8 +181,7 @@ class Application:
         return status, lines + self._headers, body
 
     def _refused(self, error: InferenceError, request: Request) -> Answer:
-        assert request.route is not None
-        self._count(error.http_status, request.route.protocol, request)
+        self._count(error.http_status, self._routes[request.path].protocol, request)
         return self._refusal(error)
 
     def _refusal(self, error: InferenceError) -> Answer:

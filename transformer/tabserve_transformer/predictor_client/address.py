@@ -57,7 +57,7 @@ class Address:
         self.outstanding += 1
         try:
             if connection is None:
-                connection = await asyncio.create_task(self._connect(deadline))
+                connection = await self._connect(deadline)
             response = await connection.exchange(request, deadline)
         except ConnectionLost as error:
             # A server that ends a connection for being idle crosses the request on the wire (RFC 9112, section 9.5);

@@ -1,0 +1,130 @@
+"""The answers to a connection's requests: in their order, one at a time, as fast as the client reads."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from tabserve.inference.rest.application import Answer, Application, message
+from tabserve.inference.rest.parser import Request
+
+_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+
+
+class Load:
+    """How much the connections of one server have to do.
+
+    working: requests that are being answered. answered: so many were. leaving: whether every answer ends its
+    connection, so that clients go elsewhere for the next.
+    """
+
+    def __init__(self) -> None:
+        self.working = self.answered = 0
+        self.leaving = False
+
+
+class Answers:
+    """Answers requests, each in a task of its own.
+
+    sent: called whenever answers were sent in a later turn of the event loop than the one in which `go_on` was called.
+    """
+
+    def __init__(self, application: Application, load: Load, sent: Callable[[], None]) -> None:
+        self._application = application
+        self._load = load
+        self._sent: Callable[[], None] | None = sent
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._queue: deque[tuple[Request, Answer | None]] = deque()
+        self._task: asyncio.Task[Answer] | None = None
+        self._ordinal = 0  # of the last answer here among the server's
+        self._unread = False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether requests wait for the one before them."""
+        return bool(self._queue)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is a request that is not answered."""
+        return self._task is not None or bool(self._queue)
+
+    def start(self, transport: asyncio.Transport) -> None:
+        """Write to this transport from now on."""
+        self._transport = transport
+
+    def put(self, request: Request, answer: Answer | None = None) -> None:
+        """Answer a request after those before it; with this answer where there is one already."""
+        self._queue.append((request, answer))
+
+    def pause(self) -> None:
+        """The client does not read its answers."""
+        self._unread = True
+
+    def resume(self) -> None:
+        """The client reads them again."""
+        self._unread = False
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Answer what there is to answer now."""
+        while self._queue and self._task is None and not self._unread:
+            request, answer = self._queue.popleft()
+            if answer is None:
+                self._begin(request)
+            else:
+                self._send(request, answer)
+
+    def end(self) -> None:
+        """The client has gone away: what answers it is cancelled, and what leads back to the connection is let go."""
+        self._queue.clear()
+        self._sent = None
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self, request: Request) -> None:
+        """Take the first steps to an answer; `alone` where no other client is asking, so no other request comes now."""
+        load = self._load
+        request.alone = load.working == 0 and self._ordinal == load.answered
+        load.working += 1
+        work = self._application.answer(request)
+        # Most are answered before this returns, where Python can start a task at once.
+        task = asyncio.Task(work, loop=self._loop, **_EAGER)
+        if task.done():
+            self._finish(request, task)
+        else:
+            self._task = task
+            task.add_done_callback(lambda done: self._finish_later(request, done))
+
+    def _finish(self, request: Request, task: asyncio.Task[Answer]) -> None:
+        """Whatever has gone wrong, there is an answer, unless the client has gone away."""
+        self._load.working -= 1
+        if task.cancelled():
+            answer = None if self._sent is None else self._application.failure(asyncio.CancelledError(), request)
+        else:
+            answer = task.result()
+        if answer is not None:
+            self._send(request, answer)
+
+    def _finish_later(self, request: Request, task: asyncio.Task[Answer]) -> None:
+        self._task = None
+        self._finish(request, task)
+        self.go_on()
+        if self._sent is not None:
+            self._sent()
+
+    def _send(self, request: Request, answer: Answer) -> None:
+        """In one write: a system call is a good part of what a small answer costs."""
+        if self._transport.is_closing():
+            return
+        ends = self._load.leaving or not request.keep_alive
+        self._transport.write(message(*answer, ends=ends, head_only=request.method == b"HEAD"))
+        self._load.answered += 1
+        self._ordinal = self._load.answered
+        if ends:
+            self._queue.clear()
+            self._transport.close()

@@ -1,0 +1,254 @@
+"""HTTP/1.1 requests of the bytes of a connection, parsed by httptools, with limits on headers, bodies and framing."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Protocol
+
+import httptools
+import msgspec
+
+_END_OF_HEADERS = b"\r\n\r\n"
+_CHUNK_BYTES = 16
+"""Size line and line breaks of a chunk; a client that adds more, such as extensions, has a limit to it."""
+_STAND_IN = b"POST / HTTP/1.1\r\n%b: %b\r\n\r\n"
+_FRAMING = (b"transfer-encoding", b"content-length")
+# RFC 9112, section 3.2, with RFC 3986, section 3.2.2: a name or an IPv6 address, and a port.
+_HOST = re.compile(rb"([\w.~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(:\d*)?", re.ASCII)
+
+
+class Request(msgspec.Struct, gc=False):
+    """A request: names of headers in lower case, values of the same name joined by commas (RFC 9110, section 5.3).
+
+    path: without the query. keep_alive: whether its client may ask again on the connection. since: the
+    time.perf_counter() when it came. waited: seconds for which it was left unread. alone: whether no other client is
+    asking.
+    """
+
+    method: bytes = b""
+    path: bytes = b""
+    headers: dict[bytes, bytes] = {}
+    body: bytes = b""
+    keep_alive: bool = True
+    since: float = 0.0
+    waited: float = 0.0
+    alone: bool = False
+
+
+class MalformedError(Exception):
+    """What came can't be read on: the status and the text to answer with."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Reader(Protocol):
+    """What is told of the requests as they come."""
+
+    def begun(self) -> None:
+        """A request begins."""
+
+    def headers_read(self, request: Request) -> bool:
+        """The headers have come; whether the body is to be kept."""
+
+    def too_large(self, request: Request) -> None:
+        """The body is over the limit; what comes of it is thrown away."""
+
+    def read(self, request: Request, *, kept: bool) -> None:
+        """The request is whole; `kept`: with its body."""
+
+
+class Parser:
+    """Reads one request after the other. Trailers are thrown away (RFC 9110, section 6.5.1)."""
+
+    def __init__(self, reader: Reader, max_header_bytes: int, max_body_bytes: int) -> None:
+        self._reader = reader
+        self._max_body_bytes = max_body_bytes
+        self._limits = _Limits(max_header_bytes)
+        self._http: Any = httptools.HttpRequestParser(self)
+        self._standing_in = False  # the headers that are parsed only tell httptools how to read a body
+        self._request: Request | None = None
+        self._kept = False
+        self._in_headers = True
+        self._url = b""
+        self._host = b""  # the last one that was valid
+        self._body: bytes | bytearray = b""
+
+    @property
+    def under_way(self) -> bool:
+        """Whether some of a request has come."""
+        return self._request is not None
+
+    @property
+    def in_body(self) -> bool:
+        """Whether a request's headers have come, and it is not whole."""
+        return not self._in_headers
+
+    @property
+    def discards(self) -> bool:
+        """Whether what comes is of a request that is answered already."""
+        return not self._in_headers and not self._kept
+
+    def feed(self, data: bytes) -> None:
+        """Parse what came. Raises MalformedError, and whatever the reader raises."""
+        if self._in_headers:
+            self._limits.check_headers(data)
+        request = None if self._in_headers else self._request
+        try:
+            self._parse(data)
+        except httptools.HttpParserCallbackError as error:
+            raise error.__context__ or error from None
+        except httptools.HttpParserError:
+            raise MalformedError(400, "malformed HTTP request") from None
+        if self._in_headers and self._request is not None:
+            self._limits.count_headers(data)
+        elif request is not None and request is self._request:
+            self._limits.count_framing(len(data))
+
+    def end(self) -> None:
+        """Let go of the reader, and of httptools' parser, which leads back here."""
+        del self._reader, self._http
+
+    def _parse(self, data: bytes) -> None:
+        """Offers to go on in another protocol, as Java's client makes, are not taken (RFC 9110, section 7.8).
+
+        httptools takes each for the end of its message. The body behind it is read by another parser.
+        """
+        while data:
+            try:
+                self._http.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                data = data[offer.args[0] :]
+                if self._request is not None:
+                    self._stand_in(self._request.headers)
+
+    def _stand_in(self, headers: dict[bytes, bytes]) -> None:
+        self._http, self._standing_in = httptools.HttpRequestParser(self), True
+        name = next(name for name in _FRAMING if name in headers)
+        self._http.feed_data(_STAND_IN % (name, headers[name]))
+
+    def on_message_begin(self) -> None:
+        """A request begins (httptools)."""
+        if not self._standing_in:
+            self._request = Request(headers={})
+            self._reader.begun()
+
+    def on_url(self, url: bytes) -> None:
+        """Some of the request's target (httptools)."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header, or a trailer field (httptools)."""
+        request = self._request
+        if request is None or not self._in_headers:
+            return
+        name = name.lower()
+        before = request.headers.get(name)
+        request.headers[name] = value if before is None else before + b", " + value
+
+    def on_headers_complete(self) -> None:
+        """The headers are read (httptools)."""
+        request = self._request
+        if self._standing_in or request is None:
+            self._standing_in, self._url = False, b""
+            return
+        request.method = self._http.get_method()
+        request.path, self._url = path(self._url), b""
+        self._check_head(request)
+        self._in_headers = False
+        self._limits.reset()
+        self._kept = self._reader.headers_read(request)
+
+    def _check_head(self, request: Request) -> None:
+        headers, version = request.headers, self._http.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise MalformedError(505, "expected HTTP/1.1 or HTTP/1.0")
+        request.keep_alive = version == "1.1" and self._http.should_keep_alive()
+        host = headers.get(b"host")
+        if host != self._host or not host:
+            if host is None and version == "1.1":
+                raise MalformedError(400, "host: expected one, got none")
+            if host is not None and not _HOST.fullmatch(host):
+                raise MalformedError(400, "host: expected one name or address, and a port")
+            self._host = host or b""
+        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            raise MalformedError(501, "transfer-encoding: expected chunked alone")
+        if version == "1.0":
+            headers.pop(b"expect", None)  # RFC 9110, section 10.1.1
+
+    def on_body(self, body: bytes) -> None:
+        """Some of the body (httptools)."""
+        self._limits.delivered += len(body)
+        if not self._kept:
+            return
+        if len(self._body) + len(body) > self._max_body_bytes:
+            assert self._request is not None
+            self._kept, self._body = False, b""
+            self._reader.too_large(self._request)
+        elif not self._body:
+            self._body = body
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += body
+
+    def on_chunk_header(self) -> None:
+        """A chunk begins (httptools)."""
+        self._limits.delivered += _CHUNK_BYTES
+
+    def on_message_complete(self) -> None:
+        """The request is read (httptools), unless it was an offer of another protocol with a body."""
+        request = self._request
+        assert request is not None
+        if self._http.should_upgrade() and any(name in request.headers for name in _FRAMING):
+            return
+        self._request, self._in_headers = None, True
+        request.body, self._body = bytes(self._body), b""
+        self._limits.reset()
+        self._reader.read(request, kept=self._kept)
+
+
+class _Limits:
+    """Of the bytes that are no body: headers, which httptools would keep however many they are, and framing."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.delivered = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Other headers, or a body, begin."""
+        self._counted, self._tail, self.delivered = 0, b"", 0
+
+    def check_headers(self, data: bytes) -> None:
+        """Raise MalformedError where the headers in what came are too long."""
+        if self._counted + len(data) <= self._most:
+            return
+        end = (self._tail + data).find(_END_OF_HEADERS)
+        if self._counted + (len(data) if end < 0 else end) > self._most:
+            raise MalformedError(431, f"expected at most {self._most} bytes of headers")
+
+    def count_headers(self, data: bytes) -> None:
+        """These came, and no end of the headers after what is counted."""
+        last = data.rfind(_END_OF_HEADERS)
+        self._counted += len(data) if last < 0 else len(data) - last - len(_END_OF_HEADERS)
+        self._tail = data[-3:]
+
+    def count_framing(self, size: int) -> None:
+        """So many bytes came in the midst of a body. Raise MalformedError where too few of them were delivered."""
+        self._counted += max(0, size - self.delivered)
+        self.delivered = 0
+        if self._counted > self._most:
+            raise MalformedError(431, f"expected at most {self._most} bytes of trailers and chunk extensions")
+
+
+def path(target: bytes) -> bytes:
+    """The path of a request's target, without its query (RFC 9112, section 3.2); empty where it has none."""
+    if not target.startswith(b"/"):
+        try:
+            target = httptools.parse_url(target).path or b""
+        except httptools.HttpParserInvalidURLError:
+            return b""
+    return target.partition(b"?")[0]
