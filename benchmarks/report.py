@@ -1,10 +1,11 @@
-"""results.json and table.md: the targets with their verdicts, then every cell."""
+"""table.md: the targets with their verdicts, then every cell; summary.json: the targets; results.json: everything."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import msgspec
 
@@ -14,10 +15,22 @@ from benchmarks.targets import TARGETS, Goal
 
 
 def write(results: Results, folder: Path) -> None:
-    """Write results.json and table.md."""
+    """Write results.json, which is not kept in the repository, summary.json and table.md."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(_rounded(results)), indent=1))
+    for name, content in (("results", _rounded(results)), ("summary", summary(results))):
+        (folder / f"{name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
     (folder / "table.md").write_text(page(results))
+
+
+def summary(results: Results) -> dict[str, Any]:
+    """What was run, and of each target that was measured its figure and verdict."""
+    measured = {each.title: each.value(results) for each in TARGETS}
+    targets = {
+        each.title: {"target": each.target, "got": float(f"{got:.3g}"), "verdict": each.verdict(got)}
+        for each in TARGETS
+        if (got := measured[each.title]) is not None
+    }
+    return {"about": results.about, "targets": targets}
 
 
 def page(results: Results) -> str:
