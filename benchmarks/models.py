@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import joblib
 import numpy as np
@@ -28,7 +29,16 @@ POOL_ROWS = 65_536
 NAME = "bench"
 COLOURS = ("amber", "blue", "green", "red", "white")
 
+_BANDS: list[dict[str, Any]] = [
+    {"from": 0.8, "label": "refuse"},
+    {"from": 0.4, "label": "review"},
+    {"from": 0, "label": "accept"},
+]
+PAYMENTS = cache.ROOT / "examples" / "payments"
+
 Probabilities = npt.NDArray[np.float64]
+Reasons: TypeAlias = Literal["none", "all", "some"]
+"""The bands that decisions come with reasons for: no band, every one, or all but the lowest."""
 
 
 class Trained(NamedTuple):
@@ -75,6 +85,9 @@ MODELS: dict[str, Callable[[], Any]] = {
     "logistic": lambda: _pipeline(LogisticRegression(max_iter=1000)),
     "forest": lambda: _pipeline(RandomForestClassifier(200, min_samples_leaf=5, n_jobs=1, random_state=0)),
     "histogram": lambda: _pipeline(HistGradientBoostingClassifier(max_iter=200, random_state=0)),
+    "payments": lambda: XGBClassifier(
+        n_estimators=200, max_depth=4, learning_rate=0.08, enable_categorical=True, n_jobs=1, random_state=0
+    ),
 }
 
 
@@ -89,21 +102,28 @@ def trained(name: str) -> Trained:
 
 
 @functools.cache
-def bundle(model: str) -> Path:
+def bundle(model: str, reasons: Reasons = "none") -> Path:
     """The bundle of the model of that name, saved anew when tabserve's own code has changed."""
     of = trained(model).folder
-    sources = [p for part in ("bundle", "engines", "schema") for p in (cache.ROOT / "tabserve" / part).glob("*.py")]
-    folder = cache.folder("bundles") / f"{of.name}-{cache.key(sources)}"
-    cache.fill(folder, lambda draft: _save(of, draft))
+    sources = [p for part in ("bundle", "engines", "schema") for p in (cache.ROOT / "tabserve" / part).rglob("*.py")]
+    folder = cache.folder("bundles") / f"{of.name}-{reasons}-{cache.key(sources)}"
+    cache.fill(folder, lambda draft: _save(of, draft, _schema(model, reasons)))
     return folder / "bundle"
 
 
+@functools.cache
+def bands(model: str) -> list[tuple[float, str]]:
+    """The bands that its schema has: each one's lower edge and label, the highest first."""
+    found = _payments_schema()["outputs"]["decision"]["bands"] if model == "payments" else _BANDS
+    return [(float(band["from"]), str(band["label"])) for band in found]
+
+
 def _train(name: str, folder: Path) -> None:
-    random = np.random.default_rng(7)
-    make = _mixed if name != "xgboost" else lambda random, count: _numbers(random, count, 30)
-    rows, pool = make(random, TRAINING_ROWS), make(random, POOL_ROWS)
-    model = MODELS[name]().fit(rows, _labels(random, rows))
-    np.save(folder / "probabilities.npy", np.asarray(model.predict_proba(pool), np.float64))
+    rows, labels, pool = _payments() if name == "payments" else _made_up(name)
+    features = functools.partial(tabserve.train.features, PAYMENTS / "schema.yaml")
+    given, asked = (features(rows), features(pool)) if name == "payments" else (rows, pool)
+    model = MODELS[name]().fit(given, labels)
+    np.save(folder / "probabilities.npy", np.asarray(model.predict_proba(asked), np.float64))
     for file, content in (("model", model), ("sample", rows), ("rows", pool)):
         joblib.dump(content, folder / file)
     (folder / "native").mkdir()
@@ -115,22 +135,56 @@ def _train(name: str, folder: Path) -> None:
         joblib.dump(model, folder / "native" / "model.joblib")
 
 
-def _save(of: Path, folder: Path) -> None:
+def _made_up(name: str) -> tuple[pd.DataFrame, npt.NDArray[np.int64], pd.DataFrame]:
+    """Rows to train with, their labels, and the pool of rows to ask with."""
+    random = np.random.default_rng(7)
+    make = _mixed if name != "xgboost" else lambda random, count: _numbers(random, count, 30)
+    rows, pool = make(random, TRAINING_ROWS), make(random, POOL_ROWS)
+    return rows, _labels(random, rows), pool
+
+
+def _payments() -> tuple[pd.DataFrame, Any, pd.DataFrame]:
+    """The same of the example's payments, times as text."""
+    spec = importlib.util.spec_from_file_location("payments", PAYMENTS / "train.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    rows, labels = module.payments(TRAINING_ROWS, seed=7)
+    pool, _ = module.payments(POOL_ROWS, seed=8)
+    return rows, labels, pool.assign(**{name: pool[name].map(pd.Timestamp.isoformat) for name in ("opened", "paid")})
+
+
+def _save(of: Path, folder: Path, contents: dict[str, Any]) -> None:
     sample = joblib.load(of / "sample")
     schema = folder / "schema.yaml"
-    schema.write_text(yaml.safe_dump(_schema(sample), sort_keys=False))
+    schema.write_text(yaml.safe_dump(contents, sort_keys=False))
     options: dict[str, Any] = {"name": NAME, "version": "1", "schema": schema, "sample": sample}
     tabserve.train.save(joblib.load(of / "model"), folder / "bundle", **options)
 
 
-def _schema(rows: pd.DataFrame) -> dict[str, Any]:
+def _schema(model: str, reasons: Reasons) -> dict[str, Any]:
+    schema: dict[str, Any] = _payments_schema() if model == "payments" else _schema_of(trained(model).rows)
+    outputs = schema["outputs"]
+    outputs.pop("reasons", None)
+    if reasons != "none":
+        labels = [band["label"] for band in outputs["decision"]["bands"]]
+        outputs["reasons"] = {"top": 3, **({"for": labels[:-1]} if reasons == "some" else {})}
+    return schema
+
+
+def _payments_schema() -> dict[str, Any]:
+    schema: dict[str, Any] = yaml.safe_load((PAYMENTS / "schema.yaml").read_text())
+    return schema
+
+
+def _schema_of(rows: pd.DataFrame) -> dict[str, Any]:
     def field(column: str) -> dict[str, Any]:
         if column.startswith("f"):
             return {"name": column, "type": "number", "min": -20, "max": 20}
         return {"name": column, "type": "category", "values": list(COLOURS)}
 
-    bands = [{"from": 0.8, "label": "refuse"}, {"from": 0.4, "label": "review"}, {"from": 0, "label": "accept"}]
-    decision = {"score": "bad", "bands": bands}
+    decision = {"score": "bad", "bands": _BANDS}
     outputs = {"classes": ["good", "bad"], "decision": decision}
     record = [field(str(column)) for column in rows]
     return {"task": "binary", "record": record, "features": list(rows), "outputs": outputs}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +12,12 @@ import numpy.typing as npt
 import orjson
 import pandas as pd
 
-from benchmarks import cache, pool
+from benchmarks import cache, models, pool
 from benchmarks.models import NAME, Trained
 from tabserve.inference.grpc import open_inference_pb2 as pb
 
 Encoding = Literal["json", "json-predict_proba", "binary", "grpc", "columns", "records"]
-Answers = Literal["probabilities", "positive", "class", "decisions", "same"]
+Answers = Literal["probabilities", "positive", "class", "decisions", "reasons", "some-reasons", "same"]
 Array = npt.NDArray[Any]
 
 MOST, FEWEST = 4096, 256
@@ -26,7 +26,6 @@ BINARY_HEADER = "inference-header-content-length"
 
 _V2 = f"/v2/models/{NAME}/infer"
 _V1 = f"/v1/models/{NAME}:predict"
-_BANDS = ((0.8, "refuse"), (0.4, "review"), (0.0, "accept"))
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def verify(asked: Payloads, answers: list[bytes], kind: Answers) -> float:
         return 0.0
     worst = 0.0
     for number, (answer, expected) in enumerate(zip(answers, asked.expected(), strict=True)):
-        difference = _difference(_decoded(asked.encoding, answer, kind), expected, kind)
+        difference = _difference(_decoded(asked, answer, kind), expected, kind)
         if difference > TOLERANCE:
             raise ValueError(f"answer {number} is off by {difference:g} from the library's: {answer[:300]!r}")
         worst = max(worst, difference)
@@ -167,25 +166,34 @@ def _difference(got: Array, expected: Array, kind: Answers) -> float:
     return float(np.nan_to_num(np.abs(got.reshape(wanted.shape) - wanted), nan=np.inf, posinf=np.inf).max())
 
 
-def band(score: float) -> str:
-    """The decision that the schema's bands give a score."""
-    return next(label for lowest, label in _BANDS if score >= lowest)
+def band(score: float, bands: Sequence[tuple[float, str]]) -> str:
+    """The decision that bands give a score."""
+    return next(label for lowest, label in bands if score >= lowest)
 
 
-def _decoded(encoding: Encoding, answer: bytes, kind: Answers) -> Array:
-    if kind == "decisions":
-        return _scores(answer)
-    if encoding == "grpc":
+def _decoded(asked: Payloads, answer: bytes, kind: Answers) -> Array:
+    if kind in ("decisions", "reasons", "some-reasons"):
+        return _scores(answer, models.bands(asked.model.name), kind)
+    if asked.encoding == "grpc":
         return _decoded_grpc(answer)
-    if encoding == "binary":
+    if asked.encoding == "binary":
         return _decoded_binary(answer)
     return np.asarray(orjson.loads(answer)["outputs"][0]["data"], np.float64)
 
 
-def _scores(answer: bytes) -> Array:
-    """The scores of V1 decisions; infinite where the decision is not that of its score's band."""
+def _scores(answer: bytes, bands: Sequence[tuple[float, str]], kind: Answers) -> Array:
+    """The scores of V1 decisions; infinite where one is not that of its score's band, or its reasons are not due."""
     predictions = orjson.loads(answer)["predictions"]
-    return np.array([p["score"] if p["decision"] == band(p["score"]) else np.inf for p in predictions])
+    return np.array([p["score"] if _is_decided(p, bands, kind) else np.inf for p in predictions])
+
+
+def _is_decided(prediction: dict[str, Any], bands: Sequence[tuple[float, str]], kind: Answers) -> bool:
+    decision: str = prediction["decision"]
+    if decision != band(prediction["score"], bands):
+        return False
+    if kind == "some-reasons":
+        return bool(prediction["reasons"]) == (decision != bands[-1][1])
+    return ("reasons" in prediction) == (kind == "reasons")
 
 
 def _decoded_binary(answer: bytes) -> Array:

@@ -1,4 +1,7 @@
-"""What is measured of which peer: `quick` for every day, `full` for what is published, `soak` for an hour."""
+"""What is measured of which peer.
+
+`quick` for every day, `full` for what is published, `reasons` for decisions and their reasons, `soak` for an hour.
+"""
 
 from __future__ import annotations
 
@@ -89,6 +92,11 @@ _CHAINED = (
     *TURNS * (*_steps("json-predict_proba", 1, 1), *_steps("json", 1, 1)),
     *_steps("json-predict_proba", 1, 16),
 )
+_TOLD = tuple(replace(step, seconds=2) for step in 3 * _steps("records", 1, 1, 16))
+_EXPLAINED = tuple(
+    tuple(Visit(peer, model, _TOLD) for peer in (roster.DECISIONS, roster.REASONS, roster.SOME_REASONS))
+    for model in ("logistic", "xgboost", "histogram", "payments")
+)
 _CONCURRENCY = _steps("json", 1, 4, 8, 16, 64, 128)
 _BINARY = _steps("binary", 64, 1, 32)
 
@@ -133,11 +141,14 @@ FULL = Plan(
             tuple(Visit(peer, model, _COLUMNS) for peer in (roster.TABSERVE, roster.KSERVE_SKLEARNSERVER))
             for model in ("logistic", "forest", "histogram")
         ),
+        *_EXPLAINED,
         (_overload(rows=1),),
         (_overload(rows=64),),
     ),
     bare=("xgboost", "logistic", "forest", "histogram"),
 )
+
+REASONS = Plan("reasons", rounds=3, seconds=2, groups=_EXPLAINED)
 
 SOAK = Plan(
     "soak",
@@ -174,4 +185,4 @@ def in_turn(group: tuple[Visit, ...]) -> Iterator[tuple[Step, list[int]]]:
         yield step, sharing
 
 
-PLANS = {plan.name: plan for plan in (QUICK, FULL, SOAK)}
+PLANS = {plan.name: plan for plan in (QUICK, FULL, REASONS, SOAK)}

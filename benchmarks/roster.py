@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from benchmarks.models import Reasons
 from benchmarks.payloads import Answers
 
 Command = tuple[str, ...]
@@ -17,7 +18,10 @@ Command = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Peer:
-    """A server: its environment, its processes (the one clients talk to first) and what it answers with."""
+    """A server: its environment, its processes (the one clients talk to first) and what it answers with.
+
+    reasons: the bands that its bundle has reasons for.
+    """
 
     name: str
     title: str
@@ -25,6 +29,7 @@ class Peer:
     commands: tuple[Command, ...]
     answers: Answers = "probabilities"
     variables: Mapping[str, str] = field(default_factory=dict)
+    reasons: Reasons = "none"
 
 
 _LOCAL = ("--host=127.0.0.1",)
@@ -63,6 +68,16 @@ CHAIN = Peer(
     ((*_TRANSFORMER, *_OUTER, "--predictor_host=127.0.0.1:{inner_http}"), (*_PREDICTOR, *_INNER)),
 )
 DECISIONS = replace(CHAIN, name="tabserve-decisions", title="tabserve, records to decisions", answers="decisions")
+REASONS = replace(
+    DECISIONS, name="tabserve-reasons", title="tabserve, decisions with reasons", answers="reasons", reasons="all"
+)
+SOME_REASONS = replace(
+    DECISIONS,
+    name="tabserve-some-reasons",
+    title="tabserve, decisions with reasons outside the lowest band",
+    answers="some-reasons",
+    reasons="some",
+)
 NOOP_HTTP = Peer("noop-http", "no-op ASGI on uvicorn", "noop", (_script("noop_http.py"),), "same")
 NOOP_GRPC = Peer(
     "noop-grpc",

@@ -75,7 +75,7 @@ def running(peer: Peer, asked: Payloads, answer: Path, log: Path) -> Generator[S
     words = {
         "python": str(environments.python(peer.environment)),
         "peers": str(environments.PEERS),
-        "bundle": str(models.bundle(asked.model.name)) if peer.environment == environments.OURS else "",
+        "bundle": str(models.bundle(asked.model.name, peer.reasons)) if peer.environment == environments.OURS else "",
         "native": str(asked.model.native),
         "answer": str(answer),
         **{name: str(port) for name, port in ports.items()},

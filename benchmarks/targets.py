@@ -30,6 +30,13 @@ Value = Callable[[Results], float | None]
 STOCK = ("kserve-custom", "kserve-quiet", "kserve-xgbserver", "mlserver", "mlserver-serial", "mlserver-batching")
 CHAINS = ("kserve-chain-rest", "kserve-chain-grpc")
 _BINARY = [Cell("tabserve", "xgboost", 64, "binary", connections) for connections in (1, 32)]
+_MOST = {
+    "logistic": {1: 1.3, 16: 1.3},
+    "xgboost": {1: 9.9, 16: 9.9},
+    "histogram": {1: 9.9, 16: 9.9},
+    "payments": {1: 9.9, 16: 9.9},
+}
+"""How much longer a decision with reasons may take, by connections."""
 SETTLED_SECONDS = 10
 """Memory is compared with what it was so long after the overload began."""
 
@@ -230,6 +237,24 @@ def _overloads() -> list[Goal]:
     return targets
 
 
+def _explained(model: str, connections: int, peer: str = "tabserve-reasons") -> Compared:
+    """Decisions with reasons, and those without."""
+    cells = [Cell(each, model, 1, "records", connections) for each in (peer, "tabserve-decisions")]
+    return Compared(cells[0], cells[1:])
+
+
+def _reasons() -> list[Goal]:
+    """What reasons cost, told by the same chain and model without them."""
+    targets = []
+    for connections in (1, 16):
+        for model, most in _MOST.items():
+            title = f"{model}, decisions with reasons, {connections} connections: p50 by without"
+            targets.append(Goal(title, _explained(model, connections).latency, most[connections], at_most=True))
+    some = _explained("payments", 16, "tabserve-some-reasons")
+    title = "payments, reasons for block and review, 16 connections: throughput by without"
+    return [*targets, Goal(title, some.throughput, 0.8, by_cpu=some.by_cpu)]
+
+
 _ANY = ("json", "binary")
 _chained = partial(compared, CHAINS, ours="tabserve-chain", encoding="json-predict_proba")
 _HOPS = Compared(Cell("tabserve-decisions", "xgboost", 1, "records", 1), [Cell("tabserve", "xgboost", 1, "json", 1)])
@@ -254,6 +279,7 @@ TARGETS = (
     latency("chain with records and decisions: p50 by our single hop's", _HOPS, 3, 2),
     throughput("gRPC, 1 row: throughput by the no-op's", compared(("noop-grpc",), encoding="grpc"), 0.6, 0.8),
     throughput("gRPC, 1 row: by stock KServe's", compared(("kserve-custom",), encoding="grpc"), 2.5, 3),
+    *_reasons(),
     *_overloads(),
     started("start to first answer by stock KServe's", lambda start: start.seconds, 0.5),
     started("resident memory by stock KServe's", lambda start: start.resident, 0.6),

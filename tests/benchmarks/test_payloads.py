@@ -9,7 +9,7 @@ import orjson
 import pandas as pd
 import pytest
 
-from benchmarks import payloads, pool
+from benchmarks import models, payloads, pool
 from benchmarks.models import Trained
 from benchmarks.payloads import Answers, Encoding, Payloads
 from tabserve.inference.grpc import open_inference_pb2 as pb
@@ -47,8 +47,26 @@ def _grpc(values: np.ndarray) -> bytes:
     return response.SerializeToString()
 
 
+BANDS = models.bands("model")
+
+
 def _decisions(values: np.ndarray) -> bytes:
-    return orjson.dumps({"predictions": [{"decision": payloads.band(v), "score": v} for v in values[:, 1].tolist()]})
+    return orjson.dumps({"predictions": [{"decision": _band(v), "score": v} for v in values[:, 1].tolist()]})
+
+
+def _reasons(values: np.ndarray) -> bytes:
+    decided = orjson.loads(_decisions(values))["predictions"]
+    return orjson.dumps({"predictions": [{**each, "reasons": ["a"]} for each in decided]})
+
+
+def _some_reasons(values: np.ndarray) -> bytes:
+    decided = orjson.loads(_decisions(values))["predictions"]
+    reasons = {"refuse": ["a"], "review": ["a", "b"], "accept": []}
+    return orjson.dumps({"predictions": [{**each, "reasons": reasons[each["decision"]]} for each in decided]})
+
+
+def _band(score: float) -> str:
+    return payloads.band(score, BANDS)
 
 
 ENCODERS: dict[tuple[Encoding, Answers], Callable[[np.ndarray], bytes]] = {
@@ -59,6 +77,8 @@ ENCODERS: dict[tuple[Encoding, Answers], Callable[[np.ndarray], bytes]] = {
     ("binary", "probabilities"): _binary,
     ("grpc", "probabilities"): _grpc,
     ("records", "decisions"): _decisions,
+    ("records", "reasons"): _reasons,
+    ("records", "some-reasons"): _some_reasons,
 }
 
 
@@ -91,6 +111,17 @@ def test_a_decision_of_another_band_is_found(asked: Callable[[Encoding], Payload
     answers[7] = answers[7].replace(b"accept", b"review")
     with pytest.raises(ValueError, match="answer 7 is off by inf"):
         payloads.verify(of, answers, "decisions")
+
+
+@pytest.mark.parametrize(
+    ("kind", "answered"), [("decisions", _reasons), ("reasons", _decisions), ("some-reasons", _reasons)]
+)
+def test_reasons_that_are_not_due_are_found(
+    asked: Callable[[Encoding], Payloads], kind: Answers, answered: Callable[[np.ndarray], bytes]
+) -> None:
+    of = asked("records")
+    with pytest.raises(ValueError, match="answer 0 is off by inf"):
+        payloads.verify(of, [answered(expected) for expected in of.expected()], kind)
 
 
 @pytest.mark.parametrize("encoding", get_args(Encoding))

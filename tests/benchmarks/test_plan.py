@@ -71,9 +71,9 @@ def test_visits_with_different_steps_take_turns() -> None:
 
 
 def test_a_plan_of_one_model_measures_that_and_nothing_else() -> None:
-    part = plan.of_model(plan.FULL, "histogram")
+    part = plan.of_model(plan.FULL, "forest")
     assert [(visit.peer, visit.model) for visit in part.visits] == [
-        (roster.TABSERVE, "histogram"),
-        (roster.KSERVE_SKLEARNSERVER, "histogram"),
+        (roster.TABSERVE, "forest"),
+        (roster.KSERVE_SKLEARNSERVER, "forest"),
     ]
-    assert (part.bare, part.rounds) == (("histogram",), plan.FULL.rounds)
+    assert (part.bare, part.rounds) == (("forest",), plan.FULL.rounds)
