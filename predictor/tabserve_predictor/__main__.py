@@ -9,7 +9,7 @@ from tabserve.engines.isolated import verify_loads
 from tabserve.inference import server
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.settings import command
-from tabserve_predictor import xgboost_import
+from tabserve_predictor import imports
 from tabserve_predictor.model import load
 from tabserve_predictor.settings import Settings
 
@@ -26,12 +26,12 @@ def serve(settings: Settings) -> None:
             allow_joblib=settings.allow_joblib,
             trusted=settings.trusted_types,
         )
-        if found.manifest.model.native == "xgboost":
+        if found.manifest.model.native in ("xgboost", "lightgbm"):
             if not hooked:
-                xgboost_import.import_xgboost()
+                imports.import_booster(found.manifest.model.native)
             verify_loads(found)
         model = load(found, settings, metrics)
-        xgboost_import.give_back()
+        imports.give_back()
         if hooked:
             from tabserve import kserve_adapter
             from tabserve_predictor.kserve_model import PredictorModel

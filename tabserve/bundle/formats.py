@@ -12,6 +12,8 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b'{"', "json"),
     (b"{ ", "json"),
     (b"{\n", "json"),
+    (b"tree\n", "lightgbm"),
+    (b"tree\r\n", "lightgbm"),
     (b"PK\x03\x04", "skops"),
     (b"\x80", "joblib"),
     (b"\x78", "joblib"),
@@ -25,7 +27,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 
 
 def recognise(path: Path) -> str:
-    """The format a file's first bytes say: ubj, json, skops, joblib (any pickle), onnx or `unknown`."""
+    """The format a file's first bytes say: ubj, json, lightgbm, skops, joblib (any pickle), onnx or `unknown`."""
     with path.open("rb") as file:
         head = file.read(8)
     return next((name for magic, name in _MAGIC if head.startswith(magic)), "unknown")

@@ -13,6 +13,7 @@ from tabserve.bundle.manifest import MANIFEST
 _DISTRIBUTIONS = {"xgboost": ("xgboost", "xgboost-cpu")}
 OF_ENGINE: dict[str, tuple[str, ...]] = {
     "xgboost": ("xgboost",),
+    "lightgbm": ("lightgbm",),
     "sklearn": ("scikit-learn", "skops"),
     "onnxruntime": ("onnxruntime",),
 }

@@ -19,8 +19,8 @@ SCHEMA = "schema.yaml"
 REFERENCE = "reference.npz"
 MAX_MANIFEST_BYTES = 16 << 20
 
-ModelFormat: TypeAlias = Literal["ubj", "json", "skops", "joblib"]
-EngineName: TypeAlias = Literal["xgboost", "sklearn", "onnxruntime"]
+ModelFormat: TypeAlias = Literal["ubj", "json", "lightgbm", "skops", "joblib"]
+EngineName: TypeAlias = Literal["xgboost", "lightgbm", "sklearn", "onnxruntime"]
 Datatype: TypeAlias = Literal["FP32", "FP64"]
 ClassValue: TypeAlias = bool | int | float | str
 Frame: TypeAlias = Literal["", "array", "object", "category"]

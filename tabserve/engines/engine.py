@@ -19,7 +19,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """`xgboost`, `sklearn` or `onnxruntime`."""
+        """`xgboost`, `lightgbm`, `sklearn` or `onnxruntime`."""
 
     @property
     def outputs(self) -> frozenset[str]:

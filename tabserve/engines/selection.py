@@ -13,6 +13,7 @@ from tabserve.bundle.manifest import EngineName, EngineRange, ModelInfo
 from tabserve.engines import parity
 from tabserve.engines.engine import Engine
 from tabserve.engines.estimators import read
+from tabserve.engines.lightgbm import LightGBMEngine
 from tabserve.engines.onnxruntime import OnnxEngine
 from tabserve.engines.sklearn import SklearnEngine
 from tabserve.engines.xgboost import XGBoostEngine
@@ -131,6 +132,8 @@ def open_engine(bundle: Bundle, name: EngineName, threads: int) -> Engine:
         return OnnxEngine(bundle.file(str(info.onnx)), info, threads=threads, reference=features)
     if name == "xgboost":
         return XGBoostEngine(bundle.file(info.file), info, threads=threads, reference=features)
+    if name == "lightgbm":
+        return LightGBMEngine(bundle.file(info.file), info, threads=threads, reference=features)
     model = read(bundle.file(info.file), info.format, bundle.trusted)
     return SklearnEngine(model, info, threads=threads, reference=features)
 

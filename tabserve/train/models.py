@@ -13,12 +13,14 @@ from tabserve.bundle.manifest import Datatype, EngineName, EngineRange, FeatureS
 from tabserve.bundle.reference import Columns
 from tabserve.schema.schema import Schema
 from tabserve.train.facts import Facts
+from tabserve.train.lightgbm_model import LightGBMModel
 from tabserve.train.own import Rows
 from tabserve.train.presentation import Truth
 from tabserve.train.sklearn_model import SklearnModel
 from tabserve.train.xgboost_model import XGBoostModel
 
 TOLERANCE = 1e-6
+_ENDINGS = {"lightgbm": "txt"}
 
 
 class TrainedModel(Protocol):
@@ -49,7 +51,7 @@ class TrainedModel(Protocol):
         """Its ONNX form. file: the one that `write` has written. Raises NotConvertedError."""
 
 
-KINDS = (XGBoostModel, SklearnModel)
+KINDS = (XGBoostModel, LightGBMModel, SklearnModel)
 """One class for each library; the first that knows a model takes it."""
 
 
@@ -59,8 +61,8 @@ def trained(model: Any, facts: Facts) -> TrainedModel:
         if kind.is_kind_of(model):
             return kind(model, facts)
     name = f"{type(model).__module__}.{type(model).__qualname__}"
-    remedy = "Give a fitted estimator or pipeline, an XGBoost model, or a Booster."
-    raise BundleError("model", f"expected a scikit-learn or XGBoost model, got {name}", remedy)
+    remedy = "Give a fitted estimator or pipeline, a model of XGBoost or LightGBM, or a Booster."
+    raise BundleError("model", f"expected a scikit-learn, XGBoost or LightGBM model, got {name}", remedy)
 
 
 def file_format(form: ModelFormat | None, model: TrainedModel, *, allow_joblib: bool) -> ModelFormat:
@@ -90,7 +92,7 @@ def describe(
     given, categories in the schema's order; features: some rows of it. Raises BundleError.
     """
     info = ModelInfo(
-        file=f"model.{form}",
+        file=f"model.{_ENDINGS.get(form, form)}",
         format=form,
         native=model.engine,
         input="matrix",

@@ -35,7 +35,7 @@ def test_no_ml_library_and_no_sdk_is_loaded_by_importing(module: str) -> None:
 
 def test_xgboost_is_imported_without_scikit_learn_and_pandas() -> None:
     loaded = loaded_by(
-        "from tabserve_predictor.xgboost_import import import_xgboost; import_xgboost(); import_xgboost()"
+        "from tabserve_predictor.imports import import_booster; import_booster('xgboost'); import_booster('xgboost')"
     )
 
     assert loaded & {"xgboost", "sklearn", "pandas"} == {"xgboost"}
@@ -43,7 +43,7 @@ def test_xgboost_is_imported_without_scikit_learn_and_pandas() -> None:
 
 def test_xgboost_is_imported_without_what_scipy_takes_of_numpy_and_does_not_use() -> None:
     listing = "import sys; print(*(set(sys.modules) & {'numpy.f2py', 'numpy.ma', 'numpy.polynomial', 'numpy.testing'}))"
-    imported = "from tabserve_predictor.xgboost_import import import_xgboost; import_xgboost()"
+    imported = "from tabserve_predictor.imports import import_booster; import_booster('xgboost')"
     code = f"{imported}; {listing}; import numpy; print(numpy.ma.masked_array)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
@@ -52,7 +52,7 @@ def test_xgboost_is_imported_without_what_scipy_takes_of_numpy_and_does_not_use(
 
 def test_scikit_learn_and_pandas_can_still_be_imported_afterwards() -> None:
     loaded = loaded_by(
-        "from tabserve_predictor.xgboost_import import import_xgboost; import_xgboost(); import sklearn, pandas"
+        "from tabserve_predictor.imports import import_booster; import_booster('xgboost'); import sklearn, pandas"
     )
 
     assert {"sklearn", "pandas"} <= loaded
