@@ -158,7 +158,7 @@ def test_a_matrix_without_names(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("order", [["DE", "FR", "IT"], ["IT", "DE", "FR"], ["FR", "DE", "IT"]])
+@pytest.mark.parametrize("order", [["DE", "FR", "IT"], ["IT", "DE", "FR"]])
 def test_categories_as_numbers_are_found_in_their_order_or_told(tmp_path: Path, order: list[str]) -> None:
     numbered = pd.Categorical(records().country, order).codes
     matrix = records().assign(country=np.where(numbered < 0, np.nan, numbered)).to_numpy(float)
@@ -167,11 +167,9 @@ def test_categories_as_numbers_are_found_in_their_order_or_told(tmp_path: Path, 
     expected = {"predict_proba": model.predict_proba(matrix)}
     told = save(model, tmp_path / "told", schema, sample, codes={"country": order})
     assert_serves(told, sample, expected)
-    if order == ["FR", "DE", "IT"]:
-        with pytest.raises(BundleError, match=r"Pass codes=\{"):
-            save(model, tmp_path / "found", schema, sample)
-    else:
-        assert_serves(save(model, tmp_path / "found", schema, records()), sample, expected)
+    with pytest.raises(BundleError, match=r"Pass codes=\{"):  # not the training data
+        save(model, tmp_path / "part", schema, sample[: COUNT // 2])
+    assert_serves(save(model, tmp_path / "found", schema, records()), sample, expected)
 
 
 @pytest.mark.parametrize("fact", ["missing", "rounds"])
