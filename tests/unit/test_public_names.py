@@ -96,5 +96,5 @@ def test_the_former_names_work_and_name_the_new_ones(tmp_path: Path) -> None:
         former = tabserve.bundle.features(path, records())
     assert former.equals(tabserve.train.features(path, records()))
     moved = pytest.warns(DeprecationWarning, match=r"tabserve\.bundle\.save is now tabserve\.train\.save")
-    with moved, pytest.raises(tabserve.bundle.BundleError, match="expected a scikit-learn or XGBoost model"):
+    with moved, pytest.raises(tabserve.bundle.BundleError, match="expected a scikit-learn, XGBoost or LightGBM model"):
         tabserve.bundle.save(object(), tmp_path / "b", name="m", version="1", schema=path, sample=records())
