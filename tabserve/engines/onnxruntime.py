@@ -31,7 +31,10 @@ def library() -> Any:
 
 
 class Session:
-    """An ONNX graph with one input for a matrix, or one [rows, 1] per feature."""
+    """An ONNX graph with one input for a matrix, or one [rows, 1] per feature, in their order.
+
+    A converter does not keep names that are no identifiers.
+    """
 
     def __init__(self, path: Path, *, threads: int) -> None:
         """Threads never spin while they wait. Raises BundleError."""
@@ -58,7 +61,8 @@ class Session:
     def run(self, features: Features, outputs: Sequence[str]) -> list[Array]:
         """The named outputs. A missing category is the empty text, which ONNX has for it."""
         if not isinstance(features, np.ndarray):
-            fed = {name: _column(features[name], dtype) for name, dtype in self._inputs}
+            columns = zip(self._inputs, features.values(), strict=True)
+            fed = {name: _column(column, dtype) for (name, dtype), column in columns}
         elif len(self._inputs) == 1:
             ((name, dtype),) = self._inputs
             fed = {name: features.astype(dtype, copy=False)}

@@ -20,7 +20,7 @@ Task: TypeAlias = Literal["binary", "multiclass", "regression", "anomaly"]
 FieldType: TypeAlias = Literal["number", "integer", "boolean", "category", "text", "timestamp"]
 OutputName: TypeAlias = Literal["predict", "predict_proba", "label", "margin", "anomaly_score", "contributions"]
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
-FieldName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[^\"\\\\`\x00-\x1f]+$")]
+FieldName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[^\"\\\\`\x00-\x1f\ud800-\udfff]+$")]
 """A JSON key that needs no escapes."""
 
 PREDICT, MARGIN, ANOMALY_SCORE = "predict", "margin", "anomaly_score"

@@ -11,6 +11,7 @@ from tabserve.bundle import agreement
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import Datatype, EngineName, EngineRange, FeatureSpec, ModelFormat, ModelInfo
 from tabserve.bundle.reference import Columns
+from tabserve.bundle.tensors import MATRIX
 from tabserve.schema.schema import Schema
 from tabserve.train.facts import Facts
 from tabserve.train.lightgbm_model import LightGBMModel
@@ -105,4 +106,6 @@ def describe(
     )
     info, truths = model.describe(info, schema, features, rows)
     agreement.verify_classes(info, schema)
+    if info.input == "columns" and MATRIX in schema.feature_names:
+        raise BundleError("schema", f"feature `{MATRIX}`: requests call a matrix so", "Give the field another name.")
     return info, truths
