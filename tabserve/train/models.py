@@ -66,6 +66,20 @@ def trained(model: Any, facts: Facts) -> TrainedModel:
     raise BundleError("model", f"expected a scikit-learn, XGBoost or LightGBM model, got {name}", remedy)
 
 
+def is_fitted(model: Any) -> bool:
+    """Whether an estimator was fitted, as far as it tells; what is no estimator does not."""
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(model)
+    except NotFittedError:
+        return False
+    except (TypeError, AttributeError):
+        pass
+    return True
+
+
 def file_format(form: ModelFormat | None, model: TrainedModel, *, allow_joblib: bool) -> ModelFormat:
     """The format to save in, the safe one of the library unless another is asked for. Raises BundleError."""
     if form is None:

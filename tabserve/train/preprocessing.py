@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
-from tabserve.arrays import Array, Features, dense, take
+from tabserve.arrays import Array, Features, concatenate, dense, take
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import FeatureSpec, PreprocessorInfo
 from tabserve.bundle.reference import Columns
@@ -17,10 +17,11 @@ from tabserve.engines import parity
 from tabserve.engines.contributions.sources import owners
 from tabserve.engines.estimators import presenter
 from tabserve.engines.preprocessor import given, open_preprocessor
-from tabserve.train import codes, presentation, repeating, sklearn_model
+from tabserve.train import causes, codes, presentation, repeating, sklearn_model
 from tabserve.train.onnx import conversion
 from tabserve.train.own import Rows
-from tabserve.train.presentation import Presentation, Truth
+from tabserve.train.presentation import FAILURES, Presentation, Truth
+from tabserve.train.probes import Probes
 
 _ONNX = "preprocessor.onnx"
 _FEW = slice(0, 64)
@@ -30,16 +31,17 @@ def save(
     preprocessor: Any,
     folder: Path,
     specs: Sequence[FeatureSpec],
-    probes: Columns,
+    probes: Probes,
     form: Literal["skops", "joblib"],
     trusted: Sequence[str],
     rows: Sequence[Rows],
     known: Mapping[str, Sequence[str]],
-) -> tuple[PreprocessorInfo, list[Rows]]:
+) -> tuple[PreprocessorInfo, Probes, list[Rows]]:
     """Write a preprocessor: as ONNX where that repeats it, else in its own form. Raises BundleError.
 
     specs: what it takes. probes: rows to hold the written form against the one in memory with. rows: the user's own;
-    they come back as the model was given them. known: categories in the order of the numbers that it takes for them.
+    they come back as the model was given them, and the probes without those beyond that it fails on.
+    known: categories in the order of the numbers that it takes for them.
     """
     sklearn_model.verify_names(preprocessor, specs)
     asked, named = partial(_ask, preprocessor), hasattr(preprocessor, "feature_names_in_")
@@ -50,24 +52,31 @@ def save(
     truths = presentation.truths(preprocessor, asked, specs, rows, named=named)
     repeating.verify(preprocessor, asked, truths[0].table)
     found = presentation.find(asked, specs, rows, truths, named=named)
+    run = partial(transformed, preprocessor, found.features, found.frame)
+    probes = Probes(probes.within, cast(Columns, causes.answered(run, probes.beyond)))
     info = _written(preprocessor, folder, found, probes, form, trusted)
-    return info, [_made(preprocessor, info, some, truth) for some, truth in zip(rows, truths, strict=True)]
+    return info, probes, [_made(preprocessor, info, some, truth) for some, truth in zip(rows, truths, strict=True)]
 
 
 def _written(
     preprocessor: Any,
     folder: Path,
     found: Presentation,
-    probes: Columns,
+    probes: Probes,
     form: Literal["skops", "joblib"],
     trusted: Sequence[str],
 ) -> PreprocessorInfo:
     specs, frame = found.features, found.frame
-    expected = transformed(preprocessor, specs, frame, probes)
+    run = partial(transformed, preprocessor, specs, frame)
+    tried = cast(Columns, concatenate((probes.within, probes.beyond)))
+    try:
+        expected = run(tried)
+    except FAILURES as error:
+        raise causes.refusal("preprocessor", error, run, tried, specs) from error
     info = PreprocessorInfo(_ONNX, "onnx", specs, frame)
     try:
         conversion.convert_preprocessor(preprocessor, specs, frame, folder / _ONNX)
-        gap = _gap(folder, info, probes, expected, trusted)
+        gap = _gap(folder, info, tried, expected, trusted)
         if gap <= info.tolerance:
             return info
         reason = f"differs by {gap:.3g}, allowed {info.tolerance:.3g}"
@@ -77,7 +86,7 @@ def _written(
     notes = (f"onnx: not converted: {reason}",)
     info = PreprocessorInfo(f"preprocessor.{form}", form, specs, frame, notes=notes)
     sklearn_model.write(preprocessor, folder / info.file, form)
-    if (gap := _gap(folder, info, probes, expected, trusted)) > info.tolerance:
+    if (gap := _gap(folder, info, tried, expected, trusted)) > info.tolerance:
         raise BundleError(info.file, f"reads back with a difference of {gap:.3g}", "Save it with joblib.")
     return info
 

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from tabserve.arrays import Array
 from tabserve.bundle import agreement
 from tabserve.bundle.manifest import FeatureSpec
 from tabserve.bundle.reference import Columns
-from tabserve.schema.schema import Schema
+from tabserve.schema.schema import Field, Schema
 
 _CANDIDATES = 400
+_WITHIN = 4_000
+_BEYOND = 256
 _TEXTS = ("", " ", "a", "ÄÖ ß 漢字\n\ttabs, 3.14 <b>and</b> CAPITALS")
 
 
-def rows(features: Columns, schema: Schema, count: int) -> Columns:
-    """Rows mixed of the sample's values and of values at, and one step beside, where a tree may split.
+class Probes(NamedTuple):
+    """Rows as the sample has them and as trees split them; and rows that go beyond it, as far as the schema permits.
 
-    features: the sample's columns. Always the same rows for the same sample.
+    A model need not answer those beyond: a logarithm or root of them may be no number.
     """
+
+    within: Columns
+    beyond: Columns
+
+
+def probes(features: Columns, schema: Schema) -> Probes:
+    """The rows to prove with. features: the sample's columns. Always the same rows for the same sample."""
+    return Probes(_within(features, schema, _WITHIN), _beyond(features, schema, _BEYOND))
+
+
+def _within(features: Columns, schema: Schema, count: int) -> Columns:
+    """Rows mixed of the sample's values and of values at, and one step beside, where a tree may split."""
     random = np.random.default_rng(0)
     length = len(next(iter(features.values())))
     base = random.integers(0, length, count)
@@ -30,6 +46,32 @@ def rows(features: Columns, schema: Schema, count: int) -> Columns:
         column[replaced] = random.choice(candidates, int(replaced.sum()))
         mixed[spec.name] = column
     return mixed
+
+
+def _beyond(features: Columns, schema: Schema, count: int) -> Columns:
+    """Rows of the sample with numbers as far off as the schema permits, and where it sets no bounds as float32 does.
+
+    In half of them it is one number, in half of them about half of all.
+    """
+    random = np.random.default_rng(1)
+    base = random.integers(0, len(next(iter(features.values()))), count)
+    made: Columns = {name: column[base] for name, column in features.items()}
+    fields = [field for field in schema.record if field.type in ("number", "integer") and field.name in made]
+    one = random.integers(0, max(1, len(fields)), count)
+    for index, field in enumerate(fields):
+        replaced = np.where(np.arange(count) % 2 == 0, one == index, random.random(count) < 0.5)
+        made[field.name][replaced] = random.choice(_far(field), int(replaced.sum()))
+    return made
+
+
+def _far(field: Field) -> Array:
+    """Numbers of every magnitude within a field's bounds, and the bounds."""
+    limit = float(np.finfo(np.float32).max)
+    low, high = (float(np.clip(bound, -limit, limit)) for bound in field.bounds)
+    sizes = 10.0 ** np.arange(-2, 39)
+    tried = np.concatenate([-sizes, [0.0, low, high], np.linspace(low / 2, high / 2, 3), sizes])
+    tried = np.round(tried) if field.type == "integer" else tried
+    return np.asarray(tried[(tried >= low) & (tried <= high)])
 
 
 def _candidates(column: Array, spec: FeatureSpec, schema: Schema) -> Array:

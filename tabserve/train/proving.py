@@ -3,47 +3,50 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import msgspec
 
-from tabserve.arrays import Features, rows, take
+from tabserve.arrays import Features, concatenate, rows, take
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.loading import Bundle
 from tabserve.bundle.manifest import Agreement, EngineName, EngineRange, ModelInfo
 from tabserve.engines import parity
 from tabserve.engines.engine import Engine
 from tabserve.engines.selection import open_engine
-from tabserve.train import planning
+from tabserve.train import causes, planning
 from tabserve.train.models import TrainedModel
 from tabserve.train.onnx import conversion
-from tabserve.train.presentation import Truth, first_line
+from tabserve.train.presentation import FAILURES, Truth, first_line
 from tabserve.train.shape import given
 
 CONVERTED = "model.onnx"
 # Contributions are sums of as many single precision values as there are trees.
 _ADDITIVE = 1e-4
 _SOME = slice(0, 256)
-_MISSING = re.compile(r"\b(nan|none|missing)\b", re.IGNORECASE)
-_FOR_MISSING = "Train it for missing values, or make the fields required."
-_FOR_OTHERS = (
-    "Train it for such values, for instance with handle_unknown='ignore', or narrow the schema to what it knows."
-)
+_NARROW = "Train it on such records, or narrow the schema to what it takes."
 
 
 def prove(
-    bundle: Bundle, model: TrainedModel, probes: Features, truths: Sequence[Truth], pinned: EngineName | None
+    bundle: Bundle,
+    model: TrainedModel,
+    probes: Features,
+    beyond: Features,
+    truths: Sequence[Truth],
+    pinned: EngineName | None,
 ) -> Bundle:
     """The bundle with all that was proven: outputs and what they are for the reference rows, engines, plan.
 
     bundle: its model's file is written. model: the one in memory. probes: rows beside the reference rows to prove with.
+    beyond: rows far off, of which it may answer some.
     truths: what the model answers about the user's own table, which every engine must repeat. Raises BundleError.
     """
     info = bundle.manifest.model
     if pinned not in (None, info.native, "onnxruntime"):
         raise BundleError("engine", f"expected {info.native} or onnxruntime, got {pinned}", "Leave the engine out.")
     native = open_engine(bundle, info.native, 1)
+    probes = concatenate((probes, causes.answered(partial(model.own_answers, info), beyond)))
     for features in (bundle.reference.features, probes):
         _agrees_with_memory(native, model, info, features)
     if (gap := _gap(native, info, truths)) > info.tolerance:
@@ -80,10 +83,8 @@ def answering() -> Iterator[None]:
         yield
     except BundleError:
         raise
-    except (ValueError, TypeError) as error:
-        problem = first_line(error)
-        remedy = _FOR_MISSING if _MISSING.search(problem) else _FOR_OTHERS
-        raise BundleError("model", f"fails on records the schema permits: {problem}", remedy) from error
+    except FAILURES as error:
+        raise BundleError("model", f"fails on records the schema permits: {first_line(error)}", _NARROW) from error
 
 
 def _agrees_with_memory(native: Engine, model: TrainedModel, info: ModelInfo, features: Features) -> None:
@@ -91,8 +92,11 @@ def _agrees_with_memory(native: Engine, model: TrainedModel, info: ModelInfo, fe
 
     This is where categories in another order than the model was trained with would show.
     """
-    with answering():
-        own = model.own_answers(info, features)
+    run = partial(model.own_answers, info)
+    try:
+        own = run(features)
+    except FAILURES as error:
+        raise causes.refusal("model", error, run, features, info.features) from error
     answers = native.run(features, list(own))
     for name, gap in parity.differences(answers, own).items():
         if not gap <= (0.0 if name == "predict" and info.classes else info.tolerance):

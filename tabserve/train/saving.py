@@ -7,12 +7,15 @@ import datetime
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
+from tabserve.arrays import Features
 from tabserve.bundle import agreement, libraries, loading, manifest, reference
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.loading import Bundle
@@ -24,6 +27,7 @@ from tabserve.bundle.manifest import (
     FeatureSpec,
     Manifest,
     ModelFormat,
+    ModelInfo,
     PreprocessorInfo,
 )
 from tabserve.bundle.reference import Columns, Reference
@@ -31,11 +35,10 @@ from tabserve.engines import selection
 from tabserve.inference import names
 from tabserve.schema import features as schema_features
 from tabserve.schema.schema import Schema
-from tabserve.train import models, own, pipelines, preprocessing, probes, proving, sampling, shape
+from tabserve.train import models, own, pipelines, preprocessing, proving, sampling, shape
 from tabserve.train.facts import Facts, Rounds
 from tabserve.train.own import Rows
-
-_PROBES = 4_000
+from tabserve.train.probes import Probes, probes
 
 
 class _Given(msgspec.Struct, frozen=True):
@@ -107,7 +110,18 @@ def save(
             remedy = "Move it to a module of a package, and install that where the bundle is loaded, too."
             raise BundleError("trusted", f"`{kind}` is of the script that runs here, which no service has", remedy)
     given = _Given(Path(directory), Path(schema), loaded, sample, records)
-    apart = pipelines.take_apart(model) if preprocessor is None else None
+    try:
+        return _whole_or_apart(given, model, options)
+    except BundleError as error:
+        for what, part in (("model", model), ("preprocessor", preprocessor)):
+            if error.file in ("model", "preprocessor") and not models.is_fitted(part):
+                raise BundleError(what, "is not fitted", "Fit it before it is saved.") from error
+        raise
+
+
+def _whole_or_apart(given: _Given, model: Any, options: _Options) -> Bundle:
+    """A pipeline that ends in another library's model as preprocessor and model, where that holds."""
+    apart = pipelines.take_apart(model) if options.preprocessor is None else None
     if apart is None:
         return _saved(given, model, options)
     transformer, last = apart
@@ -124,7 +138,10 @@ def _saved(given: _Given, model: Any, options: _Options) -> Bundle:
     target = given.target
     with _draft(target) as folder:
         shutil.copyfile(given.path, folder / SCHEMA)
-        _write(folder, model, given, options)
+        with warnings.catch_warnings():
+            # Of numbers far beyond the sample, which are tried.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            _write(folder, model, given, options)
         bundle = loading.load(folder, allow_joblib=options.allow_joblib, trusted=options.trusted)
         selection.load(bundle)
         _replace(target, folder)
@@ -136,7 +153,7 @@ def _write(folder: Path, model: Any, given: _Given, options: _Options) -> None:
     schema, records = given.schema, given.records
     features = schema_features.derive(schema, records)
     rows = own.rows(schema, given.sample, features)
-    tried = probes.rows(features, schema, _PROBES)
+    tried = probes(features, schema)
     histograms = {spec.name: reference.histogram(spec, features[spec.name]) for spec in agreement.specs(schema)}
     with proving.answering():
         preprocessor, specs, features, tried, rows = _preprocess(folder, schema, features, tried, rows, options)
@@ -153,24 +170,35 @@ def _write(folder: Path, model: Any, given: _Given, options: _Options) -> None:
     sampled = Reference({name: column[picked] for name, column in records.items()}, shown, {}, histograms)
     contents = Manifest(1, options.name, options.version, _now(), schema.task, {}, {}, info, preprocessor)
     bundle = Bundle(folder, contents, schema, "", sampled, options.trusted)
-    bundle = proving.prove(bundle, trained, shape.given(info, tried), truths, options.engine)
+    bundle = proving.prove(
+        bundle, trained, shape.given(info, tried.within), _fitting(info, tried.beyond), truths, options.engine
+    )
     reference.write(bundle.reference, folder / REFERENCE)
     _write_manifest(bundle)
 
 
 def _preprocess(
-    folder: Path, schema: Schema, features: Columns, tried: Columns, rows: list[Rows], options: _Options
-) -> tuple[PreprocessorInfo | None, Sequence[FeatureSpec], Columns, Columns, list[Rows]]:
+    folder: Path, schema: Schema, features: Columns, tried: Probes, rows: list[Rows], options: _Options
+) -> tuple[PreprocessorInfo | None, Sequence[FeatureSpec], Columns, Probes, list[Rows]]:
     """The preprocessor's entry; and what the model is given: specs, the sample's features, probes, the user's rows."""
     taken, fitted = agreement.specs(schema), options.preprocessor
     if fitted is None:
         return None, taken, features, tried, rows
     form: Literal["skops", "joblib"] = "joblib" if options.format == "joblib" else "skops"
-    info, rows = preprocessing.save(fitted, folder, taken, tried, form, options.trusted, rows, options.facts.codes)
+    known = options.facts.codes
+    info, tried, rows = preprocessing.save(fitted, folder, taken, tried, form, options.trusted, rows, known)
     specs = preprocessing.outputs(fitted, info, features)
-    made = [preprocessing.transformed(fitted, info.features, info.frame, columns) for columns in (features, tried)]
-    sample, others = ({spec.name: matrix[:, at] for at, spec in enumerate(specs)} for matrix in made)
-    return info, specs, sample, others, rows
+    made = [preprocessing.transformed(fitted, info.features, info.frame, some) for some in (features, *tried)]
+    sample, *others = ({spec.name: matrix[:, at] for at, spec in enumerate(specs)} for matrix in made)
+    return info, specs, sample, Probes(*others), rows
+
+
+def _fitting(info: ModelInfo, columns: Columns) -> Features:
+    """Rows in the form that a model's engines take them, without those that hold a number beyond its precision."""
+    limit = np.finfo(np.float32 if info.datatype == "FP32" else np.float64).max
+    numbers = [column for column in columns.values() if column.dtype != object]
+    beyond = np.any([np.abs(column) > limit for column in numbers], axis=0) if numbers else slice(0, 0)
+    return shape.given(info, {name: np.delete(column, beyond) for name, column in columns.items()})
 
 
 def _write_manifest(bundle: Bundle) -> None:

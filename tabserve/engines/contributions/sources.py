@@ -26,7 +26,8 @@ def owners(transformed: Callable[[Features], Array], reference: Features, specs:
     for index, spec in enumerate(specs):
         for values in _changes(some, spec, index):
             try:
-                changed = transformed(replaced(some, spec.name, index, values))
+                with np.errstate(all="ignore"):  # a root of what was made up is no number
+                    changed = transformed(replaced(some, spec.name, index, values))
             except (ValueError, TypeError):
                 continue  # what was made up is unknown to it; other rows' values are not
             changes[index] |= ((changed != plain) & ~(np.isnan(changed) & np.isnan(plain))).any(axis=0)
