@@ -20,7 +20,8 @@ from tabserve.inference.rest.connection import Clients, Connection
 from tabserve.inference.settings import ServerSettings
 
 BACKLOG = 2048
-GRACE_SECONDS = 60
+GRACE_SECONDS = 1.0
+"""How long after the drain there may be answers under way; then their connections end without them."""
 POLL_SECONDS = 0.05
 QUIET_SECONDS = 1.0
 HEALTH_SECONDS = 0.5
@@ -106,13 +107,15 @@ class _Service:
     async def _drain(self, http: asyncio.Server) -> None:
         """Answer what is under way and what still comes on open connections, then close."""
         seconds = self._drain_seconds or 0.0
+        end = self._clients.now() + seconds + GRACE_SECONDS
         logger.info("draining for up to %g s", seconds)
         self._clients.load.leaving = True
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wait_until_quiet()
         http.close()
-        await asyncio.gather(self._close_connections(), *([self._grpc.stop(GRACE_SECONDS)] if self._grpc else []))
+        stops = [self._grpc.stop(end - self._clients.now())] if self._grpc else []
+        await asyncio.gather(self._close_connections(end), *stops)
 
     async def _wait_until_quiet(self) -> None:
         """Return when no connection was open for a while: clients may still come by names they looked up before."""
@@ -123,15 +126,16 @@ class _Service:
             if self._clients.connections:
                 quiet_since = loop.time()
 
-    async def _close_connections(self) -> None:
-        for connection in list(self._clients.connections):
+    async def _close_connections(self, end: float) -> None:
+        connections = self._clients.connections
+        for connection in list(connections):
             connection.shutdown()
-        try:
-            async with asyncio.timeout(GRACE_SECONDS):
-                while self._clients.connections:
-                    await asyncio.sleep(POLL_SECONDS)
-        except TimeoutError:
-            logger.error("left %d connections without an answer", len(self._clients.connections))
+        while connections and self._clients.now() < end:
+            await asyncio.sleep(POLL_SECONDS)
+        if connections:
+            logger.error("ended %d connections without an answer, or with one unread", len(connections))
+            for connection in list(connections):
+                connection.abort()
 
 
 def listen(host: str, port: int) -> socket.socket:

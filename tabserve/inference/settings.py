@@ -47,6 +47,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Positive, Meta(description="Requests admitted at once; more wait for a moment, or are a 503.")
     ] = 256
     read_timeout: Annotated[Seconds, Meta(description="Seconds a client may take to send one request.")] = 30.0
+    write_timeout: Annotated[Seconds, Meta(description="Seconds a client may leave its answers unread.")] = 30.0
     keep_alive: Annotated[Seconds, Meta(description="Seconds an idle connection stays open.")] = 75.0
     drain_seconds: Annotated[Seconds, Meta(description="Seconds after SIGTERM in which requests are answered.")] = 20.0
     workers: Annotated[Positive, Meta(description="Understood for KServe; there is one process per pod.")] = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -11,12 +12,13 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 
 from tests.contract.payload import Payload, framed
 from tests.faults import wire
 from tests.faults.conftest import Subject
-from tests.serving import running
+from tests.serving import Service, running
 
 LIMIT = 8 * 2**20
 MIB = 2**20
@@ -243,6 +245,46 @@ def test_an_idle_connection_ends_without_an_answer_and_one_in_use_goes_on(logs: 
                 assert [answer.status for answer in wire.answers(opened)] == [200]
             assert wire.rest(opened) == b""
         Subject(service).assert_serves()
+
+
+def unread(service: Service, request: bytes, stack: ExitStack) -> socket.socket:
+    """A client that asks for more than the sockets hold, and reads nothing."""
+    opened = stack.enter_context(socket.socket())
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    opened.connect(("127.0.0.1", service.http_port))
+    wire.push(opened, request)
+    return opened
+
+
+def large(subject: Subject) -> bytes:
+    """A request whose answer is of some megabytes."""
+    body, headers = subject.payload.rows(9_000).binary()
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    return wire.post("/v2/models/echo/infer", *lines, f"Content-Length: {len(body)}", body=body)
+
+
+def held(service: Service, opened: socket.socket) -> bool:
+    """Whether the service still has its end of a connection."""
+    port = opened.getsockname()[1]
+    return any(one.raddr and one.raddr.port == port for one in psutil.Process(service.process.pid).connections())
+
+
+def test_a_client_that_does_not_read_is_given_up(logs: Path) -> None:
+    with running("tests.echo", "--write_timeout=1", log=logs / "unread.log") as service, ExitStack() as stack:
+        opened = unread(service, large(Subject(service)) * 8, stack)
+        assert held(service, opened)
+        service.wait_for(lambda: not held(service, opened), "given up")
+        Subject(service).assert_serves()
+
+
+def test_sigterm_waits_for_no_client_that_does_not_read(logs: Path) -> None:
+    with running("tests.echo", "--drain_seconds=1", log=logs / "unread_stop.log") as service, ExitStack() as stack:
+        request = large(Subject(service)) * 4
+        for _ in range(8):
+            unread(service, request, stack)
+        service.process.terminate()
+        assert service.process.wait(20) == 0, "30 s of write_timeout are not waited for"
+        assert "without an answer, or with one unread" in service.text()
 
 
 def test_a_client_that_does_not_read_costs_bounded_memory(echoing: Subject) -> None:

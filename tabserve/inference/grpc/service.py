@@ -235,15 +235,17 @@ class GrpcServer:
         for service in ("", SERVICE):
             await self._health.set(service, status)
 
-    async def stop(self, grace: float) -> None:
-        """Answer what is under way, up to `grace` seconds, and close.
+    async def stop(self, seconds: float) -> None:
+        """Answer what is under way, and close, all in so many seconds, or as many as it takes to say goodbye.
 
         grpc cancels a call that arrives while it closes. So answers are kept back for a moment, in which every client
         comes to wait for one, the clients are told to go, and then they are answered.
         """
         self._servicer.hold()
         await asyncio.sleep(HOLD_SECONDS)
-        stopping = asyncio.gather(*[listener.stop(grace) for listener in self._listeners])
+        stopping = asyncio.gather(
+            *[listener.stop(max(HOLD_SECONDS, seconds - 2 * HOLD_SECONDS)) for listener in self._listeners]
+        )
         await asyncio.sleep(HOLD_SECONDS)
         self._servicer.let_go()
         await stopping

@@ -21,6 +21,9 @@ LINGER_SECONDS = 2.0
 MOST_UNREAD_BYTES = 65536
 """How much of a request that waits for a place is kept."""
 
+FEWEST_READ_BYTES = 65536
+"""How much of what it was sent a client must read within `write_timeout`."""
+
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -33,15 +36,15 @@ class Clients:
         self.settings = settings
         self.connections: set[Connection] = set()
         self.load = Load()
+        self.now = asyncio.get_running_loop().time
 
     async def sweep(self) -> None:
         """Forever end connections whose request has been coming for too long, and read those left unread for long."""
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             self.admission.resume_late()
             for connection in list(self.connections):
-                connection.time_out(loop.time())
+                connection.time_out(self.now())
 
 
 class Connection(asyncio.Protocol):
@@ -53,16 +56,16 @@ class Connection(asyncio.Protocol):
     def __init__(self, clients: Clients) -> None:
         settings = clients.settings
         self._clients = clients
-        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._parser: Parser | None = Parser(self, settings.max_header_bytes, settings.max_body_bytes)
         self._answers = Answers(clients.application, clients.load, self._go_on)
-        self._until = self._loop.time() + settings.read_timeout  # when what is awaited is too late
+        self._until = clients.now() + settings.read_timeout  # when what is awaited is too late
         self._asked = self._idle = False  # whether any request has come; whether what is awaited is another one
         self._paused = False
         self._turned_away = False  # the request that comes is to be refused
         self._unread = b""  # what has come of a request that waits for a place, or for its refusal
         self._waited = 0.0  # seconds for which it did
+        self._stuck: tuple[float, int] | None = None  # when what the client leaves unread is too late, and its bytes
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
@@ -126,7 +129,7 @@ class Connection(asyncio.Protocol):
     def begun(self) -> None:
         """A request begins."""
         self._asked, self._idle = True, False
-        self._until = self._loop.time() + self._clients.settings.read_timeout
+        self._until = self._clients.now() + self._clients.settings.read_timeout
 
     def headers_read(self, request: Request) -> bool:
         """The headers have come: they may be enough to answer."""
@@ -155,7 +158,7 @@ class Connection(asyncio.Protocol):
 
     def _linger(self) -> None:
         """What is still to come of the request is thrown away, and must come soon."""
-        self._until = min(self._until, self._loop.time() + LINGER_SECONDS)
+        self._until = min(self._until, self._clients.now() + LINGER_SECONDS)
 
     def _go_on(self) -> None:
         """Read on once what came is answered, and from then on wait for another request."""
@@ -167,14 +170,16 @@ class Connection(asyncio.Protocol):
             self._resume_reading()
             if self._until == math.inf and not self._parser.under_way:
                 self._idle = True
-                self._until = self._loop.time() + self._clients.settings.keep_alive
+                self._until = self._clients.now() + self._clients.settings.keep_alive
 
     def pause_writing(self) -> None:
         """The client does not read its answers."""
         self._answers.pause()
+        self._wait_for_reader(self._clients.now())
 
     def resume_writing(self) -> None:
         """The client reads them again."""
+        self._stuck = None
         self._answers.resume()
         self._go_on()
 
@@ -197,16 +202,37 @@ class Connection(asyncio.Protocol):
         if self._asked:
             self._transport.close()
         else:
-            self._until = self._loop.time() + FIRST_SECONDS
+            self._until = self._clients.now() + FIRST_SECONDS
 
     def time_out(self, now: float) -> None:
-        """Close if the request under way takes too long to come, with 408 if nothing was answered, or none comes."""
-        if now < self._until or self._transport.is_closing():
+        """Close if the request under way takes too long to come, with 408 if nothing was answered, or none comes.
+
+        A connection whose client does not read is given up.
+        """
+        if self._stuck is not None and now >= self._stuck[0]:
+            self._wait_for_reader(now)
+        if self._transport.is_closing():
+            if self._stuck is None:
+                self._wait_for_reader(now)
+            return
+        if now < self._until:
             return
         if self._idle:
             self._transport.close()
         else:
             self._refuse(408, "the request took too long to arrive")
+
+    def _wait_for_reader(self, now: float) -> None:
+        """Give the client time to read some of what it was sent, unless it has had that time and did not."""
+        left = self._transport.get_write_buffer_size()
+        if self._stuck is not None and left > self._stuck[1] - FEWEST_READ_BYTES:
+            self._transport.abort()
+        else:
+            self._stuck = now + self._clients.settings.write_timeout, left
+
+    def abort(self) -> None:
+        """End the connection at once, whatever is left unsaid."""
+        self._transport.abort()
 
     def _refuse(self, status: int, text: str) -> None:
         """Answer what comes, unless it is answered already, and close."""
