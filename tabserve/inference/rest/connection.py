@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from time import perf_counter
 from typing import cast
 
@@ -11,18 +10,12 @@ from tabserve.inference.admission import Admission
 from tabserve.inference.rest.answers import Answers, Load
 from tabserve.inference.rest.application import JSON, Application, error_body, failed
 from tabserve.inference.rest.parser import MalformedError, Parser, Request
+from tabserve.inference.rest.patience import Patience
 from tabserve.inference.settings import ServerSettings
 
 SWEEP_SECONDS = 1.0
-FIRST_SECONDS = 2.0
-"""How long a server that stops waits for the first request of a client that has just connected."""
-LINGER_SECONDS = 2.0
-"""How long a request that is answered may go on coming, so that its client can read the answer (RFC 9112, 9.6)."""
 MOST_UNREAD_BYTES = 65536
 """How much of a request that waits for a place is kept."""
-
-FEWEST_READ_BYTES = 65536
-"""How much of what it was sent a client must read within `write_timeout`."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -44,7 +37,7 @@ class Clients:
             await asyncio.sleep(SWEEP_SECONDS)
             self.admission.resume_late()
             for connection in list(self.connections):
-                connection.time_out(self.now())
+                connection.time_out()
 
 
 class Connection(asyncio.Protocol):
@@ -59,13 +52,12 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._parser: Parser | None = Parser(self, settings.max_header_bytes, settings.max_body_bytes)
         self._answers = Answers(clients.application, clients.load, self._go_on)
-        self._until = clients.now() + settings.read_timeout  # when what is awaited is too late
-        self._asked = self._idle = False  # whether any request has come; whether what is awaited is another one
+        self._patience = Patience(settings, clients.now)
+        self._asked = False  # whether any request has come
         self._paused = False
         self._turned_away = False  # the request that comes is to be refused
         self._unread = b""  # what has come of a request that waits for a place, or for its refusal
         self._waited = 0.0  # seconds for which it did
-        self._stuck: tuple[float, int] | None = None  # when what the client leaves unread is too late, and its bytes
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
@@ -96,7 +88,7 @@ class Connection(asyncio.Protocol):
             self._read(data)
         elif admission.wait(self):
             self._unread = data
-            self._until = math.inf
+            self._patience.for_nothing()
         else:
             self._turned_away = True
             self._read(data)
@@ -128,8 +120,8 @@ class Connection(asyncio.Protocol):
 
     def begun(self) -> None:
         """A request begins."""
-        self._asked, self._idle = True, False
-        self._until = self._clients.now() + self._clients.settings.read_timeout
+        self._asked = True
+        self._patience.for_request()
 
     def headers_read(self, request: Request) -> bool:
         """The headers have come: they may be enough to answer."""
@@ -139,7 +131,7 @@ class Connection(asyncio.Protocol):
         answer = clients.application.admit(request, unplaced=self._turned_away or clients.admission.full)
         if answer is not None:
             self._answers.put(request, answer)
-            self._linger()
+            self._patience.for_rest()
             return False
         if request.headers.get(b"expect", b"").lower() == b"100-continue" and not self._answers.busy:
             self._transport.write(_CONTINUE)
@@ -148,17 +140,13 @@ class Connection(asyncio.Protocol):
     def too_large(self, request: Request) -> None:
         """The body is over the limit."""
         self._answers.put(request, self._clients.application.too_large(request))
-        self._linger()
+        self._patience.for_rest()
 
     def read(self, request: Request, *, kept: bool) -> None:
         """The request is whole."""
-        self._until = math.inf
+        self._patience.for_nothing()
         if kept:
             self._answers.put(request)
-
-    def _linger(self) -> None:
-        """What is still to come of the request is thrown away, and must come soon."""
-        self._until = min(self._until, self._clients.now() + LINGER_SECONDS)
 
     def _go_on(self) -> None:
         """Read on once what came is answered, and from then on wait for another request."""
@@ -168,18 +156,17 @@ class Connection(asyncio.Protocol):
             self._pause_reading()
         elif not self._answers.busy:
             self._resume_reading()
-            if self._until == math.inf and not self._parser.under_way:
-                self._idle = True
-                self._until = self._clients.now() + self._clients.settings.keep_alive
+            if not self._parser.under_way:
+                self._patience.for_another()
 
     def pause_writing(self) -> None:
         """The client does not read its answers."""
         self._answers.pause()
-        self._wait_for_reader(self._clients.now())
+        self._patience.for_reader(self._transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """The client reads them again."""
-        self._stuck = None
+        self._patience.read()
         self._answers.resume()
         self._go_on()
 
@@ -202,33 +189,22 @@ class Connection(asyncio.Protocol):
         if self._asked:
             self._transport.close()
         else:
-            self._until = self._clients.now() + FIRST_SECONDS
+            self._patience.for_first()
 
-    def time_out(self, now: float) -> None:
+    def time_out(self) -> None:
         """Close if the request under way takes too long to come, with 408 if nothing was answered, or none comes.
 
         A connection whose client does not read is given up.
         """
-        if self._stuck is not None and now >= self._stuck[0]:
-            self._wait_for_reader(now)
-        if self._transport.is_closing():
-            if self._stuck is None:
-                self._wait_for_reader(now)
+        closing = self._transport.is_closing()
+        if self._patience.is_unread(self._transport.get_write_buffer_size(), closing=closing):
+            self._transport.abort()
+        if closing or not self._patience.is_over():
             return
-        if now < self._until:
-            return
-        if self._idle:
+        if self._patience.idle:
             self._transport.close()
         else:
             self._refuse(408, "the request took too long to arrive")
-
-    def _wait_for_reader(self, now: float) -> None:
-        """Give the client time to read some of what it was sent, unless it has had that time and did not."""
-        left = self._transport.get_write_buffer_size()
-        if self._stuck is not None and left > self._stuck[1] - FEWEST_READ_BYTES:
-            self._transport.abort()
-        else:
-            self._stuck = now + self._clients.settings.write_timeout, left
 
     def abort(self) -> None:
         """End the connection at once, whatever is left unsaid."""
