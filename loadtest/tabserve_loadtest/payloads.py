@@ -69,7 +69,7 @@ def from_metadata(target: Target, rows: int, seed: int) -> list[Payload]:
         raise PayloadError("records are made from a bundle: give --bundle, or users of another kind with --user")
     specs = target.metadata().get("inputs") or []
     if not specs:
-        raise PayloadError(f"the metadata of {target.model} declare no inputs: give --bundle")
+        raise PayloadError(f"the metadata of {target.model} declares no inputs: give --bundle")
     rng = np.random.default_rng(seed)
     count = min(MOST_LEARNED, max(1, MOST_ROWS // rows))
     return [

@@ -61,7 +61,7 @@ class Inputs:
         expected = len(self._specs)
         array = tensor.array
         if self._model.input == "columns" and not self._numeric:
-            raise InvalidRequest(f"input `{MATRIX}`: expected one input per feature, since some are no numbers")
+            raise InvalidRequest(f"input `{MATRIX}`: expected one input per feature, since some are not numbers")
         if array.ndim != 2 or array.shape[1] != expected:
             raise InvalidRequest(f"input `{MATRIX}`: expected shape [-1, {expected}], got {list(array.shape)}")
         if array.dtype.kind not in "fiu":

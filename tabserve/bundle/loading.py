@@ -133,7 +133,7 @@ def _manifest_bytes(folder: Path) -> bytes:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             data = file.read(MAX_MANIFEST_BYTES + 1)
     except FileNotFoundError as error:
-        raise BundleError(str(path), "missing, so this is no bundle", _FOLDER) from error
+        raise BundleError(str(path), "missing, so this is not a bundle", _FOLDER) from error
     except OSError as error:
         raise BundleError(str(path), f"cannot be read: {error.strerror}", _FOLDER) from error
     if len(data) > MAX_MANIFEST_BYTES:

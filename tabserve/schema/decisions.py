@@ -178,7 +178,7 @@ def _score(answer: Array, column: Any) -> Array:
     else:
         score = answer[np.arange(len(answer)), column]
     if holds_any(np.isnan(score)):
-        raise PredictionFailed("the model answered with a score that is no number")
+        raise PredictionFailed("the model answered with a score that is not a number")
     return score
 
 

@@ -104,5 +104,5 @@ def _refuse_repeats(keys: list[yaml.Node]) -> None:
     seen: set[str] = set()
     for key in keys:
         if str(key.value) in seen:
-            raise yaml.MarkedYAMLError(problem=f"key `{key.value}` stands twice", problem_mark=key.start_mark)
+            raise yaml.MarkedYAMLError(problem=f"key `{key.value}` is defined twice", problem_mark=key.start_mark)
         seen.add(str(key.value))

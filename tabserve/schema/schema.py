@@ -66,7 +66,7 @@ def _check_unique(names: Sequence[str], *path: str | int) -> None:
     for name, count in Counter(names).items():
         if count > 1:
             last = len(names) - 1 - list(reversed(names)).index(name)
-            raise MisfitError(f"`{name}` stands {count} times; names are unique", *path, last)
+            raise MisfitError(f"`{name}` is defined {count} times; names are unique", *path, last)
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -304,7 +304,7 @@ class Schema(_Strict, frozen=True):
                 _refuse_name("record field", feature, tuple(fields), "features", index)
             elif feature in times:
                 remedy = "derive one with days_between, hour_of or weekday_of"
-                raise MisfitError(f"the timestamp `{feature}` is no feature by itself: {remedy}", "features", index)
+                raise MisfitError(f"the timestamp `{feature}` is not a feature by itself: {remedy}", "features", index)
 
     def _check_classes(self) -> None:
         count = len(self.outputs.classes)

@@ -222,7 +222,7 @@ def _now() -> str:
 def _draft(target: Path) -> Iterator[Path]:
     """A folder beside the target to write in, gone afterwards unless it became the target."""
     if target.exists() and not (target / MANIFEST).exists() and (not target.is_dir() or any(target.iterdir())):
-        raise BundleError(str(target), "exists and is no bundle", "Give an empty or a new folder.")
+        raise BundleError(str(target), "exists and is not a bundle", "Give an empty or a new folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     folder.chmod(0o755)

@@ -60,7 +60,7 @@ def test_the_first_failure_is_named_with_the_remedy(folder: Path) -> None:
     (folder / "model.json").unlink()
     assert failed(folder).startswith("files: model.json: missing")
     shutil.rmtree(folder)
-    assert "missing, so this is no bundle" in failed(folder)
+    assert "missing, so this is not a bundle" in failed(folder)
 
 
 @pytest.mark.parametrize("index", [2**20, 2**30, -(2**30)])

@@ -137,8 +137,8 @@ def test_another_bundle_than_the_one_asked_for_is_refused(folder: Path) -> None:
 
 
 def test_an_empty_folder_and_none_are_no_bundles(tmp_path: Path) -> None:
-    refused(tmp_path, "missing, so this is no bundle")
-    refused(tmp_path / "nowhere", "missing, so this is no bundle")
+    refused(tmp_path, "missing, so this is not a bundle")
+    refused(tmp_path / "nowhere", "missing, so this is not a bundle")
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,7 @@ def test_an_older_bundle_is_replaced_and_nothing_else_is(tmp_path: Path) -> None
     assert sorted(one.name for one in tmp_path.iterdir()) == ["bundle", "schema.yaml"]
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "letter").write_text("dear")
-    with pytest.raises(BundleError, match="exists and is no bundle"):
+    with pytest.raises(BundleError, match="exists and is not a bundle"):
         tabserve.train.save(
             LogisticRegression(),
             tmp_path / "home",

@@ -60,7 +60,7 @@ class Transformer:
 
     @property
     def ready(self) -> bool:
-        """Whether a predictor of the own release answered lately."""
+        """Whether a predictor of its own release answered lately."""
         return self._predictor.ready
 
     async def start(self) -> None:

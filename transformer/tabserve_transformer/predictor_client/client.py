@@ -101,7 +101,7 @@ class PredictorClient:
 
     @property
     def ready(self) -> bool:
-        """Whether a predictor of the own release answered lately, and none has said otherwise since."""
+        """Whether a predictor of its own release answered lately, and none has said otherwise since."""
         lately = time.monotonic() - self._heard_own < READY_SECONDS
         return lately and any(address.own for address in self._addresses.values())
 
@@ -147,7 +147,7 @@ class PredictorClient:
     async def look(self) -> None:
         """One round: look up the name, and ask every address for its readiness and release.
 
-        An address that the name has no more is forgotten once another one is known to be of the own release.
+        An address that the name has no more is forgotten once another one is known to be of its own release.
         """
         named = await self._look_up()
         for endpoint in named - self._addresses.keys():
@@ -190,7 +190,7 @@ class PredictorClient:
             address.drop_kept()
 
     def _is_usable(self, address: Address, response: Response) -> bool:
-        """Whether the answer is of the own release; the address is remembered by it."""
+        """Whether the answer is of its own release; the address is remembered by it."""
         release = response.headers.get(_RELEASE_HEADER)
         if release is None and response.status != 200:
             return True  # an error of what stands between, a proxy or a mesh: it is of no release
