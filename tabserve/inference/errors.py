@@ -95,5 +95,10 @@ class PredictionFailed(InferenceError):
 
 
 def quoted(value: str) -> str:
-    """A client's text for an error message, in quotes and shortened to 40 characters."""
-    return json.dumps(value if len(value) <= 40 else value[:40] + "…", ensure_ascii=False)
+    """A client's text for an error message, in quotes and shortened."""
+    return json.dumps(shortened(value), ensure_ascii=False)
+
+
+def shortened(value: str) -> str:
+    """A client's text for an error message, of at most 41 characters."""
+    return value if len(value) <= 40 else value[:40] + "…"

@@ -279,3 +279,25 @@ def test_unknown_models_and_methods_have_their_status(subject: Subject, matrix: 
     with grpc.insecure_channel(subject.service.grpc) as channel, pytest.raises(grpc.RpcError) as failure:
         channel.unary_unary("/inference.GRPCInferenceService/RepositoryModelLoad")(b"", timeout=60)
     assert failure.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_the_name_of_an_input_is_shortened_in_an_error(subject: Subject) -> None:
+    """Over gRPC an error that outgrows the metadata would reach the client as another one (RESOURCE_EXHAUSTED)."""
+    long = only(subject.payload, name="x" * 20_000, datatype="FP99")
+    answer = subject.target.infer(long.json())
+    assert (answer.status, len(answer.body) < 500) == (400, True)
+    assert subject.target.refusal("ModelInfer", long.message(subject.target.model)) == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "application/cloudevents+json"},
+        {"Content-Type": "application/json", "ce-specversion": "1.0", "ce-type": "a", "ce-source": "b", "ce-id": "1"},
+    ],
+    ids=["structured", "binary"],
+)
+def test_a_cloud_event_is_told_what_to_send(subject: Subject, headers: dict[str, str]) -> None:
+    answer = subject.target.infer_binary(json.dumps(subject.payload.json()).encode(), headers)
+    assert answer.status == 415
+    assert "CloudEvents are not read: send their data alone, as application/json" in answer.json()["error"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from tabserve.arrays import Array
 from tabserve.inference.content_types import CONTENT_TYPE, check_output, check_request, misfit
-from tabserve.inference.errors import InvalidRequest, quoted
+from tabserve.inference.errors import InvalidRequest, quoted, shortened
 from tabserve.inference.grpc import open_inference_pb2 as pb
 from tabserve.inference.tensors import (
     DATATYPES,
@@ -80,7 +80,7 @@ def _check_content_type(tensor: pb.ModelInferRequest.InferInputTensor, index: in
 
 
 def _fail(tensor: pb.ModelInferRequest.InferInputTensor, index: int, problem: str) -> InvalidRequest:
-    return InvalidRequest(f"input `{tensor.name}`: {problem} - at `inputs[{index}]`")
+    return InvalidRequest(f"input `{shortened(tensor.name)}`: {problem} - at `inputs[{index}]`")
 
 
 def _form(tensor: pb.ModelInferRequest.InferInputTensor, index: int) -> tuple[np.dtype[Any], tuple[int, ...]]:

@@ -188,7 +188,9 @@ def _parsing(method: Method, request: Any) -> Method:
         try:
             message = request.FromString(data)
         except DecodeError:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the message is no {request.DESCRIPTOR.name}")
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"expected a {request.DESCRIPTOR.name}, got other bytes"
+            )
         return await method(message, context)
 
     return parse

@@ -15,7 +15,7 @@ import orjson
 
 from tabserve.arrays import Array
 from tabserve.inference.content_types import CONTENT_TYPE, check_output, check_request, misfit
-from tabserve.inference.errors import InvalidRequest, quoted
+from tabserve.inference.errors import InvalidRequest, quoted, shortened
 from tabserve.inference.tensors import (
     DATATYPES,
     LITTLE_ENDIAN,
@@ -157,7 +157,7 @@ def _requested(output: _Output) -> RequestedOutput:
 
 
 def _fail(tensor: _Input, index: int, problem: str) -> InvalidRequest:
-    return InvalidRequest(f"input `{tensor.name}`: {problem} - at `inputs[{index}]`")
+    return InvalidRequest(f"input `{shortened(tensor.name)}`: {problem} - at `inputs[{index}]`")
 
 
 def _dtype(tensor: _Input, index: int) -> np.dtype[Any]:
