@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tabserve.arrays import Array, Features, rows, take
+from tabserve.arrays import Array, Features, concatenate, rows, take
 from tabserve.bundle.manifest import FeatureSpec
 from tabserve.engines.contributions.rows import replaced
 
@@ -24,14 +24,28 @@ def owners(transformed: Callable[[Features], Array], reference: Features, specs:
     plain = transformed(some)
     changes = np.zeros((len(specs), plain.shape[1]), bool)
     for index, spec in enumerate(specs):
-        for values in _changes(some, spec, index):
-            try:
-                with np.errstate(all="ignore"):  # a root of what was made up is no number
-                    changed = transformed(replaced(some, spec.name, index, values))
-            except (ValueError, TypeError):
-                continue  # what was made up is unknown to it; other rows' values are not
-            changes[index] |= ((changed != plain) & ~(np.isnan(changed) & np.isnan(plain))).any(axis=0)
+        for changed in _tried(
+            transformed, [replaced(some, spec.name, index, each) for each in _changes(some, spec, index)]
+        ):
+            differs = (changed != plain) & ~(np.isnan(changed) & np.isnan(plain))
+            changes[index] |= differs.any(axis=0)
     return changes
+
+
+def _tried(transformed: Callable[[Features], Array], changed: Sequence[Features]) -> list[Array]:
+    """What becomes of each, all in one call; without those that are unknown to it, as other rows' values are not."""
+    whole = _known(transformed, concatenate(changed))
+    if whole is not None:
+        return np.split(whole, len(changed))
+    return [one for each in changed if (one := _known(transformed, each)) is not None]
+
+
+def _known(transformed: Callable[[Features], Array], changed: Features) -> Array | None:
+    try:
+        with np.errstate(all="ignore"):  # a root of what was made up is no number
+            return transformed(changed)
+    except (ValueError, TypeError):
+        return None
 
 
 def _changes(some: Features, spec: FeatureSpec, index: int) -> list[Array]:
