@@ -92,8 +92,10 @@ class Decisions:
         """
         if not self._for:
             return None
-        bands = self._decision(_score(outputs[self._source], self._column), None)
-        return np.flatnonzero([band in self._for for band in bands.tolist()])
+        return self._explained(self._decision(_score(outputs[self._source], self._column), None))
+
+    def _explained(self, bands: Array) -> Array:
+        return np.array([at for at, band in enumerate(bands.tolist()) if band in self._for], np.intp)
 
     def decide(self, outputs: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
         """The named tensors of all rows, of `decision` and `label` [rows], `score` [rows] FP64, `reasons` [rows, top].
@@ -115,11 +117,11 @@ class Decisions:
         if "decision" in names and "decision" in self.names:
             made["decision"] = self._decision(score, labels)
         if self._reasons and "reasons" in names:
-            explained = self.explained(outputs)
-            if explained is None:
+            if not self._for:
                 made["reasons"] = self._reasons.tell(_towards(outputs["contributions"], column))
             else:
-                made["reasons"] = self._told(self._reasons, explained, outputs)
+                bands = made["decision"] if "decision" in made else self._decision(score, labels)
+                made["reasons"] = self._told(self._reasons, self._explained(bands), outputs)
         return made
 
     def _told(self, reasons: _Reasons, explained: Array, outputs: Mapping[str, Array]) -> Array:
