@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, get_args
 
 import click
 import msgspec
@@ -22,6 +22,8 @@ from tabserve import up as local
 from tabserve.bundle import Bundle, expected
 from tabserve.client import Client, ServiceError
 from tabserve.engines.estimators import untrusted
+from tabserve.schema.schema import Task
+from tabserve.train import drafting, mlflow
 
 CHUNK_RECORDS = 500
 _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
@@ -94,6 +96,28 @@ def _to_trust(found: Bundle) -> list[str]:
     if not parts:
         return []
     return sorted(set().union(*(untrusted(found.file(part.file)) for part in parts)))
+
+
+@main.group()
+def schema() -> None:
+    """Write a schema."""
+
+
+@schema.command()
+@click.argument("folder", type=_DIRECTORY)
+@click.option(
+    "--sample", type=click.File(encoding="utf-8"), help="A CSV file of records, for the values of categories."
+)
+@click.option("--task", type=click.Choice(get_args(Task)), help="What the model does; guessed where it is left out.")
+def draft(folder: Path, sample: TextIO | None, task: Task | None) -> None:
+    """Print a schema.yaml to begin with, of the signature of an MLflow model."""
+    rows = list(csv.DictReader(sample)) if sample else []
+    values = {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
+    try:
+        text = drafting.draft(mlflow.signature(folder), mlflow.outputs(folder), values, task)
+    except bundles.BundleError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(text, nl=False)
 
 
 @main.command()
