@@ -25,6 +25,7 @@ def serve(settings: Settings) -> None:
             digest=settings.digest or None,
             allow_joblib=settings.allow_joblib,
             trusted=settings.trusted_types,
+            opened=("model",),
         )
         if found.manifest.model.native in ("xgboost", "lightgbm"):
             if not hooked:

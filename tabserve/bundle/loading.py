@@ -7,6 +7,7 @@ import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -17,6 +18,7 @@ from tabserve.schema import schema as schemas
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FOLDER = "Give the folder tabserve.train.save wrote."
+Part: TypeAlias = Literal["model", "preprocessor"]
 _AGAIN = "Copy the bundle again, or save it again."
 
 
@@ -45,17 +47,19 @@ def load(
     digest: str | None = None,
     allow_joblib: bool = False,
     trusted: Sequence[str] = (),
+    opened: Sequence[Part] = ("model", "preprocessor"),
 ) -> Bundle:
     """Verify a bundle and read its manifest, schema and reference rows; imports no ML library.
 
     digest: refuse any other bundle than this one. allow_joblib: accept a model or preprocessor that is a pickle, which
-    runs its author's code when an engine loads it. trusted: types a skops file may hold beside those known to be safe.
+    runs its author's code when an engine loads it. opened: what will be loaded here; the transformer leaves the model
+    to the predictor, so it may be a pickle. trusted: types a skops file may hold beside those known to be safe.
     Raises BundleError.
     """
     folder = Path(path)
     contents, found = read_manifest(folder, digest)
     verify_files(folder, contents)
-    verify_formats(folder, contents, allow_joblib=allow_joblib)
+    verify_formats(folder, contents, allow_joblib=allow_joblib, opened=opened)
     schema = read_schema(folder, contents)
     return Bundle(folder, contents, schema, found, reference.read(folder / REFERENCE), tuple(trusted))
 
@@ -84,14 +88,20 @@ def verify_files(folder: Path, contents: Manifest) -> None:
         _verify_file(folder / name, entry)
 
 
-def verify_formats(folder: Path, contents: Manifest, *, allow_joblib: bool) -> None:
-    """Refuse a model or preprocessor that is not what the manifest says, or a pickle. Raises BundleError."""
+def verify_formats(
+    folder: Path, contents: Manifest, *, allow_joblib: bool, opened: Sequence[Part] = ("model", "preprocessor")
+) -> None:
+    """Refuse a model or preprocessor that is not what the manifest says, or a pickle to be opened here.
+
+    Raises BundleError.
+    """
     model, preprocessor = contents.model, contents.preprocessor
-    formats.verify(folder / model.file, model.format, allow_joblib=allow_joblib)
+    formats.verify(folder / model.file, model.format, allow_joblib=allow_joblib or "model" not in opened)
     if model.onnx is not None:
         formats.verify(folder / model.onnx, "onnx", allow_joblib=allow_joblib)
     if preprocessor is not None:
-        formats.verify(folder / preprocessor.file, preprocessor.format, allow_joblib=allow_joblib)
+        allowed = allow_joblib or "preprocessor" not in opened
+        formats.verify(folder / preprocessor.file, preprocessor.format, allow_joblib=allowed)
 
 
 def read_schema(folder: Path, contents: Manifest) -> schemas.Schema:

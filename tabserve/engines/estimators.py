@@ -40,7 +40,7 @@ def read(path: Path, form: str, trusted: Sequence[str] = ()) -> Any:
     except UntrustedTypesFoundException as error:
         raise UntrustedError(path.name, sorted(untrusted(path) - {*trusted})) from error
     except ModuleNotFoundError as error:
-        raise BundleError(path.name, f"needs the module `{error.name}`, which is not installed here", _HOME) from error
+        raise _without_module(path, error) from error
     except (
         zipfile.BadZipFile,
         ValueError,
@@ -94,6 +94,10 @@ def one_job(model: Any) -> None:
     model.set_params(**jobs)
 
 
+def _without_module(path: Path, error: ModuleNotFoundError) -> BundleError:
+    return BundleError(path.name, f"needs the module `{error.name}`, which is not installed here", _HOME)
+
+
 def _unpickled(path: Path) -> Any:
     import pickle
 
@@ -101,5 +105,7 @@ def _unpickled(path: Path) -> Any:
 
     try:
         return joblib.load(path)
+    except ModuleNotFoundError as error:
+        raise _without_module(path, error) from error
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, ImportError) as error:
         raise BundleError(path.name, f"not a model joblib can read: {error}", _AGAIN) from error

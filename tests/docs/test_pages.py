@@ -79,7 +79,7 @@ def test_from_your_own_model_to_a_decision(tmp_path: Path) -> None:
         (tmp_path / name).write_text(content)
     blocks = consoles(page)
 
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         run(block, tmp_path, {})
 

@@ -264,3 +264,11 @@ def test_the_manifest_is_canonical(folder: Path) -> None:
     data = (folder / "bundle.json").read_bytes()
     assert manifest.encode(manifest.decode(data)) == data
     assert list(json.loads(data)) == sorted(json.loads(data))
+
+
+def test_a_pickle_is_allowed_where_another_process_opens_it(tmp_path: Path) -> None:
+    path = saved(LogisticRegression(), tmp_path, format="joblib", allow_joblib=True).path
+
+    with pytest.raises(BundleError, match="runs code of whoever wrote it"):
+        tabserve.bundle.load(path, opened=("model",))
+    assert tabserve.bundle.load(path, opened=("preprocessor",)).manifest.model.format == "joblib"

@@ -283,3 +283,18 @@ def test_what_we_trust_is_never_called_as_a_file_is_loaded(name: str, loader: st
 
     with pytest.raises(BundleError, match=rf"{name} would be called as it is loaded \({loader}\)"):
         read(_as_called(path, name, loader), "skops")
+
+
+def test_a_module_that_a_joblib_file_needs_is_named_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import types
+
+    import joblib
+
+    module = types.ModuleType("gone")
+    exec("class Step: pass", vars(module))  # noqa: S102  # a module that is there only while the file is written
+    monkeypatch.setitem(sys.modules, "gone", module)
+    joblib.dump(module.Step(), tmp_path / "model.joblib")
+    monkeypatch.delitem(sys.modules, "gone")
+
+    with pytest.raises(BundleError, match=r"needs the module `gone`, .*the images of both services"):
+        read(tmp_path / "model.joblib", "joblib")

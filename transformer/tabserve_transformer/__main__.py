@@ -22,6 +22,7 @@ def serve(settings: Settings) -> None:
             digest=settings.digest or None,
             allow_joblib=settings.allow_joblib,
             trusted=settings.trusted_types,
+            opened=("preprocessor",),
         )
         model = load(found, settings, metrics)
         if settings.server == "kserve" or settings.model_class:
