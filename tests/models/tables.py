@@ -121,4 +121,4 @@ def _table(fields: Sequence[str], frame: pd.DataFrame) -> Table:
 
 
 def _json(value: Any) -> Any:
-    return None if value is None or value != value else value
+    return None if pd.isna(value) else value

@@ -44,7 +44,7 @@ ALONE = 8
 """Records that are also sent one by one."""
 _METHODS = {"predict": "predict", "predict_proba": "predict_proba", "margin": "decision_function"}
 # What fit and predict raise for a table or target that is not for them.
-_UNFIT = (ValueError, TypeError, AttributeError, LookupError, NotImplementedError, ArithmeticError, RuntimeError)
+UNFIT = (ValueError, TypeError, AttributeError, LookupError, NotImplementedError, ArithmeticError, RuntimeError)
 
 
 class Outcome(NamedTuple):
@@ -123,7 +123,7 @@ def _fitted(case: Case) -> Fitted | None:
     for learnt in case.learns:
         for name in case.tables:
             table = TABLES[name]()
-            with contextlib.suppress(*_UNFIT):
+            with contextlib.suppress(*UNFIT):
                 fitted = _fit(case, table, learnt)
                 fitted.answers()["predict"]
                 return fitted
@@ -161,19 +161,19 @@ def _line(error: Exception) -> str:
 
 def _misfit(bundle: Bundle, fitted: Fitted) -> str:
     """What is served otherwise than the library answers, "" where nothing is. Raises what a service raises."""
-    service, expected = _transformer(bundle), fitted.answers()
+    service, expected = services(bundle), fitted.answers()
     outputs = [name for name in expected if name in bundle.manifest.model.outputs]
     served = asyncio.run(_asked(service, fitted.table, outputs))
-    problems = [_differs(name, served[name], expected[name]) for name in outputs]
-    told = asyncio.run(_told(service, fitted.table.records()))
-    problems += [_differs(name, [one[name] for one in told], values) for name, values in _decided(bundle, expected)]
-    alone = [asyncio.run(_told(service, [record])) for record in fitted.table.records()[:ALONE]]
+    problems = [differs(name, served[name], expected[name]) for name in outputs]
+    told = asyncio.run(told_of(service, fitted.table.records()))
+    problems += [differs(name, [one[name] for one in told], values) for name, values in decided(bundle, expected)]
+    alone = [asyncio.run(told_of(service, [record])) for record in fitted.table.records()[:ALONE]]
     if not _same(told[:ALONE], [one for (one,) in alone]):
         problems.append("single records are answered otherwise than together")
     return "; ".join(filter(None, problems))
 
 
-def _decided(bundle: Bundle, expected: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def decided(bundle: Bundle, expected: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """What V1 must tell: the label that is the model's own class, and its score."""
     info, predicted = bundle.manifest.model, expected["predict"]
     if info.classes:
@@ -190,7 +190,7 @@ def _decided(bundle: Bundle, expected: dict[str, Any]) -> Iterator[tuple[str, An
         yield "score", expected["anomaly_score"]
 
 
-def _differs(name: str, served: Any, expected: Any) -> str:
+def differs(name: str, served: Any, expected: Any) -> str:
     if isinstance(expected, list):
         return "" if _same(expected, served) else f"`{name}` differs"
     exact = name in ("label",) or np.asarray(expected).dtype.kind in "OU"
@@ -198,7 +198,7 @@ def _differs(name: str, served: Any, expected: Any) -> str:
     return f"`{name}` differs by {gap:.3g}" if gap > (0 if exact else TOLERANCE) else ""
 
 
-def _transformer(bundle: Bundle) -> Transformer:
+def services(bundle: Bundle) -> Transformer:
     """Both services' cores, the one asking the other."""
     asked = _InProcess(predictor.load(bundle, PredictorSettings(threads=1), Metrics()))
     preprocess = engines.load_preprocessor(bundle) if bundle.manifest.preprocessor else None
@@ -213,7 +213,7 @@ def _same(told: Any, alone: Any) -> bool:
     return bool(told == alone or (isinstance(told, float) and abs(told - alone) <= TOLERANCE * max(1.0, abs(told))))
 
 
-async def _told(service: Transformer, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+async def told_of(service: Transformer, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """V1: what is answered of records as JSON."""
     body = orjson.dumps({"instances": records})
     told: list[dict[str, Any]] = orjson.loads(await service.predict(body, Context()))["predictions"]
