@@ -18,6 +18,7 @@ from tabserve.train.lightgbm_model import LightGBMModel
 from tabserve.train.own import Rows
 from tabserve.train.presentation import Truth
 from tabserve.train.sklearn_model import SklearnModel
+from tabserve.train.steps import last
 from tabserve.train.xgboost_model import XGBoostModel
 
 TOLERANCE = 1e-6
@@ -58,6 +59,9 @@ KINDS = (XGBoostModel, LightGBMModel, SklearnModel)
 
 def trained(model: Any, facts: Facts) -> TrainedModel:
     """The model, as one of its kind, with what only its user knows of it. Raises BundleError."""
+    if type(last(model)).__module__.startswith("catboost."):
+        remedy = "Train it with XGBoost, LightGBM or histogram gradient boosting, which take categories as well."
+        raise BundleError("model", "CatBoost's models are not served", remedy)
     for kind in KINDS:
         if kind.is_kind_of(model):
             return kind(model, facts)

@@ -19,6 +19,15 @@ def take_apart(model: Any) -> tuple[Any, Any] | None:
     return _joined(before), last
 
 
+def as_predicting(model: Any) -> Any:
+    """A pipeline of imbalanced-learn as scikit-learn's, without its samplers: these take part in training alone."""
+    from sklearn.pipeline import Pipeline
+
+    if not isinstance(model, Pipeline) or not type(model).__module__.startswith("imblearn."):
+        return model
+    return Pipeline([(name, part) for name, part in model.steps if not hasattr(part, "fit_resample")])
+
+
 def _parts(model: Any) -> list[Any]:
     """What a pipeline does to rows it predicts, in order; a pipeline at its end is opened, too."""
     if not hasattr(model, "steps"):

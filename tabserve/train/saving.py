@@ -124,6 +124,7 @@ def save(
 
 def _whole_or_apart(given: _Given, model: Any, options: _Options) -> Bundle:
     """A pipeline that ends in another library's model as preprocessor and model, where that holds."""
+    model = pipelines.as_predicting(model)
     apart = pipelines.take_apart(model) if options.preprocessor is None else None
     if apart is None:
         return _saved(given, model, options)

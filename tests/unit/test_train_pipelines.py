@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
 from xgboost import XGBClassifier, XGBRegressor
 
+import tabserve.train
 from tabserve.bundle import BundleError
 from tests.unit.bundles import records, target
 from tests.unit.served import assert_serves, save
@@ -176,3 +178,63 @@ def test_a_pipeline_that_can_not_be_served_is_refused_for_the_cause_in_its_parts
     with pytest.raises(BundleError, match="`country` of AT, which the sample lacks"):
         save(model, tmp_path, text, given)
     assert not (tmp_path / "bundle").exists()
+
+
+class Undersampler(BaseEstimator):  # type: ignore[misc]
+    """As imbalanced-learn's: it changes what is trained on, and has no `transform`."""
+
+    def fit_resample(self, features: Any, wanted: Any) -> tuple[Any, Any]:
+        kept = (wanted == 1) | (features["age"] > 50)
+        return features[kept], wanted[kept]
+
+
+class Sampled(Pipeline):  # type: ignore[misc]
+    """As imbalanced-learn's pipeline of a sampler and a classifier, which is not installed here."""
+
+    __module__ = "imblearn.pipeline"
+
+    def fit(self, features: Any, wanted: Any) -> Sampled:
+        (_, sampler), (_, last) = self.steps
+        last.fit(*sampler.fit_resample(features, wanted))
+        return self
+
+    def predict(self, features: Any) -> Any:
+        return self.steps[-1][1].predict(features)
+
+    def predict_proba(self, features: Any) -> Any:
+        return self.steps[-1][1].predict_proba(features)
+
+
+class CatBoostClassifier(BaseEstimator):  # type: ignore[misc]
+    """As CatBoost's, which is not installed here."""
+
+    __module__ = "catboost.core"
+
+    def predict(self, features: Any) -> Any:
+        return features["age"] > 50
+
+
+@pytest.mark.parametrize("last", [HistGradientBoostingClassifier(max_iter=3), trees()], ids=["sklearn", "xgboost"])
+def test_samplers_of_imbalanced_learn_are_left_out(last: Any, tmp_path: Path) -> None:
+    schema = BINARY.replace("features: [amount, country, income, age]", "features: [amount, income, age]")
+    model = Sampled([("sampler", Undersampler()), ("last", last)]).fit(records()[NUMBERS], target("binary"))
+
+    bundle = save(model, tmp_path, schema, records())
+
+    assert_serves(bundle, records(), {"predict_proba": model.predict_proba(records()[NUMBERS])})
+
+
+@pytest.mark.parametrize("model", [CatBoostClassifier(), make_pipeline(StandardScaler(), CatBoostClassifier())])
+def test_catboost_is_refused_by_name(model: Any, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"CatBoost's models are not served\. Train it with XGBoost, LightGBM or"):
+        save(model, tmp_path, BINARY, records())
+
+
+def test_what_is_told_to_use_instead_takes_categories_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "schema.yaml"
+    path.write_text(BINARY)
+    table = tabserve.train.features(path, records())
+    model = HistGradientBoostingClassifier(max_iter=3, categorical_features="from_dtype").fit(table, target("binary"))
+
+    schema = BINARY.replace("  reasons: {top: 2}\n", "")
+    assert save(model, tmp_path / "b", schema, records()).manifest.model.native == "sklearn"
