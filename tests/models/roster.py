@@ -1,4 +1,4 @@
-"""The models of the walk: scikit-learn's estimators, pipelines on mixed tables, XGBoost's objectives and boosters."""
+"""The models of the walk: scikit-learn's estimators, pipelines on mixed tables, objectives and boosters."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from lightgbm import LGBMClassifier, LGBMRegressor
 from sklearn.base import ClusterMixin, DensityMixin, OutlierMixin
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import (
@@ -60,7 +61,7 @@ class Case(NamedTuple):
 
 def cases() -> list[Case]:
     """All of them, in order."""
-    return [*_estimators(), *_transformers(), *_mixed(), *_before(), *_xgboost()]
+    return [*_estimators(), *_transformers(), *_mixed(), *_before(), *_xgboost(), *_lightgbm()]
 
 
 _SIMPLE = ("numbers", "counts", "one number")
@@ -173,12 +174,14 @@ CLASSIFIERS: dict[str, Callable[[], Any]] = {
     "GaussianNB": lambda: GaussianNB(),
     "MLPClassifier": lambda: MLPClassifier((5,), max_iter=50, random_state=0),
     "XGBClassifier": lambda: XGBClassifier(n_estimators=10),
+    "LGBMClassifier": lambda: LGBMClassifier(n_estimators=10, verbosity=-1),
 }
 REGRESSORS: dict[str, Callable[[], Any]] = {
     "Ridge": lambda: Ridge(),
     "RandomForestRegressor": lambda: RandomForestRegressor(10, random_state=0),
     "HistGradientBoostingRegressor": lambda: HistGradientBoostingRegressor(max_iter=10),
     "XGBRegressor": lambda: XGBRegressor(n_estimators=10),
+    "LGBMRegressor": lambda: LGBMRegressor(n_estimators=10, verbosity=-1),
 }
 
 
@@ -245,3 +248,32 @@ def _xgboost() -> Iterator[Case]:
 
 def _xgb(name: str, kind: Any, learnt: str, **options: Any) -> Case:
     return Case("XGBoost", name, lambda: kind(n_estimators=10, **options), (learnt,), ("numbers",))
+
+
+def _lightgbm() -> Iterator[Case]:
+    for objective, learnt in (("binary", "binary"), ("multiclass", "multiclass"), ("multiclassova", "numbered")):
+        yield _lgbm(f"LGBMClassifier of {objective}", LGBMClassifier, learnt, objective=objective)
+    for objective in (
+        "regression",
+        "regression_l1",
+        "huber",
+        "fair",
+        "poisson",
+        "quantile",
+        "mape",
+        "gamma",
+        "tweedie",
+    ):
+        yield _lgbm(f"LGBMRegressor of {objective}", LGBMRegressor, "regression", objective=objective)
+    for objective in ("cross_entropy", "cross_entropy_lambda"):
+        yield _lgbm(f"LGBMRegressor of {objective}", LGBMRegressor, "rate", objective=objective)
+    for boosting in ("dart", "rf"):
+        options = {"boosting_type": boosting, "bagging_freq": 1, "bagging_fraction": 0.7}
+        yield _lgbm(f"LGBMClassifier of {boosting}", LGBMClassifier, "binary", **options)
+        yield _lgbm(f"LGBMRegressor of {boosting}", LGBMRegressor, "regression", **options)
+    yield _lgbm("LGBMClassifier of zeros that are missing", LGBMClassifier, "binary", zero_as_missing=True)
+    yield _lgbm("LGBMRegressor of linear leaves", LGBMRegressor, "regression", linear_tree=True)
+
+
+def _lgbm(name: str, kind: Any, learnt: str, **options: Any) -> Case:
+    return Case("LightGBM", name, lambda: kind(n_estimators=10, verbosity=-1, **options), (learnt,), ("numbers",))
