@@ -100,7 +100,7 @@ def read(path: Path, threads: int = 1) -> Any:
 
     booster = xgboost.Booster()
     try:
-        booster.load_model(path)
+        booster.load_model(bytearray(path.read_bytes()))  # known by its content, not by its name
         booster.set_param({"nthread": threads, "device": "cpu"})
         if objective(booster) == _ANSWERS_CLASSES:
             booster.set_param({"objective": _ANSWERS_PROBABILITIES})

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from tabserve.arrays import Array
@@ -21,7 +21,7 @@ def gap(booster: Any, matrix: Any) -> float | None:
     A leaf's cover is the sum of its rows' second derivatives, which depend on the answers of the trees before. None
     where they depend on what was to be learnt as well, or where there are no trees. matrix: a DMatrix of the rows.
     """
-    learner = msgspec.json.decode(booster.save_raw("json"))["learner"]
+    learner = json.loads(booster.save_raw("json"))["learner"]  # with NaN, which msgspec does not read
     curvature = _CURVATURES.get(learner["objective"]["name"])
     model = learner["gradient_booster"].get("model", {})
     if curvature is None or not model.get("trees"):

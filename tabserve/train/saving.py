@@ -35,7 +35,7 @@ from tabserve.engines import selection
 from tabserve.inference import names
 from tabserve.schema import features as schema_features
 from tabserve.schema.schema import Schema
-from tabserve.train import mlflow, models, own, pipelines, preprocessing, proving, sampling, shape
+from tabserve.train import files, mlflow, models, own, pipelines, preprocessing, proving, sampling, shape
 from tabserve.train.facts import Facts, Rounds
 from tabserve.train.own import Rows
 from tabserve.train.probes import Probes, probes
@@ -84,8 +84,9 @@ def save(
 ) -> Bundle:
     """Write a model and all it is served with as a bundle, and load it again to prove it.
 
-    model: a fitted scikit-learn, XGBoost or LightGBM model, or the folder of one that MLflow wrote. A pipeline that
-    ends in XGBoost or LightGBM is taken apart where that answers the same: its steps before become the preprocessor.
+    model: a fitted scikit-learn, XGBoost or LightGBM model, the path of a file that XGBoost wrote, or the folder of a
+    model that MLflow wrote. A pipeline that ends in XGBoost or LightGBM is taken apart where that answers the same: its
+    steps before become the preprocessor.
     directory: the bundle's folder; an older bundle there is replaced.
     name: what clients call the model: up to 60 letters, digits, `-`, `_` and `.`.
     schema: the path of schema.yaml. sample: records the model was trained on, by column (a DataFrame, a dict of lists)
@@ -107,6 +108,8 @@ def save(
     loaded = sampling.read_schema(Path(schema))
     records = sampling.columns(loaded, sample)
     facts = Facts(missing, rounds, codes or {})
+    if isinstance(model, str | os.PathLike):
+        model, facts = files.opened(Path(model), facts)
     options = _Options(name, version, preprocessor, engine, format, tuple(trusted), allow_joblib, facts)
     for kind in options.trusted:
         if kind.startswith("__main__."):

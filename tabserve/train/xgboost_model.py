@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -213,8 +214,8 @@ def _of_rounds(model: Any, facts: Facts) -> Any:
     rounds = (best or count) if facts.rounds == "best" else count if facts.rounds is None else facts.rounds
     if not 1 <= rounds <= count:
         raise BundleError("rounds", f"expected 1 to {count}, got {rounds}", "Give as many as the Booster has.")
-    if best or facts.rounds is not None:
-        stopped = f", best of them {best}" if best else ""
+    stopped = f", best of them {best}" if 0 < best < count else ""
+    if stopped or facts.rounds not in (None, "best"):
         print(f"{rounds} of {count} boosting rounds are served{stopped}.")
     chosen = model.copy()
     chosen.set_attr(best_iteration=None if rounds == count else str(rounds - 1))
@@ -244,7 +245,7 @@ def _stored_categories(trained: Any) -> dict[int, tuple[tuple[str, ...], tuple[A
     """
     if "c" not in (trained.feature_types or ()):
         return {}
-    trees = msgspec.json.decode(trained.save_raw("json"))["learner"]["gradient_booster"]
+    trees = json.loads(trained.save_raw("json"))["learner"]["gradient_booster"]  # with NaN, which msgspec does not read
     stored = trees.get("gbtree", trees)["model"].get("cats", {})
     own = {at: _values(entry) for at, entry in enumerate(stored.get("enc", [])) if entry["values"]}
     return {at: (tuple(map(str, values)), values) for at, values in own.items()}
