@@ -32,6 +32,7 @@ class Inputs:
         self._codes = [(at, len(spec.values)) for at, spec in enumerate(model.features) if spec.type == "category"]
         self._max_rows = max_rows
         self._dtype = DATATYPES[model.datatype]
+        self._largest = float(np.finfo(DATATYPES[model.range or model.datatype]).max)
         self._specs = {spec.name: spec for spec in model.features}
         self._known = {spec.name: _known(spec) for spec in model.features if spec.type == "category"}
         self._numeric = all(spec.type == "number" for spec in model.features)
@@ -68,8 +69,8 @@ class Inputs:
             raise InvalidRequest(f"input `{MATRIX}`: expected numbers ({self._model.datatype}), got {tensor.datatype}")
         self._check_rows(len(array))
         found = _typed(MATRIX, array, self._dtype)
-        if self._codes or not holds_all(np.isfinite(found)):
-            _refuse_infinite(MATRIX, found)
+        if self._codes or not holds_all(np.abs(found) <= self._largest):
+            self._refuse_beyond(MATRIX, found)
             self._check_values(found)
         return found
 
@@ -92,7 +93,7 @@ class Inputs:
         given = {tensor.name: tensor for tensor in inputs}
         columns = {name: self._column(given[name], spec) for name, spec in self._specs.items()}
         numbers = [column for column in columns.values() if column.dtype != object]
-        if numbers and not holds_all(np.isfinite(np.concatenate(numbers))):
+        if numbers and not holds_all(np.abs(np.concatenate(numbers)) <= self._largest):
             for name, column in columns.items():
                 if column.dtype != object:
                     self._check_numbers(name, column)
@@ -118,10 +119,16 @@ class Inputs:
             raise InvalidRequest(f"inputs: expected {expected}; {problem}")
 
     def _check_numbers(self, name: str, column: Array) -> None:
-        _refuse_infinite(name, column)
+        self._refuse_beyond(name, column)
         if name not in self._may_miss:
             for row in np.flatnonzero(np.isnan(column))[:1]:
                 raise _missing(name, row)
+
+    def _refuse_beyond(self, name: str, array: Array) -> None:
+        """Raise where a number is infinite, or beyond what the model takes."""
+        for at in np.argwhere(np.abs(array) > self._largest)[:1].tolist():
+            text = f"expected finite numbers within ±{self._largest:.3g}, got one out of range at {at}"
+            raise InvalidRequest(f"input `{name}`: {text}")
 
     def _column(self, tensor: Tensor, spec: FeatureSpec) -> Array:
         array = tensor.array
@@ -187,12 +194,6 @@ def _typed(name: str, array: Array, dtype: np.dtype[np.float64]) -> Array:
         with np.errstate(over="ignore"):
             return array.astype(dtype)
     return array
-
-
-def _refuse_infinite(name: str, array: Array) -> None:
-    for at in np.argwhere(np.isinf(array))[:1].tolist():
-        problem = f"expected finite numbers of {array.dtype.name}, got one out of range at {at}"
-        raise InvalidRequest(f"input `{name}`: {problem}")
 
 
 def _known(spec: FeatureSpec) -> dict[bytes, str | None]:

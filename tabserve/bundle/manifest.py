@@ -98,6 +98,7 @@ class ModelInfo(_Strict, frozen=True):
     DataFrame whose categories are text ("object") or pandas categoricals ("category").
     outputs: what the native engine computes, of `predict`, `predict_proba`, `margin`, `anomaly_score`, `contributions`.
     (`label` is not among them: a service makes it from `predict` and the schema's class names.)
+    range: numbers beyond it are refused, as the library does; "" for that of `datatype`.
     missing: numbers that mean a missing value to the model, as NaN does.
     classes: the model's own class values, in the order of `predict_proba`; empty for a regression.
     likeliest: whether `predict` is always the class of the highest `predict_proba`.
@@ -120,6 +121,7 @@ class ModelInfo(_Strict, frozen=True):
     default_outputs: tuple[str, ...]
     engines: tuple[EngineRange, ...]
     tolerance: float
+    range: Datatype | Literal[""] = ""
     missing: tuple[float, ...] = ()
     classes: tuple[ClassValue, ...] = ()
     likeliest: bool = False

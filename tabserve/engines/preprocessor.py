@@ -38,7 +38,13 @@ def load_preprocessor(bundle: Bundle, threads: int = 1) -> Preprocess:
     if not gap <= info.tolerance:
         problem = f"differs from the reference rows by {gap:.3g}, allowed {info.tolerance:.3g}"
         raise BundleError(info.file, problem, "Save the bundle again with the installed libraries.")
-    return lambda columns: preprocess(columns).astype(dtype, copy=False)
+    return lambda columns: _typed(preprocess(columns), dtype)
+
+
+def _typed(matrix: Array, dtype: type) -> Array:
+    """The matrix as the model's floating point type, infinite where that is too small, which the predictor refuses."""
+    with np.errstate(over="ignore"):
+        return matrix.astype(dtype, copy=False)
 
 
 def open_preprocessor(

@@ -6,7 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -77,6 +77,16 @@ def takes_codes(model: Any, ask: Ask, specs: Sequence[FeatureSpec], rows: Rows, 
     with _refusing_unknown(model):
         chosen, _ = _first(ask, tables)
     return _first(ask, tables)[0] == len(tables) - 1 if chosen is None else chosen == len(tables) - 1
+
+
+def range_of(ask: Ask, way: Presentation, columns: Columns) -> Literal["", "FP32"]:
+    """FP32 where the model, or a step before it, refuses larger numbers than that holds. columns: a row it answers."""
+    floats = [spec.name for spec in way.features if spec.type == "number" and "int" not in spec.dtype.lower()]
+    for large in (1e39, 1e308):
+        row = {name: np.full(1, large) if name in floats else column[:1] for name, column in columns.items()}
+        if _first(ask, [way.table(row)])[0] is None:
+            return "FP32"
+    return ""
 
 
 def codes(specs: Sequence[FeatureSpec], columns: Columns, *, named: bool) -> Any:

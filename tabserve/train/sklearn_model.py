@@ -76,6 +76,7 @@ class SklearnModel:
             info,
             frame=found.frame,
             features=found.features,
+            range=presentation.range_of(asked, found, truths[0].columns),
             input=input_of(found.frame, found.features),
             classes=classes,
             targets=_targets(truths[0], classes),
