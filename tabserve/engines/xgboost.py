@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +106,9 @@ def read(path: Path, threads: int = 1) -> Any:
         booster.set_param({"nthread": threads, "device": "cpu"})
         if objective(booster) == _ANSWERS_CLASSES:
             booster.set_param({"objective": _ANSWERS_PROBABILITIES})
-        # num_features configures the learner, which reads what load_model put off.
-        booster.num_features()
+        with _of_age():
+            # num_features configures the learner, which reads what load_model put off.
+            booster.num_features()
     except (xgboost.core.XGBoostError, ValueError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise BundleError(path.name, f"not a model XGBoost can read: {reason}", "Save the bundle again.") from error
@@ -131,8 +134,17 @@ def kind(booster: Any) -> str:
 def _config(booster: Any) -> dict[str, Any]:
     import msgspec
 
-    learner: dict[str, Any] = msgspec.json.decode(booster.save_config())["learner"]
+    with _of_age():
+        learner: dict[str, Any] = msgspec.json.decode(booster.save_config())["learner"]
     return learner
+
+
+@contextlib.contextmanager
+def _of_age() -> Iterator[None]:
+    """XGBoost 3.4 tells of the boosters it means to drop whenever it loads one: who serves it can't help it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*`booster=(dart|gblinear)` is deprecated", UserWarning)
+        yield
 
 
 def _squeezed(values: Array) -> Array:

@@ -28,6 +28,7 @@ from tabserve.train.presentation import Truth
 _RETRAIN = "Train the model on the schema's features, or change the schema."
 # What predict gives for these is no probability.
 _MARGINS = "binary:logitraw"
+_ESCAPED = "surrogateescape"
 _NO_PROBABILITY = (_MARGINS, "binary:hinge")
 _EXPECTED = {
     "binary": "binary:logistic or another objective of two classes",
@@ -111,6 +112,8 @@ class XGBoostModel:
         """
         trained = booster(self._model)
         _verify(trained, specs)
+        for at, (texts, _) in self._stored.items():
+            _verify_whole(texts, specs[at])
         stored = tuple(
             msgspec.structs.replace(spec, values=self._stored[at][0]) if at in self._stored else spec
             for at, spec in enumerate(specs)
@@ -256,7 +259,20 @@ def _values(entry: dict[str, Any]) -> tuple[Any, ...]:
     if "offsets" not in entry:
         return tuple(entry["values"])
     data = bytes(byte % 256 for byte in entry["values"])
-    return tuple(data[start:end].decode() for start, end in pairwise(entry["offsets"]))
+    return tuple(data[start:end].decode(errors=_ESCAPED) for start, end in pairwise(entry["offsets"]))
+
+
+def _verify_whole(texts: Sequence[str], spec: FeatureSpec) -> None:
+    """Refuse categories that XGBoost before 3.3 has stored with the places of characters for those of their bytes.
+
+    Raises BundleError.
+    """
+    lost = any(not value.isascii() and value not in texts for value in spec.values)
+    foreign = any(text not in spec.values for text in texts)
+    if (lost and foreign) or any(text != text.encode(errors="ignore").decode() for text in texts):
+        problem = f"XGBoost before 3.3 has stored the categories of `{spec.name}`, which are not ASCII, damaged"
+        remedy = "Train it with XGBoost 3.3 or later (Python 3.12 or later), or name these categories in ASCII."
+        raise BundleError("model", problem, remedy)
 
 
 def _classes(model: Any, schema: Schema) -> tuple[tuple[int, ...], int]:

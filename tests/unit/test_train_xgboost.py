@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -275,3 +276,21 @@ def test_the_scikit_learn_api_is_served_with_its_best_iteration(tmp_path: Path) 
     assert model.best_iteration + 1 < model.get_booster().num_boosted_rounds()
     bundle = save(model, tmp_path, NUMBERS, given)
     assert_serves(bundle, given, {"predict_proba": model.predict_proba(given)})
+
+
+OLD = ("dart", "gblinear")
+
+
+@pytest.mark.parametrize("kind", OLD)
+def test_boosters_that_xgboost_means_to_drop_are_served_without_a_word(kind: str, tmp_path: Path) -> None:
+    """XGBoost 3.4 warns of them at every load; DART weighs its trees by what was dropped."""
+    given, wanted = marked(0.5)
+    options = {"booster": kind, **({"rate_drop": 0.5, "skip_drop": 0.2} if kind == "dart" else {})}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", f".*`booster={kind}` is deprecated", UserWarning)
+        model = XGBClassifier(n_estimators=15, **options).fit(given, wanted)
+        model.save_model(tmp_path / "model.json")
+        expected = model.predict_proba(given)
+    bundle = save(model, tmp_path, NUMBERS, given)
+    assert_serves(bundle, given, {"predict_proba": expected})
+    assert_serves(save(tmp_path / "model.json", tmp_path, NUMBERS, given), given, {"predict_proba": expected})
