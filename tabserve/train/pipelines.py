@@ -20,9 +20,11 @@ def take_apart(model: Any) -> tuple[Any, Any] | None:
 
 
 def as_predicting(model: Any) -> Any:
-    """A pipeline of imbalanced-learn as scikit-learn's, without its samplers: these take part in training alone."""
+    """What a model asks when it predicts: of a search the best it found, of imbalanced-learn all but its samplers."""
     from sklearn.pipeline import Pipeline
 
+    if type(model).__module__.startswith("sklearn.model_selection._search"):
+        model = getattr(model, "best_estimator_", model)
     if not isinstance(model, Pipeline) or not type(model).__module__.startswith("imblearn."):
         return model
     return Pipeline([(name, part) for name, part in model.steps if not hasattr(part, "fit_resample")])

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from lightgbm import LGBMClassifier, LGBMRegressor
+from scipy.stats import uniform
 from sklearn.base import ClusterMixin, DensityMixin, OutlierMixin
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import (
@@ -16,8 +17,10 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # makes HalvingGridSearchCV importable
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, RandomizedSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
@@ -61,7 +64,7 @@ class Case(NamedTuple):
 
 def cases() -> list[Case]:
     """All of them, in order."""
-    return [*_estimators(), *_transformers(), *_mixed(), *_before(), *_xgboost(), *_lightgbm()]
+    return [*_estimators(), *_transformers(), *_searches(), *_mixed(), *_before(), *_xgboost(), *_lightgbm()]
 
 
 _SIMPLE = ("numbers", "counts", "one number")
@@ -102,6 +105,19 @@ def _transformers() -> Iterator[Case]:
                 ("binary",),
                 _SIMPLE,
             )
+
+
+def _searches() -> Iterator[Case]:
+    searches: dict[str, Callable[[], Any]] = {
+        "GridSearchCV": lambda: GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}),
+        "RandomizedSearchCV": lambda: RandomizedSearchCV(LogisticRegression(), {"C": uniform(0.1, 2)}, n_iter=3),
+        "HalvingGridSearchCV": lambda: HalvingGridSearchCV(LogisticRegression(), {"C": [0.1, 1]}),
+        "GridSearchCV of a pipeline": lambda: GridSearchCV(
+            make_pipeline(StandardScaler(), XGBClassifier(n_estimators=3)), {"xgbclassifier__max_depth": [1, 2]}
+        ),
+    }
+    for name, make in searches.items():
+        yield Case("searches", name, make, ("binary",), _SIMPLE)
 
 
 def _maker(kind: Any, **given: Any) -> Callable[[], Any]:
