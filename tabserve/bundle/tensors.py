@@ -9,7 +9,7 @@ import orjson
 
 from tabserve.arrays import Array
 from tabserve.bundle.loading import Bundle
-from tabserve.bundle.manifest import ModelInfo
+from tabserve.bundle.manifest import ClassValue, ModelInfo
 from tabserve.inference.tensors import TensorSpec
 
 MATRIX = "input-0"
@@ -27,7 +27,12 @@ def class_names(bundle: Bundle) -> tuple[str, ...]:
     """Names of the classes in the model's order; empty for a regression."""
     if bundle.schema.task == "anomaly":
         return bundle.schema.outputs.classes or ANOMALY
-    return bundle.schema.outputs.classes or tuple(str(value) for value in bundle.manifest.model.classes)
+    return bundle.schema.outputs.classes or tuple(_name(value) for value in bundle.manifest.model.classes)
+
+
+def _name(value: ClassValue) -> str:
+    """0 or 1 for a boolean, so that a model has the same labels whether it was trained on those or on booleans."""
+    return str(int(value) if isinstance(value, bool) else value)
 
 
 def labels(model: ModelInfo, names: Sequence[str], predicted: Array) -> Array:

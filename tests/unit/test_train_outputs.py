@@ -223,3 +223,10 @@ def test_a_model_of_another_task_is_refused_by_what_it_is(tmp_path: Path) -> Non
         BundleError, match="task anomaly: expected an outlier detector of scikit-learn, got XGBClassifier"
     ):
         saved(xgb.XGBClassifier(n_estimators=2).fit(X, NUMBER), tmp_path, "anomaly")
+
+
+def test_the_labels_of_booleans_are_those_of_0_and_1(tmp_path: Path) -> None:
+    """As XGBoost has them; source: tests of own category codes (dmlc/xgboost#9676)."""
+    own = LogisticRegression().fit(X, NUMBER > 0).predict(X)
+    told = Cores(saved(LogisticRegression().fit(X, NUMBER > 0), tmp_path, "binary")).predictions(X)
+    assert [one["label"] for one in told] == [str(int(each)) for each in own]
