@@ -21,8 +21,11 @@ QUICK := $(if $(filter $(PYTHON3),$(OLDEST)),.venv,.venv-oldest)
 quick: $(QUICK)/ready ## the tests that take seconds, on the oldest Python there is
 	$(QUICK)/bin/python -m pytest -q $(SECONDS)
 
+# What waits for services under load, or measures, is run alone; the rest by file on two cores.
+ALONE := tests/faults tests/loadtest tests/benchmarks
 test: lint ## everything that needs no cluster; pytest's closing line comes last
-	$(PYTHON) -m pytest -m "not cluster and not long"
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not cluster and not long" $(addprefix --ignore=,$(ALONE))
+	$(PYTHON) -m pytest -m "not cluster and not long" $(ALONE)
 
 test-long: .venv/ready ## what takes minutes, or a machine that has nothing else to do
 	$(PYTHON) -m pytest -m "long and not cluster"
