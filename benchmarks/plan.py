@@ -92,7 +92,7 @@ _CHAINED = (
     *TURNS * (*_steps("json-predict_proba", 1, 1), *_steps("json", 1, 1)),
     *_steps("json-predict_proba", 1, 16),
 )
-_TOLD = tuple(replace(step, seconds=2) for step in 3 * _steps("records", 1, 1, 16))
+_TOLD = tuple(replace(step, seconds=1) for step in 3 * _steps("records", 1, 1, 16))
 _EXPLAINED = tuple(
     tuple(Visit(peer, model, _TOLD) for peer in (roster.DECISIONS, roster.REASONS, roster.SOME_REASONS))
     for model in ("logistic", "xgboost", "histogram", "payments")

@@ -32,11 +32,13 @@ CHAINS = ("kserve-chain-rest", "kserve-chain-grpc")
 _BINARY = [Cell("tabserve", "xgboost", 64, "binary", connections) for connections in (1, 32)]
 _MOST = {
     "logistic": {1: 1.3, 16: 1.3},
-    "xgboost": {1: 9.9, 16: 9.9},
-    "histogram": {1: 9.9, 16: 9.9},
-    "payments": {1: 9.9, 16: 9.9},
+    "xgboost": {1: 5.2, 16: 6.1},
+    "payments": {1: 1.43, 16: 1.39},
 }
-"""How much longer a decision with reasons may take, by connections."""
+"""How much longer a decision with reasons may take, by connections.
+
+Of trees: half of what they cost more with XGBoost 3.2 on 2026-11-29, by CPU time, before that was worked on.
+"""
 SETTLED_SECONDS = 10
 """Memory is compared with what it was so long after the overload began."""
 
@@ -85,6 +87,10 @@ class Compared(NamedTuple):
         return self._compared(
             results, lambda each: ratio(each.best(self.theirs, cpu, min), each.median(self.ours, cpu))
         )
+
+    def more_cpu(self, results: Results) -> float | None:
+        """The CPU time for a request of ours, by the best of theirs."""
+        return ratio(1.0, self.by_cpu(results))
 
     def latency(self, results: Results) -> float | None:
         """Our median time by the best of theirs."""
@@ -237,6 +243,10 @@ def _overloads() -> list[Goal]:
     return targets
 
 
+def _many(connections: int) -> str:
+    return "1 connection" if connections == 1 else f"{connections} connections"
+
+
 def _explained(model: str, connections: int, peer: str = "tabserve-reasons") -> Compared:
     """Decisions with reasons, and those without."""
     cells = [Cell(each, model, 1, "records", connections) for each in (peer, "tabserve-decisions")]
@@ -248,8 +258,9 @@ def _reasons() -> list[Goal]:
     targets = []
     for connections in (1, 16):
         for model, most in _MOST.items():
-            title = f"{model}, decisions with reasons, {connections} connections: p50 by without"
-            targets.append(Goal(title, _explained(model, connections).latency, most[connections], at_most=True))
+            title = f"{model}, decisions with reasons, {_many(connections)}: p50 by without"
+            cells = _explained(model, connections)
+            targets.append(Goal(title, cells.latency, most[connections], by_cpu=cells.more_cpu, at_most=True))
     some = _explained("payments", 16, "tabserve-some-reasons")
     title = "payments, reasons for block and review, 16 connections: throughput by without"
     return [*targets, Goal(title, some.throughput, 0.8, by_cpu=some.by_cpu)]

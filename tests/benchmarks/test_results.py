@@ -76,6 +76,19 @@ def test_a_peer_that_was_not_measured_does_not_count() -> None:
     assert targets.compared(("fastapi",)).throughput(results(fastapi=[1000])) is None
 
 
+def test_decisions_with_reasons_are_compared_with_those_without() -> None:
+    found = results()
+    for peer, p50, server in (("tabserve-decisions", 0.001, 5.0), ("tabserve-reasons", 0.0012, 7.0)):
+        cell = Cell(peer, "logistic", 1, "records", 1)
+        found.samples += [Sample(cell, 0, measurement(1000, p50, server=server))]
+    goal = next(each for each in targets.TARGETS if each.title.startswith("logistic, decisions with reasons, 1 conn"))
+    assert goal.value(found) == pytest.approx(1.2)
+    assert goal.by_cpu is not None
+    assert goal.by_cpu(found) == pytest.approx(1.4)
+    assert goal.verdict(1.2) == "met"
+    assert goal.verdict(1.4) == "missed"
+
+
 def test_a_saturated_generator_is_refused() -> None:
     with pytest.raises(PeerError, match="the generator was the bottleneck"):
         load.refuse_saturated(measurement(1000, generator=9.5, server=5.0))
