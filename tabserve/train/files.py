@@ -11,15 +11,19 @@ import msgspec
 
 from tabserve.bundle import formats
 from tabserve.bundle.errors import BundleError
+from tabserve.engines import lightgbm as lgbm
 from tabserve.engines import xgboost as xgb
 from tabserve.train.facts import Facts
 
 # What XGBoost before 3.1 wrote into files of another name than .json and .ubj.
 _FORMER = (b"binf", b"bs64")
-_TRIAL = (
-    "import sys, xgboost; booster = xgboost.Booster(); "
-    "booster.load_model(bytearray(open(sys.argv[1], 'rb').read())); booster.num_features()"
-)
+_TRIALS = {
+    "XGBoost": (
+        "import sys, xgboost; booster = xgboost.Booster(); "
+        "booster.load_model(bytearray(open(sys.argv[1], 'rb').read())); booster.num_features()"
+    ),
+    "LightGBM": "import sys, lightgbm; lightgbm.Booster(model_file=sys.argv[1]).num_feature()",
+}
 _SECONDS = 120.0
 
 
@@ -37,22 +41,27 @@ def opened(path: Path, facts: Facts) -> tuple[Any, Facts]:
     if head in _FORMER:
         remedy = "Write it again with the XGBoost that wrote it: booster.save_model('model.json')."
         raise BundleError(path.name, "is of XGBoost's former binary format, which it no longer reads", remedy)
+    if found == "lightgbm":
+        _try(path, "LightGBM")
+        return lgbm.read(path), facts
     if found not in ("ubj", "json"):
         got = "a pickle, which runs its author's code" if found == "joblib" else f"{found} content"
-        remedy = "Give a model file that XGBoost wrote (.json, .ubj), or load it yourself and give the model."
+        remedy = (
+            "Give a file that XGBoost (.json, .ubj) or LightGBM (.txt) wrote, or load it yourself and give the model."
+        )
         raise BundleError(path.name, f"expected a model file, got {got}", remedy)
-    _try(path)
+    _try(path, "XGBoost")
     booster = xgb.read(path)
     is_api = booster.attr("scikit_learn") is not None and facts.rounds is None
     return booster, msgspec.structs.replace(facts, rounds="best") if is_api else facts
 
 
-def _try(path: Path) -> None:
+def _try(path: Path, library: str) -> None:
     """Load a file in another process, which it may crash (dmlc/xgboost#7903). Raises BundleError."""
     done = subprocess.run(
-        [sys.executable, "-P", "-c", _TRIAL, str(path)], capture_output=True, timeout=_SECONDS, check=False
+        [sys.executable, "-P", "-c", _TRIALS[library], str(path)], capture_output=True, timeout=_SECONDS, check=False
     )
     if done.returncode != 0:
         lines = [line for line in done.stderr.decode(errors="replace").splitlines() if "Error: " in line]
         reason = lines[0].partition("Error: ")[2] if lines else "it crashes the library"
-        raise BundleError(path.name, f"not a model that XGBoost can read: {reason[:200]}", "Give another file.")
+        raise BundleError(path.name, f"not a model that {library} can read: {reason[:200]}", "Give another file.")

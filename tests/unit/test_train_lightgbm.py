@@ -150,6 +150,16 @@ def test_a_booster_answers_with_the_rounds_it_would_itself(tmp_path: Path) -> No
     assert_serves(bundle, asked(records()), {"predict_proba": np.column_stack([1 - probability, probability])})
 
 
+def test_a_file_that_lightgbm_wrote(tmp_path: Path) -> None:
+    model = lightgbm.LGBMClassifier(**SMALL).fit(records(), classes(records(), 2))
+    model.booster_.save_model(tmp_path / "own.txt")
+    bundle = saved(str(tmp_path / "own.txt"), tmp_path / "saved", "binary")
+    assert_serves(bundle, asked(records()), {"predict_proba": model.predict_proba(records())})
+    (tmp_path / "own.txt").write_text((tmp_path / "own.txt").read_text()[:900])
+    with pytest.raises(BundleError, match=r"own\.txt: not a model that LightGBM can read.* Give another file"):
+        saved(tmp_path / "own.txt", tmp_path / "saved", "binary")
+
+
 def test_a_matrix_without_names(tmp_path: Path) -> None:
     matrix = numbers().to_numpy()
     model = lightgbm.LGBMClassifier(**SMALL).fit(matrix, classes(numbers(), 2))
