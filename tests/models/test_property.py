@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, Phase, event, given, reject, settings
 from hypothesis import strategies as st
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.naive_bayes import GaussianNB
@@ -33,11 +35,13 @@ from tests.models.walk import UNFIT, Fitted, decided, differs, services, told_of
 
 ROWS = TRAINING + 20
 VALUES = ("DE", "FR", "1", "true", "nan")
+WORDS = ("late", "Broken", "über", "漢字", "3.14", "never", "<b>", "")
 DTYPES = {
     "number": ("float64", "float32", "Float64", "object"),
     "integer": ("int64", "int8", "Int64", "object", "float64"),
     "boolean": ("bool", "boolean", "object"),
     "category": ("object", "category", "string"),
+    "text": ("object", "string"),
 }
 NO_MISSING = ("int64", "int8", "bool")
 MARKERS = {"object": (None, np.nan), "string": (pd.NA,), "Float64": (pd.NA,), "Int64": (pd.NA,), "boolean": (pd.NA,)}
@@ -46,6 +50,11 @@ ENCODERS = {
     "ordinal": lambda: OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1),
     "target": lambda: TargetEncoder(random_state=0),
     "imputed": lambda: make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore")),
+}
+VECTORIZERS = {
+    "counts": lambda: CountVectorizer(),
+    "tf-idf": lambda: TfidfVectorizer(ngram_range=(1, 2)),
+    "hashes": lambda: HashingVectorizer(n_features=16),
 }
 MODELS = {
     "LogisticRegression": LogisticRegression,
@@ -72,12 +81,14 @@ def columns(draw: st.DrawFn) -> tuple[str, str, Any, bool]:
 def made(column: tuple[str, str, Any, bool], random: np.random.Generator) -> pd.Series[Any]:
     """The column's values, a fifth of them missing where some are."""
     kind, dtype, marker, misses = column
-    values: list[Any] = {
+    makers: dict[str, Callable[[], list[Any]]] = {
         "number": lambda: random.normal(0, 3, ROWS).round(3).tolist(),
         "integer": lambda: random.integers(-3, 4, ROWS).tolist(),
         "boolean": lambda: (random.random(ROWS) < 0.5).tolist(),
         "category": lambda: random.choice(VALUES, ROWS).tolist(),
-    }[kind]()
+        "text": lambda: [" ".join(random.choice(WORDS, random.integers(0, 6))) for _ in range(ROWS)],
+    }
+    values = makers[kind]()
     if misses:
         values = [marker if random.random() < 0.2 else value for value in values]
     return pd.Series(values, dtype=dtype)
@@ -99,14 +110,16 @@ def cases(draw: st.DrawFn) -> tuple[Table, Any, str]:
     frame = pd.DataFrame({name: made(column, random) for name, column in zip(names, chosen, strict=True)})
     table = Table(tuple(field(name, column) for name, column in zip(names, chosen, strict=True)), frame)
     last = draw(st.sampled_from(sorted(MODELS)))
-    encoded = [
-        name for name, column in zip(names, chosen, strict=True) if column[0] == "category" or draw(st.booleans())
-    ]
-    numbers = [name for name in names if name not in encoded]
-    steps = [(ENCODERS[draw(st.sampled_from(sorted(ENCODERS)))](), encoded)] if encoded else []
+    kinds = {name: column[0] for name, column in zip(names, chosen, strict=True)}
+    texts = [name for name in names if kinds[name] == "text"]
+    encoded = [name for name in names if kinds[name] == "category" or (name not in texts and draw(st.booleans()))]
+    numbers = [name for name in names if name not in encoded + texts]
+    steps: list[tuple[Any, Any]] = [(ENCODERS[draw(st.sampled_from(sorted(ENCODERS)))](), encoded)] if encoded else []
     steps += [(make_pipeline(SimpleImputer(), StandardScaler()), numbers)] if numbers else []
+    steps += [(VECTORIZERS[draw(st.sampled_from(sorted(VECTORIZERS)))](), name) for name in texts]
+    sparse = draw(st.sampled_from([0, 0.3]))
     event(last)
-    return table, make_pipeline(make_column_transformer(*steps), MODELS[last]()), _learnt(last)
+    return table, make_pipeline(make_column_transformer(*steps, sparse_threshold=sparse), MODELS[last]()), _learnt(last)
 
 
 def _learnt(last: str) -> str:
