@@ -33,6 +33,7 @@ class Inputs:
         self._max_rows = max_rows
         self._dtype = DATATYPES[model.datatype]
         self._largest = float(np.finfo(DATATYPES[model.range or model.datatype]).max)
+        self._narrow = model.range not in ("", model.datatype)
         self._specs = {spec.name: spec for spec in model.features}
         self._known = {spec.name: _known(spec) for spec in model.features if spec.type == "category"}
         self._numeric = all(spec.type == "number" for spec in model.features)
@@ -69,7 +70,7 @@ class Inputs:
             raise InvalidRequest(f"input `{MATRIX}`: expected numbers ({self._model.datatype}), got {tensor.datatype}")
         self._check_rows(len(array))
         found = _typed(MATRIX, array, self._dtype)
-        if self._codes or not holds_all(np.abs(found) <= self._largest):
+        if self._codes or not self._holds(found):
             self._refuse_beyond(MATRIX, found)
             self._check_values(found)
         return found
@@ -93,7 +94,7 @@ class Inputs:
         given = {tensor.name: tensor for tensor in inputs}
         columns = {name: self._column(given[name], spec) for name, spec in self._specs.items()}
         numbers = [column for column in columns.values() if column.dtype != object]
-        if numbers and not holds_all(np.abs(np.concatenate(numbers)) <= self._largest):
+        if numbers and not self._holds(np.concatenate(numbers)):
             for name, column in columns.items():
                 if column.dtype != object:
                     self._check_numbers(name, column)
@@ -117,6 +118,10 @@ class Inputs:
                 f"got {quoted(unknown[0])}" if unknown else f"`{missing[0]}` is missing" if missing else "got one twice"
             )
             raise InvalidRequest(f"inputs: expected {expected}; {problem}")
+
+    def _holds(self, numbers: Array) -> bool:
+        """Whether there are only numbers that the model takes, and none is missing."""
+        return holds_all(np.abs(numbers) <= self._largest if self._narrow else np.isfinite(numbers))
 
     def _check_numbers(self, name: str, column: Array) -> None:
         self._refuse_beyond(name, column)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from tabserve.arrays import Array
 from tabserve.bundle.manifest import ModelInfo
 from tabserve.inference.metrics import PROBABILITY, ROWS, SECONDS, Counter, Histogram, Info, Metrics
@@ -40,15 +42,20 @@ class Instruments:
         """
         probabilities = computed.get("predict_proba")
         if probabilities is not None:
-            if len(probabilities) == 1:
-                self._score.observe(probabilities[0, -1].item())
-            else:
-                self._score.observe_all(probabilities[:, -1])
-        if not self._by_value:
-            return
-        if "predict" in computed:
+            self._observe(probabilities, counted=self._likeliest and "predict" not in computed)
+        if self._by_value and "predict" in computed:
             for value in computed["predict"].tolist():
                 self._predictions.add(self._by_value[value])
-        elif probabilities is not None and self._likeliest:
-            for place in probabilities.argmax(axis=1).tolist():
-                self._predictions.add(self._names[place])
+
+    def _observe(self, probabilities: Array, *, counted: bool) -> None:
+        """The distribution of the last class's, and where `counted` how often each class is the likeliest."""
+        if len(probabilities) == 1:  # in a third of numpy's time
+            row = probabilities[0].tolist()
+            self._score.observe(row[-1])
+            if counted:
+                self._predictions.add(self._names[row.index(max(row))])
+            return
+        self._score.observe_all(probabilities[:, -1])
+        if counted:
+            for place, count in enumerate(np.bincount(probabilities.argmax(axis=1)).tolist()):
+                self._predictions.add(self._names[place], count=count)

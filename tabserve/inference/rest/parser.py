@@ -71,6 +71,7 @@ class Parser:
         self._request: Request | None = None
         self._kept = False
         self._in_headers = True
+        self._headers: dict[bytes, bytes] = {}
         self._url = b""
         self._host = b""  # the last one that was valid
         self._body: bytes | bytearray = b""
@@ -92,7 +93,7 @@ class Parser:
 
     def feed(self, data: bytes) -> None:
         """Parse what came. Raises MalformedError, and whatever the reader raises."""
-        if self._in_headers:
+        if self._in_headers and len(data) > self._limits.left:
             self._limits.check_headers(data)
         request = None if self._in_headers else self._request
         try:
@@ -132,7 +133,8 @@ class Parser:
     def on_message_begin(self) -> None:
         """A request begins (httptools)."""
         if not self._standing_in:
-            self._request = Request(headers={})
+            self._headers = {}
+            self._request = Request(headers=self._headers)
             self._reader.begun()
 
     def on_url(self, url: bytes) -> None:
@@ -141,12 +143,10 @@ class Parser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or a trailer field (httptools)."""
-        request = self._request
-        if request is None or not self._in_headers:
+        if not self._in_headers:
             return
-        name = name.lower()
-        before = request.headers.get(name)
-        request.headers[name] = value if before is None else before + b", " + value
+        name, headers = name.lower(), self._headers
+        headers[name] = headers[name] + b", " + value if name in headers else value
 
     def on_headers_complete(self) -> None:
         """The headers are read (httptools)."""
@@ -173,7 +173,7 @@ class Parser:
             if host is not None and not _HOST.fullmatch(host):
                 raise MalformedError(400, "host: expected one name or address, and a port")
             self._host = host or b""
-        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+        if b"transfer-encoding" in headers and headers[b"transfer-encoding"].lower() != b"chunked":
             raise MalformedError(501, "transfer-encoding: expected chunked alone")
         if version == "1.0":
             headers.pop(b"expect", None)  # RFC 9110, section 10.1.1
@@ -206,7 +206,8 @@ class Parser:
             return
         self._request, self._in_headers = None, True
         request.body, self._body = bytes(self._body), b""
-        self._limits.reset()
+        if self._limits.left < self._limits.most:
+            self._limits.reset()
         self._reader.read(request, kept=self._kept)
 
 
@@ -214,34 +215,32 @@ class _Limits:
     """Of the bytes that are no body: headers, which httptools would keep however many they are, and framing."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        self.delivered = 0
+        self.most = most
         self.reset()
 
     def reset(self) -> None:
         """Other headers, or a body, begin."""
-        self._counted, self._tail, self.delivered = 0, b"", 0
+        self.left, self.delivered = self.most, 0
+        self._tail = b""
 
     def check_headers(self, data: bytes) -> None:
         """Raise MalformedError where the headers in what came are too long."""
-        if self._counted + len(data) <= self._most:
-            return
         end = (self._tail + data).find(_END_OF_HEADERS)
-        if self._counted + (len(data) if end < 0 else end) > self._most:
-            raise MalformedError(431, f"expected at most {self._most} bytes of headers")
+        if (len(data) if end < 0 else end) > self.left:
+            raise MalformedError(431, f"expected at most {self.most} bytes of headers")
 
     def count_headers(self, data: bytes) -> None:
         """These came, and no end of the headers after what is counted."""
         last = data.rfind(_END_OF_HEADERS)
-        self._counted += len(data) if last < 0 else len(data) - last - len(_END_OF_HEADERS)
+        self.left -= len(data) if last < 0 else len(data) - last - len(_END_OF_HEADERS)
         self._tail = data[-3:]
 
     def count_framing(self, size: int) -> None:
         """So many bytes came in the midst of a body. Raise MalformedError where too few of them were delivered."""
-        self._counted += max(0, size - self.delivered)
+        self.left -= max(0, size - self.delivered)
         self.delivered = 0
-        if self._counted > self._most:
-            raise MalformedError(431, f"expected at most {self._most} bytes of trailers and chunk extensions")
+        if self.left < 0:
+            raise MalformedError(431, f"expected at most {self.most} bytes of trailers and chunk extensions")
 
 
 def path(target: bytes) -> bytes:
