@@ -328,7 +328,7 @@ READ_AS_JSON = [
     "application/json",
     "application/json; charset=utf-8",
     "Application/JSON",
-    "application/cloudevents+json",
+    "application/problem+json",
     "application/x-www-form-urlencoded",
     "application/octet-stream",
 ]
