@@ -31,7 +31,8 @@ from xgboost import XGBClassifier
 import tabserve.train
 from tabserve.bundle import BundleError
 from tests.models.tables import TRAINING, Table
-from tests.models.walk import UNFIT, Fitted, decided, differs, services, told_of
+from tests.models.walk import UNFIT, Fitted, decided, differs, told_of
+from tests.unit.cores import Cores
 
 ROWS = TRAINING + 20
 VALUES = ("DE", "FR", "1", "true", "nan")
@@ -147,7 +148,7 @@ def check(case: tuple[Table, Any, str]) -> None:
             event(f"refused: {error.problem[:60]}")
             return
         event("served")
-        told = asyncio.run(told_of(services(bundle), table.records()))
+        told = asyncio.run(told_of(Cores(bundle).transformer, table.records()))
         problems = [differs(name, [one[name] for one in told], values) for name, values in decided(bundle, expected)]
         assert not any(problems), problems
 

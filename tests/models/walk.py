@@ -11,33 +11,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import orjson
 
 import tabserve.bundle
 import tabserve.train
-from tabserve import engines
 from tabserve.bundle import Bundle, BundleError
 from tabserve.bundle.tensors import class_names
 from tabserve.engines import parity
-from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context
 from tabserve.inference.tensors import (
-    DATATYPES,
     InferRequest,
-    InferResponse,
     RequestedOutput,
     Tensor,
-    binary_elements,
-    elements_binary,
 )
-from tabserve_predictor import model as predictor
-from tabserve_predictor.settings import Settings as PredictorSettings
 from tabserve_transformer.model import Transformer
-from tabserve_transformer.settings import Settings as TransformerSettings
 from tests.models.roster import Case
 from tests.models.tables import TABLES, Table, target
+from tests.unit.cores import Cores
 
 TOLERANCE = 1e-6
 ALONE = 8
@@ -80,33 +71,6 @@ class Fitted(NamedTuple):
         if hasattr(self.model, "get_booster"):
             found["margin"] = np.asarray(self.model.predict(frame, output_margin=True))
         return found
-
-
-class _InProcess:
-    """The predictor, asked without a socket."""
-
-    ready = True
-
-    def __init__(self, model: predictor.Predictor) -> None:
-        self._model = model
-
-    async def start(self) -> None:
-        """There is nothing to look for."""
-
-    async def stop(self) -> None:
-        """There is nothing to let go of."""
-
-    async def infer(self, request: InferRequest, context: Context) -> InferResponse:
-        """Tensors go and come as bytes, as between two pods."""
-        sent = msgspec.structs.replace(request, inputs=tuple(_carried(tensor) for tensor in request.inputs))
-        answered = await self._model.infer(sent, context)
-        return msgspec.structs.replace(answered, outputs=tuple(_carried(tensor) for tensor in answered.outputs))
-
-
-def _carried(tensor: Tensor) -> Tensor:
-    array = tensor.array
-    made = binary_elements(elements_binary(array), DATATYPES[tensor.datatype], array.shape)
-    return Tensor(tensor.name, tensor.datatype, made)
 
 
 def walk(case: Case) -> Outcome:
@@ -161,7 +125,7 @@ def _line(error: Exception) -> str:
 
 def _misfit(bundle: Bundle, fitted: Fitted) -> str:
     """What is served otherwise than the library answers, "" where nothing is. Raises what a service raises."""
-    service, expected = services(bundle), fitted.answers()
+    service, expected = Cores(bundle).transformer, fitted.answers()
     outputs = [name for name in expected if name in bundle.manifest.model.outputs]
     served = asyncio.run(_asked(service, fitted.table, outputs))
     problems = [differs(name, served[name], expected[name]) for name in outputs]
@@ -196,13 +160,6 @@ def differs(name: str, served: Any, expected: Any) -> str:
     exact = name in ("label",) or np.asarray(expected).dtype.kind in "OU"
     gap = parity.differences({"": np.asarray(served)}, {"": np.asarray(expected)})[""]
     return f"`{name}` differs by {gap:.3g}" if gap > (0 if exact else TOLERANCE) else ""
-
-
-def services(bundle: Bundle) -> Transformer:
-    """Both services' cores, the one asking the other."""
-    asked = _InProcess(predictor.load(bundle, PredictorSettings(threads=1), Metrics()))
-    preprocess = engines.load_preprocessor(bundle) if bundle.manifest.preprocessor else None
-    return Transformer(bundle, asked, TransformerSettings(predictor_host="here"), Metrics(), preprocess)
 
 
 def _same(told: Any, alone: Any) -> bool:

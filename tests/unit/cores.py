@@ -15,15 +15,24 @@ from tabserve.arrays import Array
 from tabserve.bundle import Bundle
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context
-from tabserve.inference.tensors import InferRequest, InferResponse, RequestedOutput, Tensor, text
+from tabserve.inference.tensors import (
+    DATATYPES,
+    InferRequest,
+    InferResponse,
+    RequestedOutput,
+    Tensor,
+    binary_elements,
+    elements_binary,
+    text,
+)
 from tabserve_predictor import model as predictor
 from tabserve_predictor.settings import Settings as PredictorSettings
 from tabserve_transformer.model import Transformer
 from tabserve_transformer.settings import Settings as TransformerSettings
 
 
-class _Wired:
-    """A predictor that gets texts as the wire carries them, as bytes."""
+class _InProcess:
+    """The predictor, asked without a socket."""
 
     ready = True
 
@@ -31,29 +40,33 @@ class _Wired:
         self._model = model
 
     async def start(self) -> None:
-        """Nothing runs in the background."""
+        """There is nothing to look for."""
 
     async def stop(self) -> None:
-        """Nothing runs in the background."""
+        """There is nothing to let go of."""
 
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
-        """What the predictor answers."""
-        inputs = tuple(Tensor(one.name, one.datatype, _encoded(one.array)) for one in request.inputs)
-        return await self._model.infer(msgspec.structs.replace(request, inputs=inputs), context)
+        """Tensors go and come as bytes, as between two pods."""
+        sent = msgspec.structs.replace(request, inputs=tuple(carried(tensor) for tensor in request.inputs))
+        answered = await self._model.infer(sent, context)
+        return msgspec.structs.replace(answered, outputs=tuple(carried(tensor) for tensor in answered.outputs))
 
 
-def _encoded(array: Array) -> Array:
-    return array if array.dtype != object else np.array([text(each).encode() for each in array.tolist()], object)
+def carried(tensor: Tensor) -> Tensor:
+    """A tensor as it arrives at the other service, text as bytes."""
+    array = tensor.array
+    made = binary_elements(elements_binary(array), DATATYPES[tensor.datatype], array.shape)
+    return Tensor(tensor.name, tensor.datatype, made)
 
 
 class Cores:
     """Records in, decisions out, as the services would answer them."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.predictor = predictor.load(bundle, PredictorSettings(), Metrics())
+        self.predictor = predictor.load(bundle, PredictorSettings(threads=1), Metrics())
         preprocess = None if bundle.manifest.preprocessor is None else engines.load_preprocessor(bundle)
         settings = TransformerSettings(predictor_host="localhost")
-        self.transformer = Transformer(bundle, _Wired(self.predictor), settings, Metrics(), preprocess)
+        self.transformer = Transformer(bundle, _InProcess(self.predictor), settings, Metrics(), preprocess)
 
     def predictions(self, frame: pd.DataFrame) -> list[dict[str, Any]]:
         """What V1 answers about a frame's rows as JSON records, a missing value as null."""
@@ -68,4 +81,8 @@ class Cores:
         inputs = tuple(Tensor(str(name), "FP64", column.to_numpy(np.float64)) for name, column in frame.items())
         request = InferRequest(inputs, outputs=tuple(RequestedOutput(name) for name in names))
         response = asyncio.run(self.transformer.infer(request, Context()))
-        return {tensor.name: tensor.array for tensor in response.outputs}
+        return {tensor.name: _as_text(tensor.array) for tensor in response.outputs}
+
+
+def _as_text(array: Array) -> Array:
+    return array if array.dtype != object else np.array([text(each) for each in array.tolist()], object)

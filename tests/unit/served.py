@@ -16,9 +16,9 @@ from tabserve.arrays import Array
 from tabserve.bundle import Bundle
 from tabserve.bundle.tensors import may_miss
 from tabserve.engines.selection import open_engine
-from tabserve.inference.tensors import Tensor
 from tabserve_predictor.inputs import Inputs as PredictorInputs
 from tabserve_transformer.inputs import Inputs as TransformerInputs
+from tests.unit.cores import carried
 
 MAX_ROWS = 10_000
 
@@ -27,7 +27,7 @@ def answers(bundle: Bundle, records: Any, outputs: Sequence[str]) -> dict[str, d
     """Every engine's answers to records, a DataFrame or dicts, as a V1 request sends them."""
     info = bundle.manifest.model
     preprocess = engines.load_preprocessor(bundle) if bundle.manifest.preprocessor else None
-    tensors = [_sent(tensor) for tensor in TransformerInputs(bundle, preprocess, MAX_ROWS).from_body(body(records))]
+    tensors = [carried(tensor) for tensor in TransformerInputs(bundle, preprocess, MAX_ROWS).from_body(body(records))]
     features = PredictorInputs(info, may_miss(bundle), MAX_ROWS).features(tensors)
     found = [open_engine(bundle, name, 1) for name in (info.native, *(["onnxruntime"] if info.onnx else []))]  # type: ignore[arg-type]
     computed = [(engine, [name for name in outputs if name in engine.outputs]) for engine in found]
@@ -57,13 +57,6 @@ def save(model: Any, folder: Path, schema: str, sample: Any, **options: Any) -> 
     path.write_text(schema)
     options = {"name": "m", "version": "1", **options}
     return tabserve.train.save(model, folder / "bundle", schema=path, sample=sample, **options)
-
-
-def _sent(tensor: Tensor) -> Tensor:
-    """A tensor as it arrives at the predictor, text as bytes."""
-    if tensor.datatype != "BYTES":
-        return tensor
-    return Tensor(tensor.name, "BYTES", np.array([text.encode() for text in tensor.array], object))
 
 
 def _json(value: Any) -> Any:

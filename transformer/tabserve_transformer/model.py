@@ -50,9 +50,10 @@ class Transformer:
         self._own = (*model.outputs, *(["label"] if classes else []))
         self._default = (*model.default_outputs, *self._decisions.names)
         self._asks = lru_cache(maxsize=64)(self._asked)
-        told = {*self._decisions.names, *(["label"] if classes else []), *(["predict"] if self._targets else [])}
+        values = ["predict"] if self._targets else []
+        told = {*self._decisions.names, *(["label"] if classes else []), *values}
         self._told = [name for name in TOLD if name in told]
-        self._needs = tuple(RequestedOutput(name) for name in self._needed(self._told))
+        self._needs = _requests((*values, *self._decisions.needs(self._told)))
         facts = {"name": bundle.manifest.name, "version": bundle.manifest.version, "digest": bundle.digest}
         self._instruments = Instruments(metrics, facts, probability=self._decisions.of_probability)
         self.headers: Mapping[str, str] = {TRANSFORMER_RELEASE: self._release}
@@ -139,12 +140,7 @@ class Transformer:
     def _asked(self, names: tuple[str, ...]) -> tuple[RequestedOutput, ...]:
         """What the predictor must be asked for: its own of these outputs, and what the decisions among them need."""
         own = [name for name in names if name in self._own]
-        asked = dict.fromkeys([*own, *self._needed([name for name in names if name not in self._own])])
-        return tuple(RequestedOutput(name) for name in asked)
-
-    def _needed(self, names: Sequence[str]) -> tuple[str, ...]:
-        """What of the predictor's the named decisions need."""
-        return (*self._decisions.needs(names), *(name for name in names if name == "predict"))
+        return _requests((*own, *self._decisions.needs([name for name in names if name not in self._own])))
 
     def _decide(self, predicted: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
         if not names:
@@ -174,6 +170,11 @@ class Transformer:
                 **bands,
             },
         )
+
+
+def _requests(names: Sequence[str]) -> tuple[RequestedOutput, ...]:
+    """Each of the predictor's outputs once."""
+    return tuple(RequestedOutput(name) for name in dict.fromkeys(names))
 
 
 def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Transformer:
