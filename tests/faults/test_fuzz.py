@@ -21,6 +21,8 @@ CLIENTS_FAULT = {
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
+# A damaged Transfer-Encoding or version is the client's fault too (RFC 9112, 6.1; RFC 9110, 15.6.6).
+NOT_OURS = {501, 505}
 
 
 def damaged(content: bytes, rng: random.Random) -> bytes:
@@ -71,7 +73,8 @@ def test_damaged_http_never_hangs_nor_fails(subject: Subject) -> None:
             wire.send(opened, request)
             wire.send(opened, b"\r\n\r\n" + wire.post(path, "Connection: close", "Content-Length: 0") * 40)
             statuses.update(wire.statuses(wire.rest(opened)))
-    assert all(status < 500 for status in statuses), statuses
+    failed = {status for status in statuses if status >= 500}
+    assert failed <= NOT_OURS, statuses
     subject.assert_serves()
 
 
