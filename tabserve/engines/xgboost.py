@@ -47,35 +47,34 @@ class XGBoostEngine:
     def run(self, features: Features, outputs: Sequence[str]) -> dict[str, Array]:
         """The named outputs for every row. Raises xgboost.core.XGBoostError."""
         features = blanked(np.asarray(features), self._missing)
+        # One matrix for contributions and values alike: a value asked for alone is cheaper without.
+        matrix = self._matrix(features) if self._linear or "contributions" in outputs else None
         values: Array | None = None
         answers: dict[str, Array] = {}
         for name in outputs:
-            if name == "margin":
-                answers[name] = _squeezed(self._predict(features, "margin"))
-            elif name == "contributions":
-                answers[name] = _squeezed(self._contributions(features))
+            if name == "contributions":
+                answers[name] = _squeezed(self._of_matrix(matrix, pred_contribs=True))
+            elif name == "margin":
+                answers[name] = _squeezed(self._predict(features, matrix, "margin"))
             else:
-                values = self._predict(features, "value") if values is None else values
+                values = self._predict(features, matrix, "value") if values is None else values
                 answers[name] = self._probabilities(values) if name == "predict_proba" else self._answer(values)
         return answers
 
-    def _predict(self, features: Features, kind: str) -> Array:
-        """[rows, groups]."""
-        if self._linear:
-            matrix, margin = self._matrix(features), kind == "margin"
-            options: dict[str, Any] = {"strict_shape": True, "validate_features": False}
-            return np.asarray(self._booster.predict(matrix, output_margin=margin, **options))
+    def _predict(self, features: Features, matrix: Any, kind: str) -> Array:
+        """[rows, groups], the same bits with a matrix and without."""
+        if matrix is not None:
+            return self._of_matrix(matrix, output_margin=kind == "margin")
         answer = self._booster.inplace_predict(
             features, iteration_range=self._trees, predict_type=kind, validate_features=False, strict_shape=True
         )
         return np.asarray(answer)
 
-    def _contributions(self, features: Features) -> Array:
-        """SHAP values [rows, groups, features + 1]."""
-        options: dict[str, Any] = {} if self._linear else {"iteration_range": self._trees}
-        matrix = self._matrix(features)
-        options |= {"strict_shape": True, "validate_features": False}
-        return np.asarray(self._booster.predict(matrix, pred_contribs=True, **options))
+    def _of_matrix(self, matrix: Any, **options: Any) -> Array:
+        """Values [rows, groups], or SHAP values [rows, groups, features + 1]."""
+        if not self._linear:
+            options |= {"iteration_range": self._trees}
+        return np.asarray(self._booster.predict(matrix, strict_shape=True, validate_features=False, **options))
 
     def _matrix(self, features: Features) -> Any:
         """Without names and types, which the trees don't look at: they cost as much as the matrix itself."""

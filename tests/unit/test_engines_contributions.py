@@ -54,6 +54,28 @@ def test_contributions_sum_to_the_margin(tmp_path: Path, model: Any, task: str, 
     np.testing.assert_allclose(answers["contributions"].sum(axis=-1), answers["margin"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("model", "task", "fields"),
+    [
+        (XGBClassifier(n_estimators=50), "binary", ("amount", "income", "age")),
+        (XGBClassifier(n_estimators=50, booster="dart", rate_drop=0.2), "binary", ("amount", "income")),
+        (XGBClassifier(n_estimators=20, enable_categorical=True), "multiclass", ("amount", "country", "income")),
+        (XGBRegressor(n_estimators=50, objective="reg:gamma"), "regression", ("amount", "income", "age")),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*`booster=(dart|gblinear)` is deprecated:UserWarning")  # from XGBoost 3.4 on
+def test_xgboost_answers_the_same_bits_with_contributions_and_without(
+    tmp_path: Path, model: Any, task: str, fields: tuple[str, ...]
+) -> None:
+    bundle = saved(model, tmp_path, task, fields=fields)
+    native, features = engines.load_native(bundle, 1), bundle.reference.features
+    outputs = sorted(native.outputs - {"contributions"})
+    for part in (features, take(features, slice(3, 4))):
+        alone, explained = native.run(part, outputs), native.run(part, [*outputs, "contributions"])
+        for name in outputs:
+            np.testing.assert_array_equal(explained[name], alone[name])
+
+
 def test_a_linear_regressions_contributions_sum_to_its_value(tmp_path: Path) -> None:
     bundle = saved(linear(Ridge()), tmp_path, "regression", fields=LINEAR)
     answers = engines.load_native(bundle, 1).run(bundle.reference.features, ["contributions", "predict"])
