@@ -10,8 +10,8 @@ from tabserve.arrays import Array, Features
 from tabserve.bundle.manifest import FeatureSpec, ModelInfo
 from tabserve.bundle.tensors import MATRIX
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted
-from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec, holds_all, text
-from tabserve.schema.features import matrix
+from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec, text
+from tabserve.scoring.features import ModelInput
 
 WHOLE_LIMIT = 2**53
 """Whole numbers up to here are exact in FP64."""
@@ -27,13 +27,10 @@ class Inputs:
 
     def __init__(self, model: ModelInfo, may_miss: Collection[str], max_rows: int) -> None:
         self._model = model
+        self._accepted = ModelInput(model, may_miss)
         self._may_miss = may_miss
-        self._required = [at for at, spec in enumerate(model.features) if spec.name not in may_miss]
-        self._codes = [(at, len(spec.values)) for at, spec in enumerate(model.features) if spec.type == "category"]
         self._max_rows = max_rows
         self._dtype = DATATYPES[model.datatype]
-        self._largest = float(np.finfo(DATATYPES[model.range or model.datatype]).max)
-        self._narrow = model.range not in ("", model.datatype)
         self._specs = {spec.name: spec for spec in model.features}
         self._known = {spec.name: _known(spec) for spec in model.features if spec.type == "category"}
         self._numeric = all(spec.type == "number" for spec in model.features)
@@ -50,14 +47,8 @@ class Inputs:
     def features(self, inputs: Sequence[Tensor]) -> Features:
         """The features, as the model's engines take them."""
         if len(inputs) == 1 and inputs[0].name == MATRIX:
-            found = self._matrix(inputs[0])
-            if self._model.input == "matrix":
-                return found
-            return {name: found[:, i] for i, name in enumerate(self._specs)}
-        columns = self._columns(inputs)
-        if self._model.input == "columns":
-            return columns
-        return matrix(columns, self._model.features, self._dtype)
+            return self._accepted.of_matrix(self._matrix(inputs[0]), MATRIX)
+        return self._accepted.of_columns(self._columns(inputs))
 
     def _matrix(self, tensor: Tensor) -> Array:
         expected = len(self._specs)
@@ -69,35 +60,12 @@ class Inputs:
         if array.dtype.kind not in "fiu":
             raise InvalidRequest(f"input `{MATRIX}`: expected numbers ({self._model.datatype}), got {tensor.datatype}")
         self._check_rows(len(array))
-        found = _typed(MATRIX, array, self._dtype)
-        if self._codes or not self._holds(found):
-            self._refuse_beyond(MATRIX, found)
-            self._check_values(found)
-        return found
-
-    def _check_values(self, matrix: Array) -> None:
-        """Raise where a value is missing that must not be, or a code is that of no category."""
-        if self._required and np.isnan(matrix).any():
-            gaps = np.isnan(matrix[:, self._required])
-            for row, at in np.argwhere(gaps)[:1].tolist():
-                raise _missing(self._model.features[self._required[at]].name, row)
-        for at, count in self._codes:
-            codes = matrix[:, at]
-            for row in np.flatnonzero((codes < 0) | (codes >= count) | (codes != np.floor(codes)) & ~np.isnan(codes))[
-                :1
-            ]:
-                name = self._model.features[at].name
-                raise InvalidRequest(f"feature `{name}`: expected a code from 0 to {count - 1} at row {row}")
+        return _typed(MATRIX, array, self._dtype)
 
     def _columns(self, inputs: Sequence[Tensor]) -> dict[str, Array]:
         self._check_names([tensor.name for tensor in inputs])
         given = {tensor.name: tensor for tensor in inputs}
         columns = {name: self._column(given[name], spec) for name, spec in self._specs.items()}
-        numbers = [column for column in columns.values() if column.dtype != object]
-        if numbers and not self._holds(np.concatenate(numbers)):
-            for name, column in columns.items():
-                if column.dtype != object:
-                    self._check_numbers(name, column)
         lengths = {len(column) for column in columns.values()}
         if len(lengths) > 1:
             raise InvalidRequest(f"inputs: expected the same number of rows in each, got {sorted(lengths)}")
@@ -118,22 +86,6 @@ class Inputs:
                 f"got {quoted(unknown[0])}" if unknown else f"`{missing[0]}` is missing" if missing else "got one twice"
             )
             raise InvalidRequest(f"inputs: expected {expected}; {problem}")
-
-    def _holds(self, numbers: Array) -> bool:
-        """Whether there are only numbers that the model takes, and none is missing."""
-        return holds_all(np.abs(numbers) <= self._largest if self._narrow else np.isfinite(numbers))
-
-    def _check_numbers(self, name: str, column: Array) -> None:
-        self._refuse_beyond(name, column)
-        if name not in self._may_miss:
-            for row in np.flatnonzero(np.isnan(column))[:1]:
-                raise _missing(name, row)
-
-    def _refuse_beyond(self, name: str, array: Array) -> None:
-        """Raise where a number is infinite, or beyond what the model takes."""
-        for at in np.argwhere(np.abs(array) > self._largest)[:1].tolist():
-            text = f"expected finite numbers within ±{self._largest:.3g}, got one out of range at {at}"
-            raise InvalidRequest(f"input `{name}`: {text}")
 
     def _column(self, tensor: Tensor, spec: FeatureSpec) -> Array:
         array = tensor.array
@@ -161,7 +113,7 @@ class Inputs:
             got = f"got {quoted(value.decode(errors='replace'))} at [{row}]"
             raise InvalidRequest(f"input `{spec.name}`: expected one of {_listed(spec.values)}, {got}") from None
         if None in texts and spec.name not in self._may_miss:
-            raise _missing(spec.name, texts.index(None))
+            raise self._accepted.missing(spec.name, texts.index(None))
         return np.array(texts, object)
 
     def _check_rows(self, rows: int) -> None:
@@ -182,10 +134,6 @@ def _texts(tensor: Tensor, array: Array, spec: FeatureSpec) -> Array:
             expected = f"a text of at most {spec.max_length} characters"
             raise InvalidRequest(f"input `{spec.name}`: expected {expected}, got one of {len(texts[-1])} at [{row}]")
     return np.array(texts, object)
-
-
-def _missing(name: str, row: int) -> InvalidRequest:
-    return InvalidRequest(f"feature `{name}`: expected a value, got none at row {row}")
 
 
 def _typed(name: str, array: Array, dtype: np.dtype[np.float64]) -> Array:

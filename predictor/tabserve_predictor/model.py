@@ -16,11 +16,11 @@ from tabserve.engines import EngineSet
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import PREDICTOR_RELEASE, Context
 from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata, Tensor
+from tabserve.scoring.outputs import Outputs, of_engine
 from tabserve_predictor.batching import Batcher
 from tabserve_predictor.inputs import Inputs
 from tabserve_predictor.instances import decode_instances, tensors
 from tabserve_predictor.instruments import Instruments
-from tabserve_predictor.outputs import Outputs, of_engine
 from tabserve_predictor.settings import Settings
 from tabserve_predictor.threads import available
 

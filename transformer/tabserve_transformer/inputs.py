@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-
-import numpy as np
+from collections.abc import Mapping, Sequence
 
 from tabserve.arrays import Array
 from tabserve.bundle import Bundle
@@ -12,12 +10,9 @@ from tabserve.bundle.tensors import MATRIX
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted
 from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec
 from tabserve.schema.columns import Columns, rows
-from tabserve.schema.features import derive, matrix
 from tabserve.schema.numbers import NumberRecords, are_all
 from tabserve.schema.records import Records
-
-Preprocess = Callable[[dict[str, Array]], Array]
-"""A fitted preprocessor: feature columns to the model's matrix."""
+from tabserve.scoring.features import Preprocess, RecordFeatures
 
 
 class Inputs:
@@ -30,11 +25,10 @@ class Inputs:
     def __init__(self, bundle: Bundle, preprocess: Preprocess | None, max_rows: int) -> None:
         self._schema = bundle.schema
         self._model = bundle.manifest.model
-        self._preprocess = preprocess
+        self._features = RecordFeatures(bundle, preprocess)
         self._max_rows = max_rows
         self._records = Records(bundle.schema)
         self._dtype = DATATYPES[self._model.datatype]
-        self._numeric = all(spec.type == "number" for spec in self._model.features)
         self._fields = frozenset(spec.name for spec in self._records.tensor_specs)
         self._numbers = self._number_records() if preprocess is None else None
         self._plain = (frozenset({MATRIX}), frozenset(spec.name for spec in self._model.features))
@@ -73,15 +67,11 @@ class Inputs:
             raise RequestTooLarge(f"expected at most {self._max_rows} records, got {count}")
 
     def _from_columns(self, columns: Columns) -> tuple[Tensor, ...]:
-        count = rows(columns)
-        self._check_count(count)
-        features = derive(self._schema, columns)
-        if self._preprocess is not None:
-            made = self._preprocess(features) if count else np.empty((0, len(self._model.features)))
-            return (Tensor(MATRIX, self._model.datatype, made.astype(self._dtype, copy=False)),)
-        if self._model.input == "matrix" or self._numeric:
-            return (Tensor(MATRIX, self._model.datatype, matrix(features, self._model.features, self._dtype)),)
-        return _one_each(features)
+        self._check_count(rows(columns))
+        features = self._features(columns)
+        if isinstance(features, dict):
+            return _one_each(features)
+        return (Tensor(MATRIX, self._model.datatype, features),)
 
 
 def _one_each(features: Mapping[str, Array]) -> tuple[Tensor, ...]:

@@ -19,7 +19,8 @@ from tabserve.inference.model import PREDICTOR_RELEASE, TRANSFORMER_RELEASE, Con
 from tabserve.inference.tensors import DATATYPE_OF, InferRequest, InferResponse, ModelMetadata, RequestedOutput, Tensor
 from tabserve.schema.decisions import Decisions
 from tabserve.schema.schema import nearest
-from tabserve_transformer.inputs import Inputs, Preprocess
+from tabserve.scoring.features import Preprocess
+from tabserve_transformer.inputs import Inputs
 from tabserve_transformer.instruments import Instruments
 from tabserve_transformer.predictor_client.client import ClientOptions, PredictorClient, RemotePredictor
 from tabserve_transformer.settings import Settings, host_and_port

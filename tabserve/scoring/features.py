@@ -1,0 +1,106 @@
+"""Records' columns become what the model takes, as the transformer sends it and the predictor accepts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TypeAlias
+
+import numpy as np
+
+from tabserve.arrays import Array, Features
+from tabserve.bundle import Bundle
+from tabserve.bundle.manifest import ModelInfo
+from tabserve.inference.errors import InvalidRequest
+from tabserve.inference.tensors import DATATYPES, holds_all
+from tabserve.schema.columns import Columns, rows
+from tabserve.schema.features import derive, matrix
+
+Preprocess: TypeAlias = Callable[[dict[str, Array]], Array]
+"""A fitted preprocessor: feature columns to the model's matrix."""
+
+
+class RecordFeatures:
+    """Makes a model's features of the checked columns of records; preprocess: the bundle's, None where it has none."""
+
+    def __init__(self, bundle: Bundle, preprocess: Preprocess | None) -> None:
+        self._schema, self._model, self._preprocess = bundle.schema, bundle.manifest.model, preprocess
+        self._dtype = DATATYPES[self._model.datatype]
+        self._as_matrix = self._model.input == "matrix" or all(spec.type == "number" for spec in self._model.features)
+
+    def __call__(self, columns: Columns) -> Features:
+        """A matrix of the model's datatype, or a column per feature where some are words.
+
+        Raises InvalidRequest where a number is beyond the range of the model's datatype.
+        """
+        features = derive(self._schema, columns)
+        if self._preprocess is not None:
+            made = self._preprocess(features) if rows(columns) else np.empty((0, len(self._model.features)))
+            return made.astype(self._dtype, copy=False)
+        return matrix(features, self._model.features, self._dtype) if self._as_matrix else features
+
+
+class ModelInput:
+    """Accepts the features of one model, or raises InvalidRequest naming feature and row.
+
+    may_miss: the features that may have no value.
+    """
+
+    def __init__(self, model: ModelInfo, may_miss: Collection[str]) -> None:
+        self._model, self._may_miss = model, may_miss
+        self._names = [spec.name for spec in model.features]
+        self._dtype = DATATYPES[model.datatype]
+        self._required = [at for at, name in enumerate(self._names) if name not in may_miss]
+        self._codes = [(at, len(spec.values)) for at, spec in enumerate(model.features) if spec.type == "category"]
+        self._largest = float(np.finfo(DATATYPES[model.range or model.datatype]).max)
+        self._narrow = model.range not in ("", model.datatype)
+
+    def of_matrix(self, found: Array, source: str) -> Features:
+        """The features, of a matrix of the model's datatype; source: what an error calls the matrix."""
+        if self._codes or not self._holds(found):
+            self._refuse_beyond(source, found)
+            self._check_values(found)
+        if self._model.input == "matrix":
+            return found
+        return {name: found[:, at] for at, name in enumerate(self._names)}
+
+    def of_columns(self, columns: dict[str, Array]) -> Features:
+        """The features, of one column each: numbers as FP64, words as `str` objects, None where missing."""
+        numbers = [column for column in columns.values() if column.dtype != object]
+        if numbers and not self._holds(np.concatenate(numbers)):
+            for name, column in columns.items():
+                if column.dtype != object:
+                    self._check_numbers(name, column)
+        return columns if self._model.input == "columns" else matrix(columns, self._model.features, self._dtype)
+
+    def missing(self, name: str, row: int) -> InvalidRequest:
+        """The error where a feature has no value and must have one."""
+        return InvalidRequest(f"feature `{name}`: expected a value, got none at row {row}")
+
+    def _holds(self, numbers: Array) -> bool:
+        """Whether there are only numbers that the model takes, and none is missing."""
+        return holds_all(np.abs(numbers) <= self._largest if self._narrow else np.isfinite(numbers))
+
+    def _check_values(self, matrix: Array) -> None:
+        """Raise where a value is missing that must not be, or a code is that of no category."""
+        if self._required and np.isnan(matrix).any():
+            gaps = np.isnan(matrix[:, self._required])
+            for row, at in np.argwhere(gaps)[:1].tolist():
+                raise self.missing(self._names[self._required[at]], row)
+        for at, count in self._codes:
+            codes = matrix[:, at]
+            wrong = (codes < 0) | (codes >= count) | (codes != np.floor(codes)) & ~np.isnan(codes)
+            for row in np.flatnonzero(wrong)[:1]:
+                expected = f"expected a code from 0 to {count - 1}"
+                raise InvalidRequest(f"feature `{self._names[at]}`: {expected} at row {row}")
+
+    def _check_numbers(self, name: str, column: Array) -> None:
+        self._refuse_beyond(name, column)
+        if name not in self._may_miss:
+            for row in np.flatnonzero(np.isnan(column))[:1]:
+                raise self.missing(name, row)
+
+    def _refuse_beyond(self, source: str, array: Array) -> None:
+        """Raise where a number is infinite, or beyond what the model takes."""
+        for at in np.argwhere(np.abs(array) > self._largest)[:1].tolist():
+            text = f"expected finite numbers within ±{self._largest:.3g}, got one out of range at {at}"
+            raise InvalidRequest(f"input `{source}`: {text}")
