@@ -1,8 +1,10 @@
-"""What `helm test` asks of a release: health, metadata, a reference row's answer by each protocol, a bad request's 400.
+"""What `helm test` asks of a release: health, metadata, a reference row by each protocol, a bad request.
 
-Takes ENTRY (transformer or predictor), MODEL, REST and GRPC (addresses, empty for none) and SECONDS_TO_WAIT from its
-environment, and the bundle from /mnt/models.
+Takes ENTRY (transformer or predictor), MODEL, REST and GRPC (addresses, empty for none), SECONDS_TO_WAIT and BUNDLE
+(its folder; default: /mnt/models) from its environment.
 """
+
+from __future__ import annotations
 
 import json
 import math
@@ -10,149 +12,188 @@ import os
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import grpc
+from google.protobuf.message import Message
 
-from tabserve import bundle
-from tabserve.bundle import expected
+from tabserve import bundle as bundles
+from tabserve.bundle import Bundle, expected
 from tabserve.inference.grpc import open_inference_pb2 as pb
 
 CONTENTS = {"BOOL": "bool", "INT64": "int64", "FP32": "fp32", "FP64": "fp64", "BYTES": "bytes"}
-MODEL, REST, GRPC = (os.environ[name] for name in ("MODEL", "REST", "GRPC"))
+DATATYPES = {str: "BYTES", bool: "BOOL", int: "INT64", float: "FP64"}
 
 
-def http(path, body=None):
-    """The status and the JSON of a request; status 0 and the reason without an answer."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"http://{REST}{path}", data, {"content-type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return answer.status, json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read() or b"{}")
-    except OSError as error:
-        return 0, {"error": str(error)}
+class Cell(NamedTuple):
+    """An input of one row."""
+
+    name: str
+    datatype: str
+    value: Any
 
 
-def ask(stub_method, message):
-    """A gRPC call."""
-    with grpc.insecure_channel(GRPC) as channel:
-        method = channel.unary_unary(
-            f"/inference.GRPCInferenceService/{stub_method}",
-            request_serializer=type(message).SerializeToString,
-            response_deserializer=getattr(pb, f"{stub_method}Response").FromString,
-        )
-        return method(message, timeout=10)
+class Question(NamedTuple):
+    """A reference row, the output to ask for and the answer that is expected."""
+
+    row: list[Cell]
+    output: str
+    wanted: str | float
 
 
-def row_of(found, entry):
-    """A reference row as (name, datatype, value) tensors, the output to ask for and its expected value."""
-    if entry == "predictor":
-        features, answers = found.reference.features, found.reference.outputs
-        named = (
-            features.items()
-            if isinstance(features, dict)
-            else zip((feature.name for feature in found.manifest.model.features), features.T, strict=True)
-        )
-        row = [(name, "BYTES" if column.dtype == object else "FP64", column[0]) for name, column in named]
-        return [tensor for tensor in row if not missing(tensor[2])], "predict", float(answers["predict"][0])
-    record = expected.record(found, 0)
-    kinds = {str: "BYTES", bool: "BOOL", int: "INT64", float: "FP64"}
-    answers = expected.decision(found, 0)
-    output = "decision" if "decision" in answers else "score"
-    return [(name, kinds[type(value)], value) for name, value in record.items()], output, answers[output]
+class Release(NamedTuple):
+    """A model and where it is; an address is empty where the protocol is not served."""
+
+    model: str
+    rest: str
+    grpc: str
+
+    def http(self, path: str, body: object = None) -> tuple[int, Any]:
+        """The status and the JSON of a request; status 0 and the reason without an answer."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://{self.rest}{path}", data, {"content-type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read() or b"{}")
+        except OSError as error:
+            return 0, {"error": str(error)}
+
+    def call(self, method: str, message: Message) -> Any:
+        """The answer of a gRPC call. Raises grpc.RpcError."""
+        with grpc.insecure_channel(self.grpc) as channel:
+            stub = channel.unary_unary(
+                f"/inference.GRPCInferenceService/{method}",
+                request_serializer=type(message).SerializeToString,
+                response_deserializer=getattr(pb, f"{method}Response").FromString,
+            )
+            return stub(message, timeout=10)
+
+    def ready(self) -> tuple[bool, object]:
+        """Whether it says so over a protocol it serves, and what it says if not."""
+        if self.rest:
+            status, body = self.http("/v2/health/ready")
+            return status == 200, body
+        try:
+            return self.call("ServerReady", pb.ServerReadyRequest()).ready, "not ready"
+        except grpc.RpcError as error:
+            return False, error.details()
 
 
-def missing(value):
-    """Whether a cell has no value."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def tensor(name, datatype, value):
-    """A tensor of one row for gRPC."""
-    content = str(value).encode() if datatype == "BYTES" else value
-    contents = pb.InferTensorContents(**{f"{CONTENTS[datatype]}_contents": [content]})
-    return pb.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=[1], contents=contents)
-
-
-def same(got, wanted):
-    """Whether an answer is the expected one, to the precision of a tolerance."""
-    return math.isclose(got, wanted, rel_tol=1e-5, abs_tol=1e-5) if isinstance(wanted, float) else got == wanted
-
-
-def check(what, ok, detail):
+def check(what: str, ok: object, detail: object) -> None:
     """Tell of one check; end the test where it failed."""
     print("ok  " if ok else "FAIL", what, "" if ok else detail, flush=True)
     if not ok:
         raise SystemExit(1)
 
 
-def over_rest(row, output, wanted):
+def question(found: Bundle, entry: str) -> Question:
+    """What to ask whom clients call."""
+    if entry == "predictor":
+        row = [cell for cell in features(found) if not missing(cell.value)]
+        return Question(row, "predict", float(found.reference.outputs["predict"].ravel()[0]))
+    row = [Cell(name, DATATYPES[type(value)], value) for name, value in expected.record(found, 0).items()]
+    wanted = expected.decision(found, 0)
+    output = next(name for name in ("decision", "score", "label") if name in wanted)
+    return Question(row, output, wanted[output])
+
+
+def features(found: Bundle) -> Iterator[Cell]:
+    """The first reference row as the model sees it."""
+    columns = found.reference.features
+    if not isinstance(columns, dict):
+        columns = {feature.name: columns[:, at] for at, feature in enumerate(found.manifest.model.features)}
+    for name, column in columns.items():
+        yield Cell(name, "BYTES" if column.dtype == object else "FP64", column[0])
+
+
+def missing(value: object) -> bool:
+    """Whether a cell has no value."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def same(got: Any, wanted: Any) -> bool:
+    """Whether an answer is the expected one, to the precision of a tolerance."""
+    return math.isclose(got, wanted, rel_tol=1e-5, abs_tol=1e-5) if isinstance(wanted, float) else got == wanted
+
+
+def over_rest(release: Release, asked: Question) -> None:
     """The checks over REST."""
-    status, body = http(f"/v2/models/{MODEL}")
-    check("metadata", status == 200 and body["name"] == MODEL and body["inputs"], body)
-    inputs = [{"name": n, "datatype": d, "shape": [1], "data": [v]} for n, d, v in row]
-    status, body = http(f"/v2/models/{MODEL}/infer", {"inputs": inputs, "outputs": [{"name": output}]})
-    check(f"V2 {output}", status == 200 and same(body["outputs"][0]["data"][0], wanted), (body, wanted))
-    status, body = http(f"/v2/models/{MODEL}/infer", {"inputs": [{**inputs[0], "name": "no such input"}]})
+    model = f"/v2/models/{release.model}"
+    status, body = release.http(model)
+    check("metadata", status == 200 and body["name"] == release.model and body["inputs"], body)
+    inputs = [{"name": n, "datatype": d, "shape": [1], "data": [v]} for n, d, v in asked.row]
+    status, body = release.http(f"{model}/infer", {"inputs": inputs, "outputs": [{"name": asked.output}]})
+    check(f"V2 {asked.output}", status == 200 and same(body["outputs"][0]["data"][0], asked.wanted), (body, asked))
+    status, body = release.http(f"{model}/infer", {"inputs": [{**inputs[0], "name": "no such input"}]})
     check("a bad request is a 400", status == 400, (status, body))
 
 
-def decide(found):
+def decide(release: Release, found: Bundle) -> None:
     """The V1 check: a record's decision."""
-    status, body = http(f"/v1/models/{MODEL}:predict", {"instances": [expected.record(found, 0)]})
+    status, body = release.http(f"/v1/models/{release.model}:predict", {"instances": [expected.record(found, 0)]})
     wanted = expected.decision(found, 0)
     got = body.get("predictions", [{}])[0]
     check("V1 decision", status == 200 and all(same(got.get(name), value) for name, value in wanted.items()), body)
 
 
-def over_grpc(row, output, wanted):
+def over_grpc(release: Release, asked: Question) -> None:
     """The checks over gRPC."""
-    meta = ask("ModelMetadata", pb.ModelMetadataRequest(name=MODEL))
-    check("gRPC metadata", meta.name == MODEL and meta.inputs, meta)
-    asked = pb.ModelInferRequest(
-        model_name=MODEL,
-        inputs=[tensor(*one) for one in row],
-        outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=output)],
+    meta = release.call("ModelMetadata", pb.ModelMetadataRequest(name=release.model))
+    check("gRPC metadata", meta.name == release.model and meta.inputs, meta)
+    request = pb.ModelInferRequest(
+        model_name=release.model,
+        inputs=[tensor(cell) for cell in asked.row],
+        outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=asked.output)],
     )
-    answer = ask("ModelInfer", asked).outputs[0]
-    contents = getattr(answer.contents, f"{CONTENTS[answer.datatype]}_contents")[0]
-    check(f"gRPC {output}", same(contents.decode() if isinstance(contents, bytes) else float(contents), wanted), answer)
+    answer = release.call("ModelInfer", request).outputs[0]
+    got = getattr(answer.contents, f"{CONTENTS[answer.datatype]}_contents")[0]
+    check(f"gRPC {asked.output}", same(got.decode() if isinstance(got, bytes) else float(got), asked.wanted), answer)
+    code = refusal(release)
+    check("a bad request is INVALID_ARGUMENT", code is grpc.StatusCode.INVALID_ARGUMENT, code)
+
+
+def tensor(cell: Cell) -> pb.ModelInferRequest.InferInputTensor:
+    """An input for gRPC."""
+    found = pb.ModelInferRequest.InferInputTensor(name=cell.name, datatype=cell.datatype, shape=[1])
+    content = str(cell.value).encode() if cell.datatype == "BYTES" else cell.value
+    getattr(found.contents, f"{CONTENTS[cell.datatype]}_contents").append(content)
+    return found
+
+
+def refusal(release: Release) -> object:
+    """The status of a bad request over gRPC."""
     try:
-        ask("ModelInfer", pb.ModelInferRequest(model_name=MODEL))
+        return release.call("ModelInfer", pb.ModelInferRequest(model_name=release.model))
     except grpc.RpcError as error:
-        check("a bad request is INVALID_ARGUMENT", error.code() is grpc.StatusCode.INVALID_ARGUMENT, error)
-    else:
-        check("a bad request is INVALID_ARGUMENT", False, "it was answered")
+        return error.code()
 
 
-def ready():
-    """Whether the service says so over the protocol it exposes, and what it says if not."""
-    if REST:
-        status, body = http("/v2/health/ready")
-        return status == 200, body
-    try:
-        return ask("ServerReady", pb.ServerReadyRequest()).ready, "not ready"
-    except grpc.RpcError as error:
-        return False, error.details()
-
-
-def main():
-    """Wait until ready, then check."""
-    until = time.monotonic() + int(os.environ["SECONDS_TO_WAIT"])
-    while not (state := ready())[0]:
+def wait(release: Release, seconds: float) -> None:
+    """Until the release is ready; ends the test when the time is over."""
+    until = time.monotonic() + seconds
+    while not (state := release.ready())[0]:
         if time.monotonic() > until:
             check("ready", False, state[1])
         time.sleep(1)
     check("ready", True, "")
-    found = bundle.load("/mnt/models")
-    row = row_of(found, os.environ["ENTRY"])
-    if REST:
-        over_rest(*row)
-    if REST and os.environ["ENTRY"] == "transformer":
-        decide(found)
-    if GRPC:
-        over_grpc(*row)
 
 
-main()
+def main() -> None:
+    """Wait until ready, then check."""
+    release = Release(os.environ["MODEL"], os.environ["REST"], os.environ["GRPC"])
+    wait(release, float(os.environ["SECONDS_TO_WAIT"]))
+    found = bundles.load(os.environ.get("BUNDLE", "/mnt/models"), opened=())
+    asked = question(found, os.environ["ENTRY"])
+    if release.rest:
+        over_rest(release, asked)
+    if release.rest and os.environ["ENTRY"] == "transformer":
+        decide(release, found)
+    if release.grpc:
+        over_grpc(release, asked)
+
+
+if __name__ == "__main__":
+    main()
