@@ -6,8 +6,8 @@ HELM ?= $(shell $(PYTHON) -c 'from tests.cluster.testbed.build import HELM3; HEL
 chart-docs: .venv/ready ## write the chart's schema and the table in its README from values.yaml
 	$(PYTHON) -m charts.documentation
 
-chart-lint: .venv/ready ## helm lint
-	$(HELM) lint --strict $(CHART) --values tests/chart/values/standard.yaml
+chart-lint: .venv/ready ## helm lint, with each of the chart's ci/*-values.yaml
+	@for values in $(CHART)/ci/*-values.yaml; do $(HELM) lint --strict $(CHART) --values $$values || exit 1; done
 
 manifests: .venv/ready ## render manifests/base from the chart
 	$(PYTHON) -m charts.manifests $(HELM)

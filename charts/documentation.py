@@ -1,12 +1,14 @@
 """Write the chart's `values.schema.json` and the table of its README from the comments in `values.yaml`.
 
 Above a key, `# -- TEXT` says what it is for and `# @schema {…}` what it may be, as JSON Schema. A map without `@schema`
-takes exactly the keys it shows; any other value without one is of the type it has.
+takes exactly the keys it shows; any other value without one is of the type it has. `# @like KEY` lets a map take what
+the map of that name takes, too.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,11 +32,12 @@ Schema = dict[str, Any]
 
 
 class Key(NamedTuple):
-    """A key of `values.yaml`: its path, what its comments say, and its default."""
+    """A key of `values.yaml`: its path, what its comments say (`like` is empty where they don't), and its default."""
 
     path: tuple[str, ...]
     text: str
     schema: Schema | None
+    like: str
     node: yaml.Node
 
 
@@ -42,22 +45,23 @@ def keys(node: yaml.Node, lines: list[str], path: tuple[str, ...] = ()) -> Itera
     """Every key below a map, parents before their children."""
     assert isinstance(node, yaml.MappingNode)
     for name, value in node.value:
-        text, schema = comments(lines, name.start_mark.line)
-        yield Key((*path, name.value), text, schema, value)
+        text, schema, like = comments(lines, name.start_mark.line)
+        yield Key((*path, name.value), text, schema, like, value)
         if schema is None and isinstance(value, yaml.MappingNode) and value.value:
             yield from keys(value, lines, (*path, name.value))
 
 
-def comments(lines: list[str], at: int) -> tuple[str, Schema | None]:
-    """The description and the schema in the comment lines right above line `at`."""
+def comments(lines: list[str], at: int) -> tuple[str, Schema | None, str]:
+    """The description, the schema and the map that is alike, from the comment lines right above line `at`."""
     first = at
     while first and lines[first - 1].lstrip().startswith("#"):
         first -= 1
     block = [line.lstrip().removeprefix("#").strip() for line in lines[first:at]]
     text = " ".join(line.removeprefix("--").strip() for line in block if line.startswith("--"))
     schemas = [line.removeprefix("@schema") for line in block if line.startswith("@schema")]
+    alike = [line.removeprefix("@like").strip() for line in block if line.startswith("@like")]
     own = yaml.safe_load(schemas[0]) if schemas else None
-    return text or same_as(own or {}), own
+    return text or same_as(own or {}), own, "".join(alike)
 
 
 def same_as(own: Schema) -> str:
@@ -68,11 +72,7 @@ def same_as(own: Schema) -> str:
 
 def schema(found: list[Key]) -> Schema:
     """The JSON Schema of all values."""
-    definitions = {
-        "predictorSettings": settings(PredictorSettings),
-        "transformerSettings": settings(TransformerSettings),
-    }
-    root: Schema = {"$schema": "http://json-schema.org/draft-07/schema#", **closed(), "$defs": definitions}
+    root: Schema = {"$schema": "http://json-schema.org/draft-07/schema#", **closed(), "$defs": settings()}
     root["properties"]["global"] = {"type": "object"}  # Helm hands it to every chart
     places: dict[tuple[str, ...], Schema] = {(): root}
     for key in found:
@@ -80,7 +80,20 @@ def schema(found: list[Key]) -> Schema:
         places[key.path] = places[key.path[:-1]]["properties"][key.path[-1]] = (
             {"description": key.text, **own} if key.text else own
         )
+    for key in found:
+        if key.like:
+            inherit(places[key.path], root["properties"][key.like], f"#/properties/{key.like}")
     return root
+
+
+def inherit(own: Schema, other: Schema, at: str) -> None:
+    """Let a map take the keys that it has no rule for from another one, which stands at that place of the schema."""
+    for name, rule in other["properties"].items():
+        place = f"{at}/properties/{name}"
+        if name not in own["properties"]:
+            own["properties"][name] = {"$ref": place}
+        elif own["properties"][name].get("additionalProperties") is False and "properties" in rule:
+            inherit(own["properties"][name], rule, place)
 
 
 def inferred(node: yaml.Node) -> Schema:
@@ -94,11 +107,19 @@ def closed() -> Schema:
     return {"type": "object", "additionalProperties": False, "properties": {}}
 
 
-def settings(service: type[msgspec.Struct]) -> Schema:
+def settings() -> dict[str, Schema]:
+    """The settings of each service, and those that both have, as definitions of the schema."""
+    services = {"predictor": settings_of(PredictorSettings), "transformer": settings_of(TransformerSettings)}
+    shared = {name: rule for name, rule in services["predictor"].items() if services["transformer"].get(name) == rule}
+    there = {name: {"$ref": f"#/$defs/sharedSettings/properties/{name}"} for name in shared}
+    own = {f"{service}Settings": {**known, **there} for service, known in services.items()}
+    return {name: {**closed(), "properties": known} for name, known in {"sharedSettings": shared, **own}.items()}
+
+
+def settings_of(service: type[msgspec.Struct]) -> Schema:
     """The settings of a service that a user may give, by the types the service itself reads them with."""
     whole = msgspec.json.schema(service)["$defs"]["Settings"]
-    known = {name: rule for name, rule in whole["properties"].items() if name not in MANAGED}
-    return {"type": "object", "additionalProperties": False, "properties": known}
+    return {name: rule for name, rule in whole["properties"].items() if name not in MANAGED}
 
 
 def table(found: list[Key]) -> str:
@@ -125,9 +146,15 @@ def contents() -> dict[str, str]:
     found = list(keys(tree, text.splitlines()))
     before, _, rest = (CHART / "README.md").read_text().partition(BEGIN)
     return {
-        "values.schema.json": json.dumps(schema(found), indent=1, ensure_ascii=False) + "\n",
+        "values.schema.json": text_of(schema(found)),
         "README.md": before + BEGIN + table(found) + END + rest.partition(END)[2],
     }
+
+
+def text_of(whole: Schema) -> str:
+    """A schema as JSON, each reference on a line."""
+    text = json.dumps(whole, indent=1, ensure_ascii=False)
+    return re.sub(r'\{\s+("\$ref": "[^"]+")\s+\}', r"{\1}", text) + "\n"
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ from tests.cluster.testbed.build import HELM3, HELM4, KUBERNETES, Build
 from tests.serving import ROOT
 
 CHART = ROOT / "charts" / "tabserve"
-LEAST = Path(__file__).parent / "values" / "standard.yaml"
+CI = {path.name.removesuffix("-values.yaml"): path for path in sorted((CHART / "ci").glob("*-values.yaml"))}
+"""Values as chart-testing (`ct`) looks for them, by name; `standard` is the least a user gives."""
 HELMS = {"helm3": HELM3, "helm4": HELM4}
 Values = Mapping[str, Any]
 
@@ -28,7 +29,7 @@ def program(build: Build = HELM3) -> Path:
 def template(values: Values, helm: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """`helm template` of the least values with others over them."""
     command: list[str | Path] = [helm, "template", "fraud", CHART, "--namespace", "models"]
-    options = ["--kube-version", KUBERNETES, "--values", str(LEAST), "--values", "-", *flags]
+    options = ["--kube-version", KUBERNETES, "--values", str(CI["standard"]), "--values", "-", *flags]
     given = json.dumps(dict(values))  # which is YAML, and leaves no doubt what is a string
     return subprocess.run([*command, *options], input=given, text=True, capture_output=True, check=False)
 
@@ -38,6 +39,12 @@ def rendered(values: Values, helm: Path, *flags: str) -> list[dict[str, Any]]:
     done = template(values, helm, *flags)
     assert done.returncode == 0, done.stderr
     return [item for item in yaml.safe_load_all(done.stdout) if item]
+
+
+def lint(values: Path, helm: Path) -> subprocess.CompletedProcess[str]:
+    """`helm lint --strict` of the chart with a file of values."""
+    command: list[str | Path] = [helm, "lint", "--strict", CHART, "--kube-version", KUBERNETES, "--values", values]
+    return subprocess.run(command, text=True, capture_output=True, check=False)
 
 
 def one(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from charts import documentation
-from tests.chart.helm import CHART, HELMS, one, program, rendered
+from tests.chart.helm import CHART, CI, HELMS, lint, one, program, rendered
 
 DIGEST = "sha256:" + "89abcdef" * 8
 BOTH: dict[str, Any] = {"releases": {"b": {"bundle": {"storageUri": "s3://models/fraud/8", "digest": DIGEST}}}}
 COLLOCATED: dict[str, Any] = {"transformer": {"placement": "collocated"}}
 KNATIVE: dict[str, Any] = {"mode": "Knative", **COLLOCATED}
-NONE: dict[str, Any] = {"transformer": {"placement": "none"}}
-TOPOLOGIES = {"separate": {}, "collocated": COLLOCATED, "knative": KNATIVE, "none": NONE}
+TOPOLOGIES = ["standard", "collocated", "knative", "predictor"]
 
 
 @pytest.fixture(scope="module", params=HELMS)
@@ -25,7 +25,18 @@ def helm(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(params=TOPOLOGIES)
 def topology(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return TOPOLOGIES[request.param]
+    return given(request.param)
+
+
+def given(name: str) -> dict[str, Any]:
+    """The values of one of the chart's `ci` files."""
+    values: dict[str, Any] = yaml.safe_load(CI[name].read_text())
+    return values
+
+
+def services(topology: dict[str, Any]) -> list[str]:
+    """The services of a topology."""
+    return ["predictor"] if topology == given("predictor") else ["predictor", "transformer"]
 
 
 def containers(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -43,11 +54,94 @@ def backends(objects: list[dict[str, Any]]) -> list[list[tuple[str, int, int]]]:
     return sorted([(ref["name"], ref["port"], ref["weight"]) for ref in refs] for refs in free)
 
 
+@pytest.mark.parametrize("name", CI)
+def test_helm_lint_is_content_with_the_values_of_ci(helm: Path, name: str) -> None:
+    done = lint(CI[name], helm)
+
+    assert done.returncode == 0, done.stdout
+    assert "0 chart(s) failed" in done.stdout
+
+
+def test_everything_is_rendered(helm: Path) -> None:
+    kinds = {item["kind"] for item in rendered(given("everything"), helm)}
+
+    assert kinds >= {
+        "InferenceService",
+        "ServingRuntime",
+        "HTTPRoute",
+        "HorizontalPodAutoscaler",
+        "PodDisruptionBudget",
+    }
+    assert kinds >= {"PodMonitor", "NetworkPolicy", "ServiceAccount", "Service", "ConfigMap", "Pod"}
+
+
+def test_services_take_what_pods_say_unless_they_or_the_release_say_otherwise(helm: Path) -> None:
+    pods = {"settings": {"max_rows": 7, "keep_alive": 9}, "preStopSeconds": 31, "resources": {"limits": {"cpu": "3"}}}
+    everyone = {"priorityClassName": "high", "env": [{"name": "TZ", "value": "UTC"}]}
+    own = {"settings": {"max_rows": 8}, "preStopSeconds": 0, "spreadOver": "", "priorityClassName": "", "env": []}
+    of_release = {"predictor": {"settings": {"max_rows": 9}}}
+    objects = rendered({"pods": pods | everyone, "predictor": own, "releases": {"a": of_release}}, helm)
+    spec = one(objects, "InferenceService")["spec"]
+    (transformer,) = spec["transformer"]["containers"]
+    (predictor,) = one(objects, "ServingRuntime")["spec"]["containers"]
+
+    assert variables(transformer).items() >= {"TABSERVE_MAX_ROWS": "7", "TABSERVE_KEEP_ALIVE": "9", "TZ": "UTC"}.items()
+    assert variables(predictor).items() >= {"TABSERVE_MAX_ROWS": "9", "TABSERVE_KEEP_ALIVE": "9"}.items()
+    assert "TZ" not in variables(predictor)
+    assert [each["lifecycle"]["preStop"]["sleep"]["seconds"] for each in (predictor, transformer)] == [0, 31]
+    assert [each["resources"]["limits"]["cpu"] for each in (predictor, transformer)] == ["3", "3"]
+    assert [each["resources"]["limits"]["memory"] for each in (predictor, transformer)] == ["1Gi", "512Mi"]
+    assert spec["transformer"]["priorityClassName"] == "high"
+    assert "topologySpreadConstraints" in spec["transformer"]
+    assert {"priorityClassName", "topologySpreadConstraints"}.isdisjoint(spec["predictor"])
+
+
+def test_a_volume_of_both_services_stands_once_in_their_pod(helm: Path) -> None:
+    volume = {"name": "certificates", "secret": {"secretName": "certificates"}}
+    mount = {"name": "certificates", "mountPath": "/certificates"}
+    pods = {"pods": {"extraVolumes": [volume], "extraVolumeMounts": [mount]}}
+    runtime = one(rendered(COLLOCATED | pods, helm), "ServingRuntime")["spec"]
+
+    assert [each["name"] for each in runtime["volumes"]] == ["tmp", "certificates"]
+    assert [mount in container["volumeMounts"] for container in runtime["containers"]] == [True, True]
+
+
+def variables(container: dict[str, Any]) -> dict[str, str]:
+    """A container's environment."""
+    return {variable["name"]: variable["value"] for variable in container["env"]}
+
+
+@pytest.mark.parametrize("image", [{"repository": "registry.example:5000/x"}, {"repository": "12", "tag": "1.20"}])
+def test_images_are_text_whatever_they_are_called(helm: Path, image: dict[str, str]) -> None:
+    objects = rendered({"predictor": {"image": image}, "transformer": {"placement": "none"}}, helm)
+    (container,) = containers(objects)
+    tested = one(objects, "Pod")["spec"]["containers"][0]
+
+    assert container["image"] == tested["image"]
+    assert container["image"].startswith(f"{image['repository']}:{image.get('tag', '')}")
+
+
+def test_helm_test_has_the_resources_of_who_is_asked(helm: Path) -> None:
+    resources = {"limits": {"memory": "7Gi"}}
+    objects = rendered({"transformer": {"resources": resources}}, helm)
+    (transformer,) = one(objects, "InferenceService")["spec"]["transformer"]["containers"]
+
+    assert one(objects, "Pod")["spec"]["containers"][0]["resources"] == transformer["resources"]
+    assert transformer["resources"]["limits"] == {"cpu": "1", "memory": "7Gi", "ephemeral-storage": "2Gi"}
+
+
+def test_where_nodes_do_not_measure_their_disk_nothing_is_asked_of_it(helm: Path) -> None:
+    nothing = {kind: {"ephemeral-storage": None} for kind in ("requests", "limits")}
+    found = containers(rendered({"pods": {"resources": nothing}}, helm))
+
+    assert [{*each["resources"]["requests"], *each["resources"]["limits"]} for each in found] == [{"cpu", "memory"}] * 2
+
+
 def test_pods_are_restricted_and_get_no_token(helm: Path, topology: dict[str, Any]) -> None:
     objects = rendered(topology, helm)
     service = one(objects, "InferenceService")["spec"]
 
-    assert len(containers(objects)) == (1 if topology == NONE else 2)
+    assert len(containers(objects)) == len(services(topology))
     for container in containers(objects):
         security = container["securityContext"]
         assert security["runAsNonRoot"]
@@ -56,19 +150,25 @@ def test_pods_are_restricted_and_get_no_token(helm: Path, topology: dict[str, An
         assert security["capabilities"] == {"drop": ["ALL"]}
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
         assert (security["runAsUser"], security["runAsGroup"]) == (65532, 65532)
-        assert {*container["resources"]["requests"], *container["resources"]["limits"]} == {"cpu", "memory"}
+        resources = {"cpu", "memory", "ephemeral-storage"}
+        assert {*container["resources"]["requests"]} == {*container["resources"]["limits"]} == resources
     for component in service.values():
         assert component["automountServiceAccountToken"] is False
         assert component["enableServiceLinks"] is False
 
 
 def test_arguments_the_controller_would_append_are_given(helm: Path, topology: dict[str, Any]) -> None:
-    for container in containers(rendered(topology, helm)):
-        given = dict(argument.split("=") for argument in container["args"])
-        assert given["--model_name"] == "fraud"
-        assert given["--workers"] == "1"
-        assert "--http_port" in given
-        assert ("--predictor_host" in given) == ("transformer" in container["image"])
+    found = containers(rendered(topology, helm))
+
+    assert sorted(container["image"].split(":")[0] for container in found) == [
+        f"tabserve-{service}" for service in services(topology)
+    ]
+    for container in found:
+        arguments = dict(argument.split("=") for argument in container["args"])
+        assert arguments["--model_name"] == "fraud"
+        assert arguments["--workers"] == "1"
+        assert "--http_port" in arguments
+        assert ("--predictor_host" in arguments) == ("transformer" in container["image"])
 
 
 def test_onnxruntime_tells_its_vendor_nothing_unless_values_say_so(helm: Path, topology: dict[str, Any]) -> None:
@@ -78,9 +178,10 @@ def test_onnxruntime_tells_its_vendor_nothing_unless_values_say_so(helm: Path, t
         each = [container["env"] for container in containers(rendered(values, helm))]
         return sorted([one["value"] for one in env if one["name"] == "ORT_DISABLE_TELEMETRY"] for env in each)
 
-    transformers = 0 if topology == NONE else 1
+    transformers = len(services(topology)) - 1
     assert told(topology) == [["1"]] * (1 + transformers)
     assert told({"predictor": {"env": wanted}, **topology}) == [["0"], *[["1"]] * transformers]
+    assert told({"pods": {"env": wanted}, **topology}) == [["0"]] * (1 + transformers)
 
 
 def test_the_release_is_of_what_answers_and_of_nothing_else(helm: Path) -> None:
@@ -104,9 +205,8 @@ def test_the_release_is_of_what_answers_and_of_nothing_else(helm: Path) -> None:
 
 def test_trusted_types_are_a_setting_of_every_container_and_of_the_release(helm: Path) -> None:
     plain, trusted = (rendered(values, helm) for values in ({}, {"trusted": ["own.Model", "own.Step"]}))
-    variables = [{each["name"]: each["value"] for each in part["env"]} for part in containers(trusted)]
 
-    assert [each["TABSERVE_TRUSTED"] for each in variables] == ["own.Model,own.Step"] * 2
+    assert [variables(each)["TABSERVE_TRUSTED"] for each in containers(trusted)] == ["own.Model,own.Step"] * 2
     assert "TABSERVE_TRUSTED" not in str(plain)
     releases = {
         one(each, "InferenceService")["metadata"]["annotations"]["tabserve/release"] for each in (plain, trusted)
@@ -125,8 +225,7 @@ def test_a_slot_is_a_pair_with_its_own_runtime(helm: Path) -> None:
         runtime = runtimes[service["spec"]["predictor"]["model"]["runtime"]]
         (transformer,) = service["spec"]["transformer"]["containers"]
         pair = [transformer, *runtime["spec"]["containers"]]
-        environments = [{variable["name"]: variable["value"] for variable in each["env"]} for each in pair]
-        assert [environment["TABSERVE_RELEASE"] for environment in environments] == [release, release]
+        assert [variables(each)["TABSERVE_RELEASE"] for each in pair] == [release, release]
         assert f"--predictor_host={name}-predictor-pods:8080" in transformer["args"]
 
 

@@ -57,10 +57,16 @@ SMALL = {
 }
 
 
+# The node does not measure its disk, so a pod that asks for some of it finds no node.
+NO_DISK = {"resources": {kind: {"ephemeral-storage": None} for kind in ("requests", "limits")}}
+
+
 def values(model: str, **changes: Any) -> Values:
     """Values of a release with the images under test."""
     images = {name: {"repository": f"dev.local/tabserve-{name}", "tag": "dev"} for name in ("predictor", "transformer")}
-    base = {"modelName": model} | {name: merged({"image": image}, SMALL) for name, image in images.items()}
+    base = {"modelName": model, "pods": NO_DISK} | {
+        name: merged({"image": image}, SMALL) for name, image in images.items()
+    }
     return merged(base, changes)
 
 

@@ -19,7 +19,9 @@ from tests.docs.test_pages import run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
 SMALL = "autoscaling: {enabled: false}, replicas: 1, resources: {requests: {cpu: 20m}}"  # two cores hold both slots
+NO_DISK = "pods: {resources: {requests: {ephemeral-storage: null}, limits: {ephemeral-storage: null}}}"
 SHOWN = {
+    "modelName: pump": f"modelName: pump\n{NO_DISK}",  # the node does not measure its disk
     "https://s3.example.com": f"http://127.0.0.1:{S3_PORT}",
     "http://gateway.example.com": f"http://127.0.0.1:{STANDARD_PORT}",
     "charts/tabserve": str(chart.CHART),

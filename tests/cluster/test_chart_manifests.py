@@ -48,13 +48,16 @@ def applied(folder: Path) -> Generator[None]:
 
 
 def own(base: str, tmp_path: Path, slot: chart.Values, **more: str) -> Path:
-    """A kustomization of the user's over one of the project's: images, bundle and host; small pods, for two cores."""
+    """A kustomization of the user's over one of the project's: images, bundle and host; small pods, for two cores and a
+    node that does not measure its disk.
+    """
     shutil.copytree(PROJECT / "manifests", tmp_path / "manifests")
     changes = {
         r"sha256:0{63}\d": slot["digest"],
         r"pvc://bundles/breast_cancer(-2)?": slot["storageUri"],
         "-default.example.com": f"-{NAMESPACE}.example.com",
         "cpu: 250m": "cpu: 20m",
+        r"\n +ephemeral-storage: .+": "",
     }
     for file in (tmp_path / "manifests").glob("*/*.yaml"):
         text = file.read_text()

@@ -30,11 +30,23 @@ def optional(**keys: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]
 
 def components(standard: bool) -> st.SearchStrategy[dict[str, Any]]:
     """Values of a component."""
+    return st.builds(
+        lambda shared, own: {**shared, **own},
+        pods(standard),
+        optional(
+            resources=st.builds(lambda size: {"requests": size, "limits": size}, RESOURCES),
+            image=optional(digest=st.sampled_from(["", DIGEST]), pullPolicy=st.sampled_from(["Always", "Never"])),
+        ),
+    )
+
+
+def pods(standard: bool) -> st.SearchStrategy[dict[str, Any]]:
+    """Values that both components may have."""
     anywhere = {
-        "resources": st.builds(lambda size: {"requests": size, "limits": size}, RESOURCES),
         "settings": optional(max_rows=st.integers(1, 10**7), log_level=st.sampled_from(["debug", "error"])),
         "env": st.sampled_from([[], [{"name": "OMP_NUM_THREADS", "value": "1"}]]),
-        "image": optional(digest=st.sampled_from(["", DIGEST]), pullPolicy=st.sampled_from(["Always", "Never"])),
+        "image": optional(tag=st.sampled_from(["9", "1.20"]), pullPolicy=st.sampled_from(["Always", "Never"])),
+        "resources": optional(limits=st.just({"ephemeral-storage": "1Gi"})),
         "podLabels": LABELS,
         "podAnnotations": LABELS,
         "extraVolumes": st.just([VOLUME]),
@@ -61,6 +73,7 @@ def values(draw: st.DrawFn) -> dict[str, Any]:
     canary = draw(st.booleans())
     drawn = draw(
         optional(
+            pods=pods(standard),
             predictor=components(standard),
             podDisruptionBudget=optional(maxUnavailable=st.sampled_from([0, 3, "50%"])),
             networkPolicy=optional(enabled=st.booleans(), **{"from": st.sampled_from([[], [{"podSelector": {}}]])}),

@@ -11,7 +11,7 @@ KServe's controller appends arguments it misses; all of them are given here.
 {{- $grpc := and (not $behind) (or $standard (eq $root.Values.knative.port "grpc")) -}}
 {{- $http := ternary 8085 8080 $behind -}}
 name: {{ ternary "transformer-container" "kserve-container" (and $collocated (eq .component "transformer")) }}
-image: {{ $values.imageReference }}
+image: {{ $values.imageReference | quote }}
 imagePullPolicy: {{ $values.image.pullPolicy }}
 args:
   - --model_name={{ $root.Values.modelName }}
@@ -174,12 +174,13 @@ serving.kserve.io/inferenceservice: {{ .slot.name }}
 component: {{ .component }}
 {{- end }}
 
+{{- /* The volumes of a pod; what both its containers say, as by `pods`, stands once. Takes: slot, components. */ -}}
 {{- define "tabserve.volumes" -}}
+{{- $extra := list -}}
+{{- range .components }}{{ $extra = concat $extra (index $.slot . "extraVolumes") }}{{ end -}}
 - {name: tmp, emptyDir: {sizeLimit: 64Mi}}
-{{- range .components }}
-{{- with index $.slot . "extraVolumes" }}
+{{- with uniq $extra }}
 {{ toYaml . }}
-{{- end }}
 {{- end }}
 {{- end }}
 

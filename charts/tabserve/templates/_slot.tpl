@@ -1,22 +1,31 @@
 {{- /*
-A slot as YAML: name (of its InferenceService), deployed, bundle, predictor, transformer (the values, with the release's
-own over them), release (its id) and runtime (the name of its ServingRuntime).
+A service's values in a slot, as JSON: those of `pods`, the service's own over them, and the release's over both; and
+imageReference. Takes: root, slot, component.
+*/ -}}
+{{- define "tabserve.component" -}}
+{{- $root := .root -}}
+{{- $of := dig .slot .component dict $root.Values.releases -}}
+{{- $values := mergeOverwrite (deepCopy $root.Values.pods) (deepCopy (index $root.Values .component)) (deepCopy $of) -}}
+{{- $image := $values.image -}}
+{{- $reference := printf "%s:%s" $image.repository ($image.tag | default $root.Chart.AppVersion) -}}
+{{- with $image.digest }}{{ $reference = printf "%s@%s" $reference . }}{{ end -}}
+{{- $_ := set $values "imageReference" $reference -}}
+{{- /* Part of the settings, and so of the release. */ -}}
+{{- with $root.Values.trusted }}{{ $_ := set $values.settings "trusted" (join "," .) }}{{ end -}}
+{{ toJson $values }}
+{{- end }}
+
+{{- /*
+A slot as YAML: name (of its InferenceService), deployed, bundle, predictor, transformer (as `tabserve.component` gives
+them), release (its id) and runtime (the name of its ServingRuntime).
 Takes: root, slot.
 */ -}}
 {{- define "tabserve.slot" -}}
 {{- $root := .root -}}
-{{- $given := index $root.Values.releases .slot | default dict -}}
 {{- $fullname := include "tabserve.fullname" $root -}}
-{{- $bundle := $given.bundle | default dict -}}
-{{- $predictor := mergeOverwrite (deepCopy $root.Values.predictor) (deepCopy ($given.predictor | default dict)) -}}
-{{- $transformer := mergeOverwrite (deepCopy $root.Values.transformer) (deepCopy ($given.transformer | default dict)) -}}
-{{- $_ := set $predictor "imageReference" (include "tabserve.image" (dict "root" $root "image" $predictor.image)) -}}
-{{- $_ := set $transformer "imageReference" (include "tabserve.image" (dict "root" $root "image" $transformer.image)) -}}
-{{- /* Part of the settings, and so of the release. */ -}}
-{{- with $root.Values.trusted -}}
-{{- $_ := set $predictor.settings "trusted" (join "," .) -}}
-{{- $_ := set $transformer.settings "trusted" (join "," .) -}}
-{{- end -}}
+{{- $bundle := dig .slot "bundle" dict $root.Values.releases -}}
+{{- $predictor := include "tabserve.component" (dict "root" $root "slot" .slot "component" "predictor") | fromJson -}}
+{{- $transformer := include "tabserve.component" (dict "root" $root "slot" .slot "component" "transformer") | fromJson -}}
 {{- $answering := list (pick $predictor "imageReference" "settings" "env") -}}
 {{- if ne $transformer.placement "none" -}}
 {{- $answering = append $answering (pick $transformer "imageReference" "settings" "env") -}}
@@ -30,10 +39,6 @@ runtime: {{ printf "%s-%s-%s" $fullname .slot (trunc 8 $release) }}
 bundle: {{ toJson $bundle }}
 predictor: {{ toJson $predictor }}
 transformer: {{ toJson $transformer }}
-{{- end }}
-
-{{- define "tabserve.image" -}}
-{{ .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}{{ with .image.digest }}@{{ . }}{{ end }}
 {{- end }}
 
 {{- /*
