@@ -1,3 +1,3 @@
 """Serve tabular models over the Open Inference Protocol on Kubernetes."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

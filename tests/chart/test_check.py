@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,20 +33,23 @@ OVER_GRPC = ["gRPC metadata", "gRPC {}", "a bad request is INVALID_ARGUMENT"]
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model whose records are its features."""
+    """A small model whose records are its features, as a pickle: the check loads no model."""
     folder = tmp_path_factory.mktemp("checked")
     (folder / "schema.yaml").write_text(SCHEMA)
     values = np.random.default_rng(3).uniform(0, 9, (200, 2))
     model = LogisticRegression().fit(values, values[:, 0] > values[:, 1])
     sample = {"amount": values[:, 0].tolist(), "age": values[:, 1].tolist()}
-    train.save(model, folder / "bundle", name="fraud", version="1", schema=folder / "schema.yaml", sample=sample)
+    pickled: dict[str, Any] = {"format": "joblib", "allow_joblib": True}
+    written = folder / "schema.yaml"
+    train.save(model, folder / "bundle", name="fraud", version="1", schema=written, sample=sample, **pickled)
     return folder / "bundle"
 
 
 @pytest.fixture(scope="module")
 def services(bundle: Path, logs: Path) -> Generator[dict[str, Service]]:
     """Predictor and transformer."""
-    with running("tabserve_predictor", f"--model_dir={bundle}", log=logs / "checked_predictor.log") as predictor:
+    options = [f"--model_dir={bundle}", "--allow_joblib=true"]
+    with running("tabserve_predictor", *options, log=logs / "checked_predictor.log") as predictor:
         options = [f"--model_dir={bundle}", f"--predictor_host=127.0.0.1:{predictor.http_port}"]
         with running("tabserve_transformer", *options, log=logs / "checked_transformer.log") as transformer:
             yield {"predictor": predictor, "transformer": transformer}
