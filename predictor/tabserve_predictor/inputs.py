@@ -7,11 +7,11 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from tabserve.arrays import Array, Features
+from tabserve.bundle.features import ModelInput
 from tabserve.bundle.manifest import FeatureSpec, ModelInfo
 from tabserve.bundle.tensors import MATRIX
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted
 from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec, text
-from tabserve.scoring.features import ModelInput
 
 WHOLE_LIMIT = 2**53
 """Whole numbers up to here are exact in FP64."""

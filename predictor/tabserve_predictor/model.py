@@ -11,12 +11,12 @@ import orjson
 from tabserve import engines
 from tabserve.arrays import Features, rows, take
 from tabserve.bundle import Bundle
+from tabserve.bundle.outputs import Outputs, of_engine
 from tabserve.bundle.tensors import class_names, described, may_miss, target_names
 from tabserve.engines import EngineSet
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import PREDICTOR_RELEASE, Context
 from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata, Tensor
-from tabserve.scoring.outputs import Outputs, of_engine
 from tabserve_predictor.batching import Batcher
 from tabserve_predictor.inputs import Inputs
 from tabserve_predictor.instances import decode_instances, tensors

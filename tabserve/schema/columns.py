@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -25,6 +25,19 @@ _WORDS = ("category", "text")
 _LARGEST = float(np.finfo(np.float64).max)
 _NOUNS = {"number": "a number", "integer": "a whole number", "boolean": "true or false"}
 _INSTANT = "an ISO 8601 time or seconds since 1970"
+
+
+class Misfit(NamedTuple):
+    """What of a record does not fit its schema; records count from 0, `expected` and `got` are for people."""
+
+    record: int
+    field: str
+    expected: str
+    got: str
+
+    def __str__(self) -> str:
+        """``record 3, field `country`: expected one of DE, FR, IT, got "XX"``."""
+        return f"{where(self.record, self.field)}: expected {self.expected}, got {self.got}"
 
 
 class Checks:
@@ -53,25 +66,37 @@ class Checks:
         given: what the client sent for a field of a record, for the error.
         Raises InvalidRequest naming the first record and field that do not fit.
         """
-        self._check(numbers, given)
+        self._fill(numbers)
+        for misfit in self._number_misfits(numbers, given):
+            raise InvalidRequest(str(misfit))
         columns: Columns = dict(zip(self._names, numbers, strict=True))
         for field in self.words:
-            check = self._category if field.type == "category" else _text
-            columns[field.name] = np.array(check(field, words[field.name]), dtype=object)
+            for misfit in self._word_misfits(field, words[field.name]):
+                raise InvalidRequest(str(misfit))
+            columns[field.name] = np.array(self._words(field, words[field.name]), dtype=object)
         return columns
 
-    def _check(self, numbers: Array, given: Callable[[str, int], Any]) -> None:
+    def misfits(
+        self, numbers: Array, words: Mapping[str, list[str | None]], given: Callable[[str, int], Any]
+    ) -> list[Misfit]:
+        """Of every record that does not fit, its first misfit; arguments as for `columns`."""
         self._fill(numbers)
+        found = list(self._number_misfits(numbers, given))
+        for field in self.words:
+            found += self._word_misfits(field, words[field.name])
+        first = {misfit.record: misfit for misfit in reversed(found)}
+        return [first[record] for record in sorted(first)]
+
+    def _number_misfits(self, numbers: Array, given: Callable[[str, int], Any]) -> Iterator[Misfit]:
         fits = (numbers >= self._low) & (numbers <= self._high)
         if self._whole:
             fits &= self._fractional | (np.floor(numbers) == numbers)
         if holds_all(fits):
             return
         fits |= np.isnan(numbers) & self._optional
-        if not holds_all(fits):
-            record, index = np.argwhere(~fits.T)[0].tolist()
+        for record, index in np.argwhere(~fits.T).tolist():
             field = self.numeric[index]
-            raise InvalidRequest(misfit(record, field, given(field.name, record)))
+            yield Misfit(record, field.name, expectation(field), shown(given(field.name, record)))
 
     def _fill(self, numbers: Array) -> None:
         for index, field in self._defaults:
@@ -79,28 +104,34 @@ class Checks:
             if holds_any(missing):
                 numbers[index, missing] = self._clock() if field.default == NOW else _number(field.default)
 
-    def _category(self, field: Field, values: list[str | None]) -> Sequence[str | None]:
-        allowed = self._allowed[field.name]
-        if not allowed.issuperset(values):
-            if field.unknown == "error":
-                record = next(i for i, value in enumerate(values) if value not in allowed)
-                raise InvalidRequest(misfit(record, field, values[record]))
+    def _word_misfits(self, field: Field, values: list[str | None]) -> Iterator[Misfit]:
+        if field.type == "text":
+            yield from _text_misfits(field, values)
+        elif field.unknown == "error" and not self._allowed[field.name].issuperset(values):
+            allowed = self._allowed[field.name]
+            for record, value in enumerate(values):
+                if value not in allowed:
+                    yield Misfit(record, field.name, expectation(field), shown(value))
+
+    def _words(self, field: Field, values: list[str | None]) -> Sequence[str | None]:
+        """The values with the default where there is none, and unknown categories as `other`."""
+        default = field.default if isinstance(field.default, str) else "" if field.type == "text" else None
+        if field.type == "category" and not self._allowed[field.name].issuperset(values):
+            allowed = self._allowed[field.name]
             values = [value if value in allowed else OTHER for value in values]
-        if isinstance(field.default, str) and None in values:
-            values = [field.default if value is None else value for value in values]
+        if default is not None and None in values:
+            values = [default if value is None else value for value in values]
         return values
 
 
-def _text(field: Field, values: list[str | None]) -> Sequence[str]:
-    default = field.default if isinstance(field.default, str) else ""
-    texts = [default if value is None else value for value in values]
-    for record, value in enumerate(texts):
+def _text_misfits(field: Field, values: list[str | None]) -> Iterator[Misfit]:
+    for record, value in enumerate(values):
+        if value is None or (len(value) <= field.longest and value.isascii()):
+            continue
         if len(value) > field.longest:
-            got = f"one of {len(value)}"
-            raise InvalidRequest(f"{where(record, field.name)}: expected {expectation(field)}, got {got}")
-        if not value.isascii() and any("\ud800" <= each <= "\udfff" for each in value):
-            raise InvalidRequest(f"{where(record, field.name)}: expected UTF-8, got a lone surrogate")
-    return texts
+            yield Misfit(record, field.name, expectation(field), f"one of {len(value)}")
+        elif any("\ud800" <= each <= "\udfff" for each in value):
+            yield Misfit(record, field.name, "UTF-8", "a lone surrogate")
 
 
 def rows(columns: Columns) -> int:
@@ -126,11 +157,6 @@ def expectation(field: Field) -> str:
     if field.max is not None:
         return f"{_NOUNS[field.type]} of at most {field.max:g}{unit}"
     return f"{_NOUNS[field.type]}{f' of{unit}' if unit else ''}"
-
-
-def misfit(record: int, field: Field, got: Any) -> str:
-    """``record 3, field `country`: expected one of DE, FR, IT, got "XX"``."""
-    return f"{where(record, field.name)}: expected {expectation(field)}, got {shown(got)}"
 
 
 def where(record: int, field: str) -> str:

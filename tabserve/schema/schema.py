@@ -82,6 +82,7 @@ class Field(_Strict, frozen=True):
     max_length: how many characters a text may have.
     required: whether a record must have it. default: what an absent or null field becomes; null is a missing value
     (NaN for a number), and for a timestamp "now" is the time of the request. A text is never missing: it is empty.
+    use: `audit` for what is checked and carried through, and never seen by the model.
     """
 
     name: FieldName
@@ -94,6 +95,7 @@ class Field(_Strict, frozen=True):
     max_length: Annotated[int, msgspec.Meta(ge=1)] | None = None
     required: bool = True
     default: float | bool | str | None = None
+    use: Literal["audit"] | None = None
     description: str | None = None
 
     def __post_init__(self) -> None:
@@ -246,15 +248,21 @@ class Outputs(_Strict, frozen=True):
 
 
 class Schema(_Strict, frozen=True):
-    """A whole `schema.yaml`. `features` is what the model (or its preprocessor) sees, in order."""
+    """A whole `schema.yaml`. `features` is what the model (or its preprocessor) sees, in order.
+
+    id: the key that names a record; it is carried through, and is none of its fields.
+    """
 
     task: Task
     record: Annotated[tuple[Field, ...], msgspec.Meta(min_length=1)]
     features: Annotated[tuple[str | Derived, ...], msgspec.Meta(min_length=1)]
     outputs: Outputs = Outputs()
+    id: FieldName | None = None
 
     def __post_init__(self) -> None:
         _check_unique([field.name for field in self.record], "record")
+        if self.id in self.fields:
+            raise MisfitError(f"`{self.id}` is a record field already", "id")
         _check_unique(self.feature_names, "features")
         self._check_features()
         self._check_classes()
@@ -292,7 +300,11 @@ class Schema(_Strict, frozen=True):
     def _check_features(self) -> None:
         fields = self.fields
         times = tuple(name for name, field in fields.items() if field.type == "timestamp")
+        audited = {name for name, field in fields.items() if field.use == "audit"}
         for index, feature in enumerate(self.features):
+            seen = {feature} if isinstance(feature, str) else set().union(*feature.rules.values())
+            if seen & audited:
+                raise MisfitError(f"the model never sees `{min(seen & audited)}`: its use is audit", "features", index)
             if isinstance(feature, Derived):
                 if feature.name in fields:
                     raise MisfitError(f"`{feature.name}` is a record field already", "features", index, "name")

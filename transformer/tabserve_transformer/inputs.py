@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from tabserve.arrays import Array
 from tabserve.bundle import Bundle
+from tabserve.bundle.features import Preprocess, RecordFeatures
 from tabserve.bundle.tensors import MATRIX
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted
 from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec
 from tabserve.schema.columns import Columns, rows
 from tabserve.schema.numbers import NumberRecords, are_all
 from tabserve.schema.records import Records
-from tabserve.scoring.features import Preprocess, RecordFeatures
 
 
 class Inputs:

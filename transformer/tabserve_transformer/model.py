@@ -5,29 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
 
 import orjson
 
 from tabserve import engines
-from tabserve.arrays import Array
 from tabserve.bundle import Bundle
+from tabserve.bundle.features import Preprocess
 from tabserve.bundle.tensors import class_names, described, output_specs, target_names
 from tabserve.inference.errors import InferenceError, InvalidRequest, quoted
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import PREDICTOR_RELEASE, TRANSFORMER_RELEASE, Context
 from tabserve.inference.tensors import DATATYPE_OF, InferRequest, InferResponse, ModelMetadata, RequestedOutput, Tensor
+from tabserve.schema import answers
 from tabserve.schema.decisions import Decisions
 from tabserve.schema.schema import nearest
-from tabserve.scoring.features import Preprocess
 from tabserve_transformer.inputs import Inputs
 from tabserve_transformer.instruments import Instruments
 from tabserve_transformer.predictor_client.client import ClientOptions, PredictorClient, RemotePredictor
 from tabserve_transformer.settings import Settings, host_and_port
 
 _CONTRIBUTIONS = (RequestedOutput("contributions"),)
-TOLD = ("decision", "score", "label", "predict", "reasons")
-"""What V1 answers of a record, as far as there is: `predict` where it is several targets."""
 
 
 class Transformer:
@@ -51,10 +48,8 @@ class Transformer:
         self._own = (*model.outputs, *(["label"] if classes else []))
         self._default = (*model.default_outputs, *self._decisions.names)
         self._asks = lru_cache(maxsize=64)(self._asked)
-        values = ["predict"] if self._targets else []
-        told = {*self._decisions.names, *(["label"] if classes else []), *values}
-        self._told = [name for name in TOLD if name in told]
-        self._needs = _requests((*values, *self._decisions.needs(self._told)))
+        self._answered = answers.names(self._decisions.names, classes, self._targets)
+        self._needs = _requests((*(["predict"] if self._targets else []), *self._decisions.needs(self._answered)))
         facts = {"name": bundle.manifest.name, "version": bundle.manifest.version, "digest": bundle.digest}
         self._instruments = Instruments(metrics, facts, probability=self._decisions.of_probability)
         self.headers: Mapping[str, str] = {TRANSFORMER_RELEASE: self._release}
@@ -89,10 +84,10 @@ class Transformer:
         A regression has no label, no decision where its schema names no bands, and `predict`, its values by name, where
         there are several. Raises as `infer` does.
         """
-        tensors = await self._predict(self._inputs.from_body(body), self._needs, self._told, context)
-        made = tensors | self._decide(tensors, self._told)
-        told = _objects({name: made[name].array for name in self._told}, self._targets)
-        return orjson.dumps({"predictions": told})
+        tensors = await self._predict(self._inputs.from_body(body), self._needs, self._answered, context)
+        made = tensors | self._decide(tensors, self._answered)
+        predictions = answers.objects({name: made[name].array for name in self._answered}, self._targets)
+        return orjson.dumps({"predictions": predictions})
 
     def _requested(self, outputs: Sequence[RequestedOutput]) -> tuple[str, ...]:
         if not outputs:
@@ -197,13 +192,3 @@ def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Transformer:
     if bundle.manifest.preprocessor is not None:
         preprocess = engines.load_preprocessor(bundle, threads=settings.threads or 1)
     return Transformer(bundle, PredictorClient(target), settings, metrics, preprocess)
-
-
-def _objects(made: Mapping[str, Array], targets: Sequence[str]) -> list[dict[str, Any]]:
-    """One JSON object per record; targets by name, and reasons without the padding."""
-    columns = {name: array.tolist() for name, array in made.items()}
-    if "reasons" in columns:
-        columns["reasons"] = [[text for text in texts if text] for texts in columns["reasons"]]
-    if "predict" in columns:
-        columns["predict"] = [dict(zip(targets, values, strict=True)) for values in columns["predict"]]
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from tabserve.arrays import Array, Features
-from tabserve.bundle import Bundle
+from tabserve.bundle.loading import Bundle
 from tabserve.bundle.manifest import ModelInfo
 from tabserve.inference.errors import InvalidRequest
 from tabserve.inference.tensors import DATATYPES, holds_all

@@ -1,0 +1,26 @@
+"""What is answered about a record, in the order of its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from tabserve.arrays import Array
+
+_ORDER = ("decision", "score", "label", "predict", "reasons")
+
+
+def names(decided: Collection[str], classes: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
+    """The names a record's answer has: what a schema's decisions give, the label, and several targets as `predict`."""
+    known = {*decided, *(["label"] if classes else []), *(["predict"] if targets else [])}
+    return tuple(name for name in _ORDER if name in known)
+
+
+def objects(made: Mapping[str, Array], targets: Sequence[str]) -> list[dict[str, Any]]:
+    """One JSON object per record; targets by name, and reasons without the padding."""
+    columns = {name: array.tolist() for name, array in made.items()}
+    if "reasons" in columns:
+        columns["reasons"] = [[text for text in texts if text] for texts in columns["reasons"]]
+    if "predict" in columns:
+        columns["predict"] = [dict(zip(targets, values, strict=True)) for values in columns["predict"]]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

@@ -1,0 +1,159 @@
+"""Arrow record batches become checked columns of records; typed by the schema, never guessed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tabserve.arrays import Array
+from tabserve.inference.errors import InvalidRequest
+from tabserve.schema.columns import Checks, Columns, Misfit, expectation
+from tabserve.schema.schema import Field, Schema, nearest
+from tabserve.schema.timestamps import seconds
+
+_MOST_SECONDS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_TRUTHS = {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}
+
+
+class ArrowRecords:
+    """Reads record batches whose columns are a schema's fields; other columns are left alone.
+
+    clock: what "now" is, in seconds since 1970. texts: whether every column is text, as a CSV file's are.
+    """
+
+    def __init__(self, schema: Schema, clock: Callable[[], float], *, texts: bool = False) -> None:
+        self._schema, self._texts = schema, texts
+        self._checks = Checks(schema, clock)
+
+    def verify(self, columns: pa.Schema) -> None:
+        """Raise InvalidRequest where a field's column is missing or has another type, naming it.
+
+        A column of an optional field may be missing, but not where another column's name is nearly its own.
+        """
+        for field in self._schema.record:
+            if field.name in columns.names:
+                _verify_type(field, columns.field(field.name).type, texts=self._texts)
+            else:
+                others = set(columns.names) - self._schema.fields.keys()
+                hint = nearest(field.name, others)
+                if field.required or hint:
+                    expected = f"expected {expectation(field)}, but it is missing{hint}"
+                    raise InvalidRequest(f"column `{field.name}`: {expected}")
+
+    def read(self, batch: pa.RecordBatch) -> tuple[Columns, Array, list[Misfit]]:
+        """The checked columns of the records that fit, their places in the batch, and what does not fit."""
+        numbers = np.full((len(self._checks.numeric), batch.num_rows), np.nan)
+        for at, field in enumerate(self._checks.numeric):
+            if field.name in batch.schema.names:
+                numbers[at] = _numbers(field, batch.column(field.name))
+        words = {field.name: _words(batch, field.name) for field in self._checks.words}
+        places = np.arange(batch.num_rows)
+        try:
+            return self._checks.columns(numbers, words, _given(batch)), places, []
+        except InvalidRequest:
+            misfits = self._checks.misfits(numbers, words, _given(batch))
+        fits = np.delete(places, [misfit.record for misfit in misfits])
+        kept = {name: [values[at] for at in fits.tolist()] for name, values in words.items()}
+        return self._checks.columns(numbers[:, fits], kept, _given(batch)), fits, misfits
+
+
+def _given(batch: pa.RecordBatch) -> Callable[[str, int], Any]:
+    def given(name: str, record: int) -> Any:
+        return batch.column(name)[record].as_py() if name in batch.schema.names else None
+
+    return given
+
+
+def _verify_type(field: Field, kind: pa.DataType, *, texts: bool) -> None:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    taken = [pa.types.is_null, *([_is_string] if texts else _TAKEN[field.type])]
+    if not any(takes(kind) for takes in taken):
+        raise InvalidRequest(f"column `{field.name}`: expected {_KINDS[field.type]}, got {kind}")
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+_NUMBER = [pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal]
+_TAKEN: Mapping[str, list[Callable[[pa.DataType], bool]]] = {
+    "number": _NUMBER,
+    "integer": _NUMBER,
+    "boolean": [pa.types.is_boolean],
+    "category": [_is_string],
+    "text": [_is_string],
+    "timestamp": [*_NUMBER, pa.types.is_timestamp, pa.types.is_date, _is_string],
+}
+_KINDS = {
+    "number": "numbers",
+    "integer": "numbers",
+    "boolean": "booleans",
+    "category": "strings",
+    "text": "strings",
+    "timestamp": "timestamps, ISO 8601 strings, or numbers of seconds since 1970",
+}
+
+
+def _numbers(field: Field, column: pa.Array) -> Array:
+    """FP64 [rows], NaN where there is no value, infinite where it is none of the field's."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("ms" if pa.types.is_date64(column.type) else "s"))
+    if pa.types.is_timestamp(column.type):
+        return _float(column.cast(pa.int64())) / _MOST_SECONDS[column.type.unit]
+    if _is_string(column.type):
+        return _read(field, column)
+    return _float(column)
+
+
+def _float(column: pa.Array) -> Array:
+    made: Array = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return made
+
+
+def _read(field: Field, column: pa.Array) -> Array:
+    """Numbers, truths and times written as text; each text is read once."""
+    encoded = column.dictionary_encode()
+    read = {"boolean": _truth, "timestamp": _instant}.get(field.type, _number)
+    values = np.array([read(text) for text in encoded.dictionary.to_pylist()] + [math.nan])
+    codes = encoded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False)
+    return np.asarray(values[codes])
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.inf
+
+
+def _truth(text: str) -> float:
+    return _TRUTHS.get(text.lower(), math.inf)
+
+
+def _instant(text: str) -> float:
+    instant = seconds(text)
+    if instant is None:
+        number = _number(text)
+        return math.inf if math.isnan(number) else number
+    return instant
+
+
+def _words(batch: pa.RecordBatch, name: str) -> list[str | None]:
+    """Python strings, each distinct one made once."""
+    if name not in batch.schema.names:
+        return [None] * batch.num_rows
+    column = batch.column(name)
+    if pa.types.is_null(column.type):
+        return [None] * batch.num_rows
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    values = np.array([*encoded.dictionary.to_pylist(), None], object)
+    codes = encoded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False)
+    words: list[str | None] = values[codes].tolist()
+    return words

@@ -1,0 +1,220 @@
+"""A bundle in process: record batches in, decisions out, with the answers of the services."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from tabserve import bundle as bundles
+from tabserve import engines
+from tabserve.arrays import Array, Features
+from tabserve.bundle import Bundle
+from tabserve.bundle.features import ModelInput, Preprocess, RecordFeatures
+from tabserve.bundle.tensors import may_miss
+from tabserve.engines import parity
+from tabserve.inference.errors import InvalidRequest
+from tabserve.schema import answers
+from tabserve.schema.columns import Columns, Misfit
+from tabserve.schema.features import derive
+from tabserve.schema.records import Records
+from tabserve.scoring.answering import Answer, Answering
+from tabserve.scoring.arrow import ArrowRecords
+
+ERRORS = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("field", pa.string(), nullable=False),
+        pa.field("expected", pa.string(), nullable=False),
+        pa.field("got", pa.string(), nullable=False),
+    ]
+)
+"""What is known of a record that has no decision; rows count from 0 in the batch."""
+
+
+class Scored(NamedTuple):
+    """What became of a record batch: `decided` in `Scorer.schema`, `errors` in `ERRORS`; each row is in one of them."""
+
+    decided: pa.RecordBatch
+    errors: pa.RecordBatch
+
+
+class Scorer:
+    """Decides records in process as the services of a bundle do.
+
+    A record is answered as it is alone in a request: by the engine for one row. Where that engine's answers depend on
+    the other rows, a batch is answered by the engine for its size, and `rows` says so.
+    It can be pickled: by path and digest, so that a bundle that changed meanwhile is refused.
+    """
+
+    schema: pa.Schema
+    """The columns of what is decided: `row`, the id's name where there is one, the answer, `engine` and `rows`."""
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str],
+        *,
+        threads: int = 1,
+        digest: str | None = None,
+        now: float | None = None,
+        allow_joblib: bool = False,
+        trusted: Sequence[str] = (),
+        texts: bool = False,
+    ) -> None:
+        """Verify and load a bundle as a service does.
+
+        threads: of the model's library. digest: refuse any other bundle. now: what `default: now` becomes, in seconds
+        since 1970; None for the time of the call. allow_joblib, trusted: as for `tabserve.bundle.load`.
+        texts: whether every column of a batch is text, as a CSV file's are.
+        Raises BundleError.
+        """
+        found = bundles.load(bundle, digest=digest, allow_joblib=allow_joblib, trusted=trusted)
+        options = {"threads": threads, "now": now, "allow_joblib": allow_joblib, "trusted": trusted, "texts": texts}
+        self._again = (str(Path(bundle).resolve()), {**options, "digest": found.digest})
+        self.bundle = found
+        schema = found.schema
+        clock = time.time if now is None else lambda: now
+        self._records, self._arrow = Records(schema, clock), ArrowRecords(schema, clock, texts=texts)
+        preprocess = None if found.manifest.preprocessor is None else engines.load_preprocessor(found, threads)
+        self._features = RecordFeatures(found, preprocess)
+        self._accepted = ModelInput(found.manifest.model, may_miss(found))
+        self._answering = Answering(found, threads, alone=preprocess is None or _row_by_row(preprocess, found))
+        self.schema = _schema(schema.id, self._answering.names, schema.outputs.targets)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        path, options = self._again
+        return _open, (path, options)
+
+    def score(self, batch: pa.RecordBatch) -> Scored:
+        """Decide the rows of a batch whose columns are the schema's fields; other columns are left alone.
+
+        Types are the schema's: numbers for number and integer, booleans, strings for category and text, timestamps,
+        ISO 8601 strings or seconds for timestamp; null is a missing value.
+        A row that does not fit becomes an error that names the field, what was expected and what it got.
+        Raises InvalidRequest where a field's column is missing or has another type.
+        """
+        self._arrow.verify(batch.schema)
+        columns, places, misfits = self._arrow.read(batch)
+        answer = Answer({}, "", 0)
+        if len(places):
+            features, fits, more = self._fitting(columns)
+            misfits = sorted([*misfits, *(each._replace(record=int(places[each.record])) for each in more)])
+            places = places[fits]
+        if len(places):
+            answer = self._answering(features)
+        return Scored(self._batch(batch, places, answer), _errors(misfits))
+
+    def decide(self, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The decisions on records, as V1 answers them.
+
+        Raises InvalidRequest naming the first record and field that do not fit.
+        """
+        if not records:
+            return []
+        features = self._accept(self._features(self._records.convert(list(records))))
+        return answers.objects(self._answering(features).arrays, self.bundle.schema.outputs.targets)
+
+    def _fitting(self, columns: Columns) -> tuple[Features, Array, list[Misfit]]:
+        """The features of the rows the model accepts, their places, and those of the others, found by halving."""
+        count = len(next(iter(columns.values())))
+        try:
+            return self._accept(self._features(columns)), np.arange(count), []
+        except InvalidRequest:
+            misfits = list(self._refused(columns, 0, count))
+        fits = np.delete(np.arange(count), [misfit.record for misfit in misfits])
+        kept = {name: column[fits] for name, column in columns.items()}
+        return self._accept(self._features(kept)), fits, misfits
+
+    def _refused(self, columns: Columns, start: int, end: int) -> Iterator[Misfit]:
+        part = {name: column[start:end] for name, column in columns.items()}
+        try:
+            self._accept(self._features(part))
+        except InvalidRequest as error:
+            if end - start == 1:
+                yield Misfit(start, "", "a record the model accepts", str(error))
+                return
+            middle = (start + end) // 2
+            yield from self._refused(columns, start, middle)
+            yield from self._refused(columns, middle, end)
+
+    def _accept(self, features: Features) -> Features:
+        if isinstance(features, dict):
+            return self._accepted.of_columns(features)
+        return self._accepted.of_matrix(features, "record")
+
+    def _batch(self, batch: pa.RecordBatch, places: Array, answer: Answer) -> pa.RecordBatch:
+        """The answers beside the places and ids of their rows."""
+        size, schema = len(places), self.bundle.schema
+        columns = [pa.array(places, pa.int64())]
+        if schema.id is not None:
+            columns.append(_ids(batch, schema.id, places))
+        for name in self._answering.names:
+            kind = self.schema.field(name).type
+            columns.append(_array(name, answer.arrays[name], kind) if size else pa.array([], kind))
+        columns += [pa.repeat(pa.scalar(answer.engine), size), pa.repeat(pa.scalar(answer.rows, pa.int32()), size)]
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+
+class _Prepared:
+    """A preprocessor as an engine, to see whether its rows are independent."""
+
+    name, outputs, row_independent = "preprocessor", frozenset({"matrix"}), False
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        self._preprocess = preprocess
+
+    def run(self, features: Features, outputs: Sequence[str]) -> dict[str, Array]:
+        """The matrix."""
+        assert isinstance(features, dict)
+        return {"matrix": self._preprocess(features)}
+
+
+def _row_by_row(preprocess: Preprocess, bundle: Bundle) -> bool:
+    features = derive(bundle.schema, bundle.reference.records)
+    return parity.rows_are_independent(_Prepared(preprocess), features)
+
+
+def _open(path: str, options: dict[str, Any]) -> Scorer:
+    return Scorer(path, **options)
+
+
+def _schema(identity: str | None, answered: Sequence[str], targets: Sequence[str]) -> pa.Schema:
+    kinds = {
+        "decision": pa.string(),
+        "score": pa.float64(),
+        "label": pa.string(),
+        "predict": pa.struct([(target, pa.float64()) for target in targets]),
+        "reasons": pa.list_(pa.string()),
+    }
+    return pa.schema(
+        [
+            pa.field("row", pa.int64(), nullable=False),
+            *([pa.field(identity, pa.string())] if identity else []),
+            *(pa.field(name, kinds[name]) for name in answered),
+            pa.field("engine", pa.string(), nullable=False),
+            pa.field("rows", pa.int32(), nullable=False),
+        ]
+    )
+
+
+def _ids(batch: pa.RecordBatch, name: str, places: Array) -> pa.Array:
+    if name not in batch.schema.names:
+        return pa.nulls(len(places), pa.string())
+    return batch.column(name).take(pa.array(places)).cast(pa.string())
+
+
+def _array(name: str, values: Array, kind: pa.DataType) -> pa.Array:
+    if name == "reasons":
+        return pa.array([[text for text in texts if text] for texts in values.tolist()], kind)
+    if name == "predict":
+        return pa.StructArray.from_arrays([pa.array(column, pa.float64()) for column in values.T], fields=list(kind))
+    return pa.array(values, kind)
+
+
+def _errors(misfits: Sequence[Misfit]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([dict(zip(ERRORS.names, each, strict=True)) for each in misfits], schema=ERRORS)
