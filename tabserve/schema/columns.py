@@ -18,8 +18,10 @@ from tabserve.schema.timestamps import EARLIEST, LATEST, seconds
 
 Columns: TypeAlias = dict[str, Array]
 """One array [rows] per field: number, integer, boolean (0, 1) and timestamp (seconds since 1970) as FP64, NaN where
-missing; category and text as `str` objects, None where a category is missing."""
+missing; category and text as `str` objects, None where a category is missing; ids likewise, where records have them."""
 
+LONGEST_ID = 256
+"""How many characters the id of a record may have."""
 _MOST_VALUES, _MOST_CHARACTERS = 10, 40
 _WORDS = ("category", "text")
 _LARGEST = float(np.finfo(np.float64).max)
@@ -132,6 +134,18 @@ def _text_misfits(field: Field, values: list[str | None]) -> Iterator[Misfit]:
             yield Misfit(record, field.name, expectation(field), f"one of {len(value)}")
         elif any("\ud800" <= each <= "\udfff" for each in value):
             yield Misfit(record, field.name, "UTF-8", "a lone surrogate")
+
+
+def identities(name: str, ids: Sequence[str | int | None]) -> Array:
+    """The ids of records as text, None where a record has none or an empty one. Raises InvalidRequest."""
+    found = [None if value is None or value == "" else str(value) for value in ids]
+    for record, value in enumerate(found):
+        if value is not None and len(value) > LONGEST_ID:
+            problem = f"expected at most {LONGEST_ID} characters, got {len(value)}"
+            raise InvalidRequest(f"{where(record, name)}: {problem}")
+        if value is not None and not value.isascii() and any("\ud800" <= each <= "\udfff" for each in value):
+            raise InvalidRequest(f"{where(record, name)}: expected UTF-8, got a lone surrogate")
+    return np.array(found, object)
 
 
 def rows(columns: Columns) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from tabserve.arrays import Array
 from tabserve.inference.errors import InvalidRequest
 from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec, text
-from tabserve.schema.columns import Checks, Columns, expectation, shown, where
+from tabserve.schema.columns import Checks, Columns, expectation, identities, shown, where
 from tabserve.schema.schema import Field, Schema, nearest
 from tabserve.schema.timestamps import seconds
 
@@ -36,6 +36,7 @@ _DATATYPES = {
     "timestamp": "BYTES",
 }
 _NUMERIC = frozenset(DATATYPES) - {"BOOL", "BYTES"}
+_WHOLE = frozenset(name for name in DATATYPES if "INT" in name) | {"BYTES"}
 _ACCEPTED = {
     "number": _NUMERIC,
     "integer": _NUMERIC,
@@ -69,15 +70,18 @@ class Records:
     """The V2 inputs that carry records as columns, one per field."""
 
     def __init__(self, schema: Schema, clock: Callable[[], float] = time.time) -> None:
-        self._fields = schema.fields
+        self._fields, self._id = schema.fields, schema.id
         self._checks = Checks(schema, clock)
         self._places = {name: at for at, name in enumerate(self._fields)}
         self._pack = struct.Struct(f"{len(self._checks.numeric)}d").pack
-        self._pick = _picker([self._places[field.name] for field in self._checks.numeric], len(self._fields))
-        self._records = list[record_struct(self._fields, lambda field: _JSON_TYPES[field.type])]  # type: ignore[misc]
+        width = len(self._fields) + (self._id is not None)
+        self._pick = _picker([self._places[field.name] for field in self._checks.numeric], width)
+        record = record_struct(self._fields, lambda field: _JSON_TYPES[field.type], self._id)
+        self._records = list[record]  # type: ignore[valid-type]
         self._decoder = decoder(self._records)
-        self.tensor_specs = tuple(
-            TensorSpec(name, _DATATYPES[field.type], (-1,)) for name, field in self._fields.items()
+        self.tensor_specs = (
+            *([TensorSpec(self._id, "BYTES", (-1,))] if self._id else []),
+            *(TensorSpec(name, _DATATYPES[field.type], (-1,)) for name, field in self._fields.items()),
         )
 
     def decode(self, body: bytes | memoryview) -> Columns:
@@ -111,6 +115,7 @@ class Records:
         given = {tensor.name: tensor for tensor in tensors}
         self._check_names(tensors, given)
         count = tensors[0].array.shape[0] if tensors[0].array.ndim else 0
+        ids = _ids(given.pop(self._id), count) if self._id in given else [None] * count
         flat = {name: _flat(tensor, self._fields[name], count) for name, tensor in given.items()}
         numbers = np.full((len(self._checks.numeric), count), np.nan)
         for index, field in enumerate(self._checks.numeric):
@@ -121,12 +126,17 @@ class Records:
             field.name: _strings(flat[field.name], field) if field.name in flat else nothing
             for field in self._checks.words
         }
-        return self._checks.columns(numbers, words, lambda name, record: _element(flat[name][record]))
+        columns = self._checks.columns(numbers, words, lambda name, record: _element(flat[name][record]))
+        return self._with_ids(columns, ids)
 
     def _columns(self, instances: list[Any]) -> Columns:
         values = list(map(msgspec.structs.astuple, instances))
         words = {field.name: [record[self._places[field.name]] for record in values] for field in self._checks.words}
-        return self._checks.columns(self._numbers(values), words, self._given(values))
+        columns = self._checks.columns(self._numbers(values), words, self._given(values))
+        return self._with_ids(columns, [record[-1] for record in values])
+
+    def _with_ids(self, columns: Columns, ids: Sequence[str | int | None]) -> Columns:
+        return columns | ({self._id: identities(self._id, ids)} if self._id else {})
 
     def _numbers(self, values: list[tuple[Any, ...]]) -> Array:
         """The numeric fields of the records' values, FP64 [fields, records]."""
@@ -143,7 +153,7 @@ class Records:
 
     def _check_names(self, tensors: Sequence[Tensor], given: dict[str, Tensor]) -> None:
         for name in given:
-            if name not in self._fields:
+            if name not in self._fields and name != self._id:
                 raise InvalidRequest(f"unknown input {_name(name)}{nearest(name, self._fields)}")
         if len(given) < len(tensors):
             names = [tensor.name for tensor in tensors]
@@ -163,6 +173,8 @@ class Records:
             return f"{where(int(record), missing[1])}: {self._expected(missing[1])}, but it is missing"
         got = _EXPECTED.fullmatch(message)
         kind = _GOT.get(got[1], got[1]) if got else "a number out of range"
+        if name is not None and name == self._id:
+            return f"{where(int(record), name)}: expected a string or a whole number, got {kind}"
         if name is None:
             return f"record {record}: expected an object with the fields {', '.join(self._fields)}, got {kind}"
         return f"{where(int(record), name)}: {self._expected(name)}, got {kind}"
@@ -171,8 +183,10 @@ class Records:
         return f"expected {expectation(self._fields[name])}"
 
 
-def record_struct(fields: Mapping[str, Field], json_type: Callable[[Field], Any]) -> type[msgspec.Struct]:
-    """A record as msgspec reads it, its fields in their order."""
+def record_struct(
+    fields: Mapping[str, Field], json_type: Callable[[Field], Any], identity: str | None = None
+) -> type[msgspec.Struct]:
+    """A record as msgspec reads it: its fields in their order, and its id last, where records have one."""
     attributes = {name: f"f{index}" for index, name in enumerate(fields)}
     members = [
         (attributes[name], json_type(field), msgspec.NODEFAULT)
@@ -181,6 +195,9 @@ def record_struct(fields: Mapping[str, Field], json_type: Callable[[Field], Any]
         for name, field in fields.items()
     ]
     rename = {attribute: name for name, attribute in attributes.items()}
+    if identity is not None:
+        members.append(("id", str | int | None, None))
+        rename["id"] = identity
     return msgspec.defstruct("Record", members, rename=rename, gc=False, forbid_unknown_fields=True, kw_only=True)
 
 
@@ -206,6 +223,21 @@ def _instant(value: str | float | None) -> float | None:
         instant = seconds(value)
         return math.inf if instant is None else instant
     return value
+
+
+def _ids(tensor: Tensor, count: int) -> list[str | int | None]:
+    if tensor.datatype not in _WHOLE or tensor.array.shape not in ((count,), (count, 1)):
+        expected = f"BYTES or INT64 [{count}]"
+        raise InvalidRequest(
+            f"input `{tensor.name}`: expected {expected}, got {tensor.datatype} {list(tensor.array.shape)}"
+        )
+    values = tensor.array.reshape(count).tolist()
+    try:
+        return [text(value) if isinstance(value, bytes | str) else value for value in values]
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(
+            f"{where(values.index(error.object), tensor.name)}: expected UTF-8, got other bytes"
+        ) from error
 
 
 def _flat(tensor: Tensor, field: Field, count: int) -> Array:

@@ -366,3 +366,38 @@ def test_metadata_names_a_tensor_for_each_field(records: Records) -> None:
     assert specs["visits"] == ("INT64", (-1,))
     assert specs["member"] == ("BOOL", (-1,))
     assert specs["country"] == specs["opened"] == ("BYTES", (-1,))
+
+
+IDENTIFIED = "id: payment\n" + TEXT
+
+
+@pytest.mark.parametrize(("sent", "carried"), [("p-1", "p-1"), (17, "17"), ("", None), (None, None)])
+def test_an_id_is_carried_through(sent: Any, carried: str | None) -> None:
+    records = Records(parse(IDENTIFIED, "schema.yaml"), clock=lambda: NOW)
+    columns = records.decode(body({**RECORD, "payment": sent}, RECORD))
+    assert columns["payment"].tolist() == [carried, None]
+
+
+@pytest.mark.parametrize(
+    ("array", "datatype"), [(np.array([b"p-1", b"17"], object), "BYTES"), (np.array([[1], [17]]), "INT64")]
+)
+def test_an_id_comes_as_a_tensor_too(array: Array, datatype: str) -> None:
+    records = Records(parse("id: payment\n" + SMALL, "schema.yaml"))
+    tensors = [Tensor("payment", datatype, array), Tensor("amount", "FP64", np.array([1.0, 2.0]))]
+    assert records.from_tensors(tensors)["payment"].tolist()[1] == "17"
+    assert [spec.name for spec in records.tensor_specs] == ["payment", "amount"]
+
+
+SMALL = "task: regression\nrecord: [{name: amount, type: number}]\nfeatures: [amount]\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        (1.5, "record 0, field `payment`: expected a string or a whole number, got a number"),
+        (["p"], "record 0, field `payment`: expected a string or a whole number, got an array"),
+        ("p" * 257, "record 0, field `payment`: expected at most 256 characters, got 257"),
+    ],
+)
+def test_an_id_of_another_kind_is_refused(sent: Any, message: str) -> None:
+    assert error_of(Records(parse("id: payment\n" + SMALL, "x")), body({"amount": 1, "payment": sent})) == message

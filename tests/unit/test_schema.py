@@ -187,3 +187,14 @@ def test_any_damage_to_a_schema_is_found_or_harmless(data: st.DataObject) -> Non
     text = TEXT[:start] + data.draw(st.text("abc:{}[],-&*!'\"\n 01.", max_size=4)) + TEXT[end:]
     with suppress(SchemaError):
         assert parse(text, "schema.yaml").feature_names
+
+
+def test_an_id_is_none_of_the_record_fields() -> None:
+    assert "`id`: `amount` is a record field already" in error_of(f"id: amount\n{TEXT}")
+    assert parse(f"id: payment\n{TEXT}", "schema.yaml").id == "payment"
+
+
+@pytest.mark.parametrize("field", ["amount", "opened"])
+def test_an_audited_field_is_no_feature(field: str) -> None:
+    text = re.sub(rf"(name: {field}, )", r"\1use: audit, ", TEXT)
+    assert f"the model never sees `{field}`: its use is audit" in error_of(text)

@@ -59,6 +59,8 @@ class Inputs:
     def _number_records(self) -> NumberRecords | None:
         """A reader of records that are the model's matrix as they are; None where they are not."""
         schema = self._schema
+        if schema.id is not None:
+            return None
         same = [spec.name for spec in self._model.features] == list(schema.features) == list(schema.fields)
         return NumberRecords(schema, self._records, self._dtype) if same and are_all(schema, self._dtype) else None
 
