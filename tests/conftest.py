@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import inspect
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.serving import ROOT, Service, running
+from tests.serving import ROOT, START_SECONDS, Service, running
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +33,29 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("untimed")
     config.addinivalue_line("markers", "statement(number): the statement of tests/contract/README.md that is tested")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """Asynchronous tests run on the services' own event loop."""
+    return "asyncio", {"use_uvloop": True}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """An asynchronous test must not hang."""
+    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+        item.obj = bounded(item.obj)
+
+
+def bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """The test, failing where it takes long."""
+
+    @functools.wraps(test)
+    async def within(**fixtures: Any) -> None:
+        async with asyncio.timeout(2 * START_SECONDS):
+            await test(**fixtures)
+
+    return within
 
 
 @pytest.fixture(scope="session")

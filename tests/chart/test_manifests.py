@@ -14,7 +14,10 @@ OVERLAYS = sorted((manifests.FOLDER / "overlays").glob("*/kustomization.yaml"))
 
 
 def test_they_are_rendered_from_the_chart() -> None:
-    for path, objects in manifests.contents(str(program())).items():
+    contents = manifests.contents(str(program()))
+
+    assert [*contents] == ["base/tabserve.yaml", "canary/tabserve.yaml", "runtime/clusterservingruntime.yaml"]
+    for path, objects in contents.items():
         assert (manifests.FOLDER / path).read_text() == manifests.text(objects), f"{path}: run `make manifests`"
 
 

@@ -304,5 +304,8 @@ def test_extra_objects_are_templates(helm: Path) -> None:
 
 
 def test_schema_and_readme_are_what_the_values_say() -> None:
-    for name, content in documentation.contents().items():
+    contents = documentation.contents()
+
+    assert [*contents] == ["values.schema.json", "README.md"]
+    for name, content in contents.items():
         assert (CHART / name).read_text() == content, f"{name}: run `make chart-docs`"

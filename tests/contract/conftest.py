@@ -37,7 +37,8 @@ def server(request: pytest.FixtureRequest) -> Target:
 
 @pytest.fixture
 def payload(server: Target) -> Payload:
-    """Valid inputs."""
+    """Valid inputs, one at least."""
+    assert server.payload.tensors
     return server.payload
 
 

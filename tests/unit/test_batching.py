@@ -79,148 +79,112 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-def test_requests_of_one_turn_share_one_call_and_get_their_own_rows(batcher: Batcher) -> None:
-    async def main() -> None:
-        engine = Doubling()
-        answers = await asyncio.gather(ask(batcher, engine, 1), ask(batcher, engine, 2, 3), ask(batcher, engine, 4))
-        assert list(answers) == [[2], [4, 6], [8]]
-        assert engine.calls == [4]
-
-    asyncio.run(main())
+async def test_requests_of_one_turn_share_one_call_and_get_their_own_rows(batcher: Batcher) -> None:
+    engine = Doubling()
+    answers = await asyncio.gather(ask(batcher, engine, 1), ask(batcher, engine, 2, 3), ask(batcher, engine, 4))
+    assert list(answers) == [[2], [4, 6], [8]]
+    assert engine.calls == [4]
 
 
-def test_a_request_that_is_alone_is_answered_without_another_turn_of_the_loop(
+async def test_a_request_that_is_alone_is_answered_without_another_turn_of_the_loop(
     batcher: Batcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batching, "AT_ONCE_SECONDS", 60.0)  # the first call takes long on a busy machine
 
-    async def main() -> None:
-        engine = Doubling()
-        await ask(batcher, engine, 1)  # how long a call takes is known from here on
-        asked = asyncio.create_task(ask(batcher, engine, 2, context=Context(alone=True)))
-        await asyncio.sleep(0)
-        assert asked.done()
-        assert asked.result() == [4]
-
-    asyncio.run(main())
+    engine = Doubling()
+    await ask(batcher, engine, 1)  # how long a call takes is known from here on
+    asked = asyncio.create_task(ask(batcher, engine, 2, context=Context(alone=True)))
+    await asyncio.sleep(0)
+    assert asked.done()
+    assert asked.result() == [4]
 
 
-def test_a_batch_has_no_more_rows_than_allowed_and_a_larger_request_goes_alone(batcher: Batcher) -> None:
-    async def main() -> None:
-        engine = Doubling()
-        await asyncio.gather(*(ask(batcher, engine, 1, 2, 3) for _ in range(5)), ask(batcher, engine, *range(20)))
-        assert sorted(engine.calls) == [3, 6, 6, 20]
-
-    asyncio.run(main())
+async def test_a_batch_has_no_more_rows_than_allowed_and_a_larger_request_goes_alone(batcher: Batcher) -> None:
+    engine = Doubling()
+    await asyncio.gather(*(ask(batcher, engine, 1, 2, 3) for _ in range(5)), ask(batcher, engine, *range(20)))
+    assert sorted(engine.calls) == [3, 6, 6, 20]
 
 
-def test_requests_gather_while_the_engine_works(batcher: Batcher) -> None:
-    async def main() -> None:
-        engine = Doubling()
-        engine.gate.clear()
-        first = asyncio.create_task(ask(batcher, engine, 1))
-        await turn()
-        others = [asyncio.create_task(ask(batcher, engine, value)) for value in (2, 3, 4)]
-        await turn()
-        engine.gate.set()
-        assert await asyncio.gather(first, *others) == [[2], [4], [6], [8]]
-        assert engine.calls == [1, 3]
-
-    asyncio.run(main())
+async def test_requests_gather_while_the_engine_works(batcher: Batcher) -> None:
+    engine = Doubling()
+    engine.gate.clear()
+    first = asyncio.create_task(ask(batcher, engine, 1))
+    await turn()
+    others = [asyncio.create_task(ask(batcher, engine, value)) for value in (2, 3, 4)]
+    await turn()
+    engine.gate.set()
+    assert await asyncio.gather(first, *others) == [[2], [4], [6], [8]]
+    assert engine.calls == [1, 3]
 
 
-def test_an_engine_whose_rows_depend_on_each_other_is_never_batched(batcher: Batcher) -> None:
-    async def main() -> None:
-        engine = Doubling(row_independent=False)
-        await asyncio.gather(*(ask(batcher, engine, value) for value in range(4)))
-        assert engine.calls == [1, 1, 1, 1]
-
-    asyncio.run(main())
+async def test_an_engine_whose_rows_depend_on_each_other_is_never_batched(batcher: Batcher) -> None:
+    engine = Doubling(row_independent=False)
+    await asyncio.gather(*(ask(batcher, engine, value) for value in range(4)))
+    assert engine.calls == [1, 1, 1, 1]
 
 
-def test_requests_for_different_engines_are_kept_apart_and_in_order(batcher: Batcher) -> None:
-    async def main() -> None:
-        one, other = Doubling(), Doubling()
-        answers = await asyncio.gather(ask(batcher, one, 1), ask(batcher, other, 2), ask(batcher, one, 3))
-        assert list(answers) == [[2], [4], [6]]
-        assert (one.calls, other.calls) == ([2], [1])
-
-    asyncio.run(main())
+async def test_requests_for_different_engines_are_kept_apart_and_in_order(batcher: Batcher) -> None:
+    one, other = Doubling(), Doubling()
+    answers = await asyncio.gather(ask(batcher, one, 1), ask(batcher, other, 2), ask(batcher, one, 3))
+    assert list(answers) == [[2], [4], [6]]
+    assert (one.calls, other.calls) == ([2], [1])
 
 
-def test_a_cancelled_request_is_not_predicted_and_hurts_no_other(batcher: Batcher) -> None:
-    async def main() -> None:
-        engine = Doubling()
-        engine.gate.clear()
-        first = asyncio.create_task(ask(batcher, engine, 1))
-        await turn()
-        cancelled, other = (asyncio.create_task(ask(batcher, engine, value)) for value in (2, 3))
-        await turn()
-        cancelled.cancel()
-        engine.gate.set()
-        assert await first == [2]
-        assert await other == [6]
-        assert engine.calls == [1, 1]
-
-    asyncio.run(main())
+async def test_a_cancelled_request_is_not_predicted_and_hurts_no_other(batcher: Batcher) -> None:
+    engine = Doubling()
+    engine.gate.clear()
+    first = asyncio.create_task(ask(batcher, engine, 1))
+    await turn()
+    cancelled, other = (asyncio.create_task(ask(batcher, engine, value)) for value in (2, 3))
+    await turn()
+    cancelled.cancel()
+    engine.gate.set()
+    assert await first == [2]
+    assert await other == [6]
+    assert engine.calls == [1, 1]
 
 
-def test_a_request_whose_deadline_passed_in_the_queue_is_not_predicted(batcher: Batcher) -> None:
-    async def main() -> None:
-        engine = Doubling()
-        expired = Context(deadline=time.monotonic() - 1)
-        answers = await asyncio.gather(
-            ask(batcher, engine, 1, context=expired), ask(batcher, engine, 2), return_exceptions=True
-        )
-        assert isinstance(answers[0], DeadlineExceeded)
-        assert answers[1] == [4]
-        assert engine.calls == [1]
-
-    asyncio.run(main())
+async def test_a_request_whose_deadline_passed_in_the_queue_is_not_predicted(batcher: Batcher) -> None:
+    engine = Doubling()
+    expired = Context(deadline=time.monotonic() - 1)
+    answers = await asyncio.gather(
+        ask(batcher, engine, 1, context=expired), ask(batcher, engine, 2), return_exceptions=True
+    )
+    assert isinstance(answers[0], DeadlineExceeded)
+    assert answers[1] == [4]
+    assert engine.calls == [1]
 
 
-def test_a_deadline_passes_while_the_engine_works(batcher: Batcher) -> None:
-    async def main() -> None:
-        engine = Doubling()
-        engine.gate.clear()
-        with pytest.raises(DeadlineExceeded):
-            await ask(batcher, engine, 1, context=Context(deadline=time.monotonic() + 0.01))
-        engine.gate.set()
-        assert await ask(batcher, engine, 2) == [4]
-
-    asyncio.run(main())
+async def test_a_deadline_passes_while_the_engine_works(batcher: Batcher) -> None:
+    engine = Doubling()
+    engine.gate.clear()
+    with pytest.raises(DeadlineExceeded):
+        await ask(batcher, engine, 1, context=Context(deadline=time.monotonic() + 0.01))
+    engine.gate.set()
+    assert await ask(batcher, engine, 2) == [4]
 
 
-def test_a_failing_engine_fails_its_batch_and_works_on(batcher: Batcher) -> None:
-    async def main() -> None:
-        engine = Doubling()
-        answers = await asyncio.gather(ask(batcher, engine, float("nan")), return_exceptions=True)
-        assert isinstance(answers[0], ValueError)
-        assert await ask(batcher, engine, 5) == [10]
-
-    asyncio.run(main())
+async def test_a_failing_engine_fails_its_batch_and_works_on(batcher: Batcher) -> None:
+    engine = Doubling()
+    answers = await asyncio.gather(ask(batcher, engine, float("nan")), return_exceptions=True)
+    assert isinstance(answers[0], ValueError)
+    assert await ask(batcher, engine, 5) == [10]
 
 
-def test_the_event_loop_runs_while_a_long_call_does(batcher: Batcher) -> None:
-    async def main() -> None:
-        engine = Doubling()
-        engine.gate.clear()  # a call of unknown length: it must not be made on the event loop
-        asking = asyncio.create_task(ask(batcher, engine, 1))
-        await turn()
-        assert not asking.done()
-        engine.gate.set()
-        assert await asking == [2]
-
-    asyncio.run(main())
+async def test_the_event_loop_runs_while_a_long_call_does(batcher: Batcher) -> None:
+    engine = Doubling()
+    engine.gate.clear()  # a call of unknown length: it must not be made on the event loop
+    asking = asyncio.create_task(ask(batcher, engine, 1))
+    await turn()
+    assert not asking.done()
+    engine.gate.set()
+    assert await asking == [2]
 
 
-def test_calls_rows_and_queue_are_measured(batcher: Batcher, metrics: Metrics) -> None:
+async def test_calls_rows_and_queue_are_measured(batcher: Batcher, metrics: Metrics) -> None:
     engine = Doubling()
 
-    async def main() -> None:
-        await asyncio.gather(ask(batcher, engine, 1), ask(batcher, engine, 2, 3))
-
-    asyncio.run(main())
+    await asyncio.gather(ask(batcher, engine, 1), ask(batcher, engine, 2, 3))
 
     page = metrics.page().decode()
     assert 'tabserve_batch_rows_sum{engine="doubling"} 3.0' in page

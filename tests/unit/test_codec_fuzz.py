@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -131,8 +131,9 @@ def test_any_bytes_are_refused_or_read(body: bytes, json_size: bytes | None) -> 
 @given(content=REQUESTS)
 def test_a_request_that_is_read_says_what_its_json_says(content: dict[str, Any]) -> None:
     request = decoded(json.dumps(content).encode("utf-8", "surrogatepass"))
-    told = [] if request is None else list(zip(request.inputs, content["inputs"], strict=True))
-    for tensor, given_tensor in told:
+    assume(request is not None)
+    assert request is not None
+    for tensor, given_tensor in zip(request.inputs, content["inputs"], strict=True):
         assert tensor.name == given_tensor["name"]
         assert list(tensor.array.shape) == given_tensor["shape"]
         assert same_elements(tensor, given_tensor["data"])
