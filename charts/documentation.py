@@ -20,13 +20,14 @@ from tabserve_predictor.settings import Settings as PredictorSettings
 from tabserve_transformer.settings import Settings as TransformerSettings
 
 CHART = Path(__file__).parent / "tabserve"
-BEGIN, END = "<!-- values: written by `make chart-docs` -->\n", "<!-- /values -->\n"
 TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "seq": "array", "map": "object"}
 # The chart gives these itself.
 MANAGED = {
     *("model_dir", "model_name", "digest", "release", "host", "http_port", "grpc_port", "workers"),
     *("predictor_host", "predictor_protocol", "trusted"),
 }
+
+OF_SERVICES: dict[str, type[msgspec.Struct]] = {"predictor": PredictorSettings, "transformer": TransformerSettings}
 
 Schema = dict[str, Any]
 
@@ -109,7 +110,7 @@ def closed() -> Schema:
 
 def settings() -> dict[str, Schema]:
     """The settings of each service, and those that both have, as definitions of the schema."""
-    services = {"predictor": settings_of(PredictorSettings), "transformer": settings_of(TransformerSettings)}
+    services = {name: settings_of(service) for name, service in OF_SERVICES.items()}
     shared = {name: rule for name, rule in services["predictor"].items() if services["transformer"].get(name) == rule}
     there = {name: {"$ref": f"#/$defs/sharedSettings/properties/{name}"} for name in shared}
     own = {f"{service}Settings": {**known, **there} for service, known in services.items()}
@@ -144,11 +145,30 @@ def contents() -> dict[str, str]:
     tree = yaml.compose(text)
     assert tree is not None
     found = list(keys(tree, text.splitlines()))
-    before, _, rest = (CHART / "README.md").read_text().partition(BEGIN)
+    readme = (CHART / "README.md").read_text()
     return {
         "values.schema.json": text_of(schema(found)),
-        "README.md": before + BEGIN + table(found) + END + rest.partition(END)[2],
+        "README.md": filled(filled(readme, "values", table(found)), "operation", listed(operation())),
     }
+
+
+def filled(text: str, name: str, content: str) -> str:
+    """A text with this content between the two comments of the name."""
+    begin, end = f"<!-- {name}: written by `make chart-docs` -->\n", f"<!-- /{name} -->\n"
+    before, _, rest = text.partition(begin)
+    return before + begin + content + end + rest.partition(end)[2]
+
+
+def operation() -> list[str]:
+    """The settings that are no part of a release, as the template names them."""
+    found = re.search(r'define "tabserve.operation" -}}\n(.+)\n', (CHART / "templates" / "_slot.tpl").read_text())
+    assert found is not None
+    return found[1].split()
+
+
+def listed(names: list[str]) -> str:
+    """Names as a line of inline code."""
+    return ", ".join(f"`{name}`" for name in names) + ".\n"
 
 
 def text_of(whole: Schema) -> str:

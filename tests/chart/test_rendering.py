@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -184,34 +185,36 @@ def test_onnxruntime_tells_its_vendor_nothing_unless_values_say_so(helm: Path, t
     assert told({"pods": {"env": wanted}, **topology}) == [["0"]] * (1 + transformers)
 
 
-def test_the_release_is_of_what_answers_and_of_nothing_else(helm: Path) -> None:
-    def release(**values: Any) -> str:
-        return str(one(rendered(values, helm), "InferenceService")["metadata"]["annotations"]["tabserve/release"])
+@pytest.mark.parametrize(
+    ("topology", "drains", "grace"),
+    [
+        ("standard", {}, {"predictor": 35, "transformer": 35}),
+        ("standard", {"predictor": 0.5, "transformer": 60}, {"predictor": 16, "transformer": 75}),
+        ("collocated", {"predictor": 0, "transformer": 60}, {"predictor": 75}),
+        ("predictor", {"predictor": 0}, {"predictor": 15}),
+    ],
+)
+def test_pods_have_the_time_to_sleep_to_drain_and_to_end(
+    helm: Path, topology: str, drains: dict[str, float], grace: dict[str, int]
+) -> None:
+    values = given(topology)
+    changes = {name: {**values.get(name, {}), "settings": {"drain_seconds": drains[name]}} for name in drains}
+    spec = one(rendered(values | changes, helm), "InferenceService")["spec"]
 
-    first = release()
-    same = [release(predictor={"resources": {"limits": {"cpu": "2"}}}), release(commonLabels={"team": "x"})]
-    others = [
-        release(modelName="other"),
-        release(releases={"a": {"bundle": {"digest": DIGEST}}}),
-        release(releases={"a": {"predictor": {"image": {"tag": "9"}}}}),
-        release(transformer={"image": {"digest": DIGEST}}),
-        release(predictor={"settings": {"max_rows": 9}}),
-        release(transformer={"env": [{"name": "X", "value": "1"}]}),
-    ]
-
-    assert {*same} == {first}
-    assert len({first, *others}) == 7
+    assert {name: part["terminationGracePeriodSeconds"] for name, part in spec.items()} == grace
 
 
-def test_trusted_types_are_a_setting_of_every_container_and_of_the_release(helm: Path) -> None:
+def test_the_chart_knows_how_long_services_drain_by_default() -> None:
+    drains = [msgspec.structs.fields(service) for service in documentation.OF_SERVICES.values()]
+
+    assert [field.default for fields in drains for field in fields if field.name == "drain_seconds"] == [20, 20]
+
+
+def test_trusted_types_are_a_setting_of_every_container(helm: Path) -> None:
     plain, trusted = (rendered(values, helm) for values in ({}, {"trusted": ["own.Model", "own.Step"]}))
 
     assert [variables(each)["TABSERVE_TRUSTED"] for each in containers(trusted)] == ["own.Model,own.Step"] * 2
     assert "TABSERVE_TRUSTED" not in str(plain)
-    releases = {
-        one(each, "InferenceService")["metadata"]["annotations"]["tabserve/release"] for each in (plain, trusted)
-    }
-    assert len(releases) == 2
 
 
 def test_a_slot_is_a_pair_with_its_own_runtime(helm: Path) -> None:

@@ -157,15 +157,19 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{- /* The longest of the containers' drains, and what comes before and after it. */ -}}
+{{- /*
+The longest of the containers' sleeps before SIGTERM and of their drains, the second in which a service then ends what is
+left, and 4 for the container to go.
+*/ -}}
 {{- define "tabserve.graceSeconds" -}}
-{{- $drain := index .slot .component "settings" "drain_seconds" | default 20 -}}
-{{- $sleep := index .slot .component "preStopSeconds" -}}
-{{- if eq .root.Values.transformer.placement "collocated" -}}
-{{- $drain = max $drain (.slot.transformer.settings.drain_seconds | default 20) -}}
-{{- $sleep = max $sleep .slot.transformer.preStopSeconds -}}
+{{- $sleep := 0 -}}
+{{- $drain := 0 -}}
+{{- range ternary (list "predictor" "transformer") (list .component) (eq .root.Values.transformer.placement "collocated") -}}
+{{- $values := index $.slot . -}}
+{{- $sleep = max $sleep $values.preStopSeconds -}}
+{{- $drain = max $drain (ceil (dig "drain_seconds" 20 $values.settings)) -}}
 {{- end -}}
-{{ add (ceil $drain) $sleep 10 }}
+{{ add $sleep $drain 1 4 }}
 {{- end }}
 
 {{- /* Labels that tell a workload's pods from all others, as KServe sets them. */ -}}

@@ -10,9 +10,23 @@ imageReference. Takes: root, slot, component.
 {{- $reference := printf "%s:%s" $image.repository ($image.tag | default $root.Chart.AppVersion) -}}
 {{- with $image.digest }}{{ $reference = printf "%s@%s" $reference . }}{{ end -}}
 {{- $_ := set $values "imageReference" $reference -}}
-{{- /* Part of the settings, and so of the release. */ -}}
 {{- with $root.Values.trusted }}{{ $_ := set $values.settings "trusted" (join "," .) }}{{ end -}}
 {{ toJson $values }}
+{{- end }}
+
+{{- /*
+Settings of the operation: they neither compute nor limit an answer, so a change of them rolls a slot's pods in place, and its
+release stays. All others are of the answer, and so of the release. The README's list is written from this one.
+*/ -}}
+{{- define "tabserve.operation" -}}
+allow_joblib trusted log_level drain_seconds read_timeout write_timeout keep_alive predictor_refresh
+{{- end }}
+
+{{- /* What a release is of: image, environment and settings of the answer, as JSON. Takes a service's values. */ -}}
+{{- define "tabserve.answering" -}}
+{{- $settings := deepCopy .settings -}}
+{{- range include "tabserve.operation" . | splitList " " }}{{ $_ := unset $settings . }}{{ end -}}
+{{ toJson (dict "imageReference" .imageReference "settings" $settings "env" .env) }}
 {{- end }}
 
 {{- /*
@@ -26,9 +40,9 @@ Takes: root, slot.
 {{- $bundle := dig .slot "bundle" dict $root.Values.releases -}}
 {{- $predictor := include "tabserve.component" (dict "root" $root "slot" .slot "component" "predictor") | fromJson -}}
 {{- $transformer := include "tabserve.component" (dict "root" $root "slot" .slot "component" "transformer") | fromJson -}}
-{{- $answering := list (pick $predictor "imageReference" "settings" "env") -}}
+{{- $answering := list (include "tabserve.answering" $predictor | fromJson) -}}
 {{- if ne $transformer.placement "none" -}}
-{{- $answering = append $answering (pick $transformer "imageReference" "settings" "env") -}}
+{{- $answering = append $answering (include "tabserve.answering" $transformer | fromJson) -}}
 {{- end -}}
 {{- $release := dict "modelName" $root.Values.modelName "bundle" $bundle "answering" $answering | toJson | sha256sum | trunc 16 -}}
 name: {{ ternary $fullname (printf "%s-%s" $fullname .slot) (eq $root.Values.mode "Knative") }}
