@@ -188,6 +188,40 @@ def _same(got: object, expected: object) -> bool:
 
 
 @main.command()
+@click.argument("directory", metavar="BUNDLE", type=_DIRECTORY)
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+@click.option(
+    "--format", "kind", type=click.Choice(["parquet", "csv", "jsonl"]), help="Of outputs; default: as inputs."
+)
+@click.option("--keep", default="", metavar="COLUMNS", help="Columns of the input to carry along, with commas between.")
+@click.option(
+    "--where", metavar="CONDITION", help='Score these rows alone: \'amount > 100 and country in ["DE", "FR"]\'.'
+)
+@click.option("--now", metavar="TIME", help="What `default: now` becomes, ISO 8601; default: the start of the run.")
+@click.option("--on-error", type=click.Choice(["fail", "record"]), default="fail", show_default=True)
+@click.option("--max-errors", type=click.IntRange(0), help="With --on-error record: end where there are more.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the model's library.")
+@click.option("--digest", help="Refuse any other bundle than this one, sha256:….")
+@_ALLOW_JOBLIB
+@_TRUSTED
+def score(directory: Path, source: str, target: str, **options: Any) -> None:
+    """Score files into a folder: Parquet, CSV and JSON lines, here or at s3://, gs:// and abfs://.
+
+    IN is a file, a folder, or a pattern with * in it. What was finished before is skipped.
+    """
+    try:
+        from tabserve.scoring import command
+    except ModuleNotFoundError:
+        raise click.ClickException("score needs pyarrow: pip install tabserve[batch]") from None
+    trusted = _names(options.pop("trusted"))
+    try:
+        command.score(directory, source, target, trusted=trusted, **options)
+    except command.REFUSED as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command()
 @click.argument("url")
 @click.option("--record", help="One record, as JSON.")
 @click.option("--file", type=click.File(), help="A CSV file of records, with a header; - for standard input.")

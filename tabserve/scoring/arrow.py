@@ -17,27 +17,29 @@ from tabserve.schema.schema import Field, Schema, nearest
 from tabserve.schema.timestamps import seconds
 
 _MOST_SECONDS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_WRITTEN = ("number", "integer", "boolean", "timestamp")
 _TRUTHS = {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}
 
 
 class ArrowRecords:
     """Reads record batches whose columns are a schema's fields; other columns are left alone.
 
-    clock: what "now" is, in seconds since 1970. texts: whether every column is text, as a CSV file's are.
+    clock: what "now" is, in seconds since 1970.
     """
 
-    def __init__(self, schema: Schema, clock: Callable[[], float], *, texts: bool = False) -> None:
-        self._schema, self._texts = schema, texts
+    def __init__(self, schema: Schema, clock: Callable[[], float]) -> None:
+        self._schema = schema
         self._checks = Checks(schema, clock)
 
-    def verify(self, columns: pa.Schema) -> None:
+    def verify(self, columns: pa.Schema, *, texts: bool) -> None:
         """Raise InvalidRequest where a field's column is missing or has another type, naming it.
 
+        texts: whether every column is text, as a CSV file's are.
         A column of an optional field may be missing, but not where another column's name is nearly its own.
         """
         for field in self._schema.record:
             if field.name in columns.names:
-                _verify_type(field, columns.field(field.name).type, texts=self._texts)
+                _verify_type(field, columns.field(field.name).type, texts=texts)
             else:
                 others = set(columns.names) - self._schema.fields.keys()
                 hint = nearest(field.name, others)
@@ -60,6 +62,15 @@ class ArrowRecords:
         fits = np.delete(places, [misfit.record for misfit in misfits])
         kept = {name: [values[at] for at in fits.tolist()] for name, values in words.items()}
         return self._checks.columns(numbers[:, fits], kept, _given(batch)), fits, misfits
+
+
+def readable(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
+    """The batch with numbers, truths (0, 1) and times (seconds) where text stands for them."""
+    for field in schema.record:
+        if field.type in _WRITTEN and field.name in batch.schema.names and _is_string(batch.column(field.name).type):
+            at = batch.schema.get_field_index(field.name)
+            batch = batch.set_column(at, field.name, pa.array(_read(field, batch.column(at)), from_pandas=True))
+    return batch
 
 
 def _given(batch: pa.RecordBatch) -> Callable[[str, int], Any]:

@@ -64,22 +64,20 @@ class Scorer:
         now: float | None = None,
         allow_joblib: bool = False,
         trusted: Sequence[str] = (),
-        texts: bool = False,
     ) -> None:
         """Verify and load a bundle as a service does.
 
         threads: of the model's library. digest: refuse any other bundle. now: what `default: now` becomes, in seconds
         since 1970; None for the time of the call. allow_joblib, trusted: as for `tabserve.bundle.load`.
-        texts: whether every column of a batch is text, as a CSV file's are.
         Raises BundleError.
         """
         found = bundles.load(bundle, digest=digest, allow_joblib=allow_joblib, trusted=trusted)
-        options = {"threads": threads, "now": now, "allow_joblib": allow_joblib, "trusted": trusted, "texts": texts}
+        options = {"threads": threads, "now": now, "allow_joblib": allow_joblib, "trusted": trusted}
         self._again = (str(Path(bundle).resolve()), {**options, "digest": found.digest})
-        self.bundle = found
+        self.bundle, self.now = found, now
         schema = found.schema
         clock = time.time if now is None else lambda: now
-        self._records, self._arrow = Records(schema, clock), ArrowRecords(schema, clock, texts=texts)
+        self._records, self._arrow = Records(schema, clock), ArrowRecords(schema, clock)
         preprocess = None if found.manifest.preprocessor is None else engines.load_preprocessor(found, threads)
         self._features = RecordFeatures(found, preprocess)
         self._accepted = ModelInput(found.manifest.model, may_miss(found))
@@ -90,15 +88,16 @@ class Scorer:
         path, options = self._again
         return _open, (path, options)
 
-    def score(self, batch: pa.RecordBatch) -> Scored:
+    def score(self, batch: pa.RecordBatch, *, texts: bool = False) -> Scored:
         """Decide the rows of a batch whose columns are the schema's fields; other columns are left alone.
 
         Types are the schema's: numbers for number and integer, booleans, strings for category and text, timestamps,
         ISO 8601 strings or seconds for timestamp; null is a missing value.
+        texts: whether every column is text, as a CSV file's are.
         A row that does not fit becomes an error that names the field, what was expected and what it got.
         Raises InvalidRequest where a field's column is missing or has another type.
         """
-        self._arrow.verify(batch.schema)
+        self._arrow.verify(batch.schema, texts=texts)
         columns, places, misfits = self._arrow.read(batch)
         answer = Answer({}, "", 0)
         if len(places):

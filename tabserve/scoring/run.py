@@ -1,0 +1,341 @@
+"""Files in, files of decisions out: each input once, each output whole or not there, again where something changed."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Literal, TypeAlias
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from tabserve import __version__
+from tabserve.arrays import Array
+from tabserve.inference.errors import InvalidRequest
+from tabserve.schema.columns import Misfit
+from tabserve.scoring.arrow import readable
+from tabserve.scoring.scorer import ERRORS, Scorer
+from tabserve.scoring.storage import Place, RunError
+from tabserve.scoring.tables import FORMATS, WRITERS, Block, blocks, format_of
+from tabserve.scoring.where import Condition, parse
+
+DONE, PROGRESS = "_tabserve.json", "_progress.json"
+"""What a finished run wrote, and what an unfinished one has finished."""
+_UNFINISHED, _ERRORS = "_unfinished", "_errors"
+OnError: TypeAlias = Literal["fail", "record"]
+Report: TypeAlias = Callable[[str, int, float], None]
+"""Told of an input's name, how many more of its rows are read, and which part of all bytes that is, 0 to 1."""
+_ENDINGS = ", ".join(ending for endings in FORMATS.values() for ending in endings)
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run does to every input.
+
+    keep: input columns to carry along. where: the condition on rows that are scored. now: what `default: now` becomes;
+    the start of the run where it is None. format: of the outputs; None for each input's own.
+    on_error: whether a row that cannot be decided ends the run, or is written to `_errors`. most_errors: how many such
+    rows are too many.
+    """
+
+    keep: tuple[str, ...] = ()
+    where: str | None = None
+    now: float | None = None
+    format: str | None = None
+    on_error: OnError = "fail"
+    most_errors: int | None = None
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """An input and what became of it by which bundle.
+
+    modified: the input's time, in nanoseconds since 1970. errors_in: the file of its errors, None without.
+    """
+
+    input: str
+    size: int
+    modified: int
+    bundle: str
+    output: str
+    rows: int
+    decided: int
+    errors: int
+    errors_in: str | None = None
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What `_tabserve.json` and `_progress.json` hold; `now` is what `default: now` became."""
+
+    name: str
+    version: str
+    bundle: str
+    tabserve: str
+    libraries: dict[str, str]
+    options: Options
+    now: float
+    rows: int
+    errors: int
+    inputs: list[Finished]
+
+
+class Input(msgspec.Struct, frozen=True):
+    """A file to score; relative: its place below what was asked for."""
+
+    path: str
+    relative: str
+    size: int
+    modified: int
+
+
+def run(open_scorer: Callable[[float], Scorer], source: str, target: str, options: Options, report: Report) -> Record:
+    """Score every input of `source` into the folder `target`; what is finished already is skipped.
+
+    open_scorer: makes a scorer with this `now`. Raises RunError, ConditionError, BundleError and OSError.
+    """
+    condition = parse(options.where) if options.where else None
+    found, out = Place.of(source), Place.of(target)
+    inputs = found.patiently(lambda: _inputs(found, out))
+    if not inputs:
+        raise RunError(f"{source}: no files that end in {_ENDINGS}")
+    before, begun = _read(out, DONE), _read(out, PROGRESS)
+    scorer = open_scorer(_now(options, begun))
+    out.patiently(lambda: out.clear(_UNFINISHED))
+    scoring = _Scoring(scorer, found, out, condition, options)
+    known = {one.output: one for old in (before, begun) if old for one in old.inputs}
+    finished: list[Finished] = []
+    total = sum(one.size for one in inputs) or 1
+    for one in inputs:
+        output = _output(one, scorer.bundle.digest, options)
+        if output in known and out.patiently(partial(out.has, output)):
+            report(one.relative, 0, one.size / total)
+            finished.append(known[output])
+            continue
+        errors = sum(other.errors for other in finished)
+        score = partial(scoring.score, one, output, errors, report, one.size / total)
+        finished.append(out.patiently(partial(found.patiently, score)))
+        _write(out, PROGRESS, _record(scorer, options, begun, finished))
+    return _finish(out, _record(scorer, options, begun, finished), before)
+
+
+class _Scoring:
+    """What happens to each input: read, scored and written."""
+
+    def __init__(
+        self, scorer: Scorer, source: Place, out: Place, condition: Condition | None, options: Options
+    ) -> None:
+        self._scorer, self._source, self._out = scorer, source, out
+        self._condition, self._options = condition, options
+        schema = scorer.bundle.schema
+        fields = [*([schema.id] if schema.id else []), *schema.fields]
+        self._wanted = list(dict.fromkeys([*fields, *options.keep, *(condition.columns if condition else ())]))
+
+    def score(self, one: Input, output: str, before: int, report: Report, share: float) -> Finished:
+        """Score an input; its output appears when it is whole.
+
+        before: errors of earlier inputs. share: of all bytes. Raises RunError and OSError.
+        """
+        rows = decided = 0
+        done = 0.0
+        errors: list[Misfit] = []
+        unfinished = _unfinished_name()
+        with self._out.create(unfinished) as stream:
+            writer = None
+            for block in self._blocks(one):
+                made, misfits = self._scored(one, block)
+                errors += misfits
+                self._refuse(one, errors, before)
+                writer = writer or WRITERS[str(format_of(output))](stream, made.schema)
+                writer.write(made)
+                read = len(block.places) + len(block.unread)
+                rows, decided = rows + read, decided + made.num_rows
+                report(one.relative, read, (block.done - done) * share)
+                done = block.done
+            writer = writer or WRITERS[str(format_of(output))](stream, self._scorer.schema)
+            writer.close()
+        errors_in = self._write_errors(output, errors) if errors else None
+        self._out.move(unfinished, output)
+        report(one.relative, 0, (1 - done) * share)
+        digest = self._scorer.bundle.digest
+        return Finished(one.path, one.size, one.modified, digest, output, rows, decided, len(errors), errors_in)
+
+    def _blocks(self, one: Input) -> Iterator[Block]:
+        try:
+            yield from blocks(self._source.files, one.path, one.size, self._scorer.bundle.schema, self._wanted)
+        except InvalidRequest as error:
+            raise RunError(f"{one.path}: {error}") from error
+
+    def _scored(self, one: Input, block: Block) -> tuple[pa.RecordBatch, list[Misfit]]:
+        """What is decided, with the id, kept columns and places in the file; and what is not."""
+        batch, places = block.batch, block.places
+        if self._condition is not None:
+            chosen = _chosen(batch, self._condition, self._scorer)
+            batch, places = batch.take(chosen), places[chosen.to_numpy()]
+        try:
+            decided, errors = self._scorer.score(batch, texts=format_of(one.path) == "csv")
+        except InvalidRequest as error:
+            raise RunError(f"{one.path}: {error}") from error
+        rows = decided.column("row").to_numpy()
+        decided = decided.set_column(0, self._scorer.schema.field("row"), pa.array(places[rows], pa.int64()))
+        misfits = [Misfit(int(places[each["row"]]), *list(each.values())[1:]) for each in errors.to_pylist()]
+        return self._with_kept(one, decided, batch, rows), sorted([*block.unread, *misfits])
+
+    def _with_kept(self, one: Input, decided: pa.RecordBatch, batch: pa.RecordBatch, rows: Array) -> pa.RecordBatch:
+        columns = dict(zip(decided.schema.names, decided.columns, strict=True))
+        identity = self._scorer.bundle.schema.id
+        if identity is not None:
+            places = columns["row"].to_pylist()
+            given = columns[identity].to_pylist()
+            ids = [known or f"{one.relative}/{at}" for known, at in zip(given, places, strict=True)]
+            columns[identity] = pa.array(ids, pa.string())
+        for name in self._options.keep:
+            if name not in batch.schema.names:
+                raise RunError(f"{one.path}: no column `{name}` to keep")
+            if name in columns and name != identity:
+                raise RunError(f"--keep {name}: the output has a column of that name")
+            columns[name] = batch.column(name).take(pa.array(rows))
+        return pa.RecordBatch.from_arrays(list(columns.values()), schema=self._schema(batch.schema))
+
+    def _schema(self, given: pa.Schema) -> pa.Schema:
+        kept = [given.field(name) for name in self._options.keep if name in given.names]
+        own = self._scorer.schema
+        return pa.schema([*own, *(field.remove_metadata() for field in kept if field.name not in own.names)])
+
+    def _refuse(self, one: Input, errors: Sequence[Misfit], before: int) -> None:
+        """Raise where there are more errors than the options allow."""
+        most = self._options.most_errors
+        if errors and self._options.on_error == "fail":
+            raise RunError(f"{one.path}: row {_told(errors[0])}")
+        if most is not None and before + len(errors) > most:
+            last = _told(errors[-1])
+            raise RunError(f"{one.path}: more than {most} rows cannot be decided; the last of them: row {last}")
+
+    def _write_errors(self, output: str, errors: Sequence[Misfit]) -> str:
+        name = f"{_ERRORS}/{PurePosixPath(output).with_suffix('.parquet')}"
+        unfinished = _unfinished_name()
+        rows = [dict(zip(ERRORS.names, error, strict=True)) for error in errors]
+        with self._out.create(unfinished) as stream:
+            pq.write_table(pa.Table.from_pylist(rows, schema=ERRORS), stream, compression="zstd")
+        self._out.move(unfinished, name)
+        return name
+
+
+def _unfinished_name() -> str:
+    return f"{_UNFINISHED}/{secrets.token_hex(8)}"
+
+
+def _told(misfit: Misfit) -> str:
+    field = f", field `{misfit.field}`" if misfit.field else ""
+    return f"{misfit.record}{field}: expected {misfit.expected}, got {misfit.got}"
+
+
+def _chosen(batch: pa.RecordBatch, condition: Condition, scorer: Scorer) -> pa.Array:
+    """The places of the rows that fulfil the condition."""
+    table = pa.Table.from_batches([readable(batch, scorer.bundle.schema)])
+    table = table.append_column(_UNFINISHED, pa.array(np.arange(batch.num_rows)))
+    try:
+        return table.filter(condition.expression)[_UNFINISHED].combine_chunks()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+        raise RunError(f"--where: {error}") from error
+
+
+def _inputs(source: Place, out: Place) -> list[Input]:
+    """The files of a path, a folder or a pattern, by name; what begins with _ or . is none."""
+    pattern = PurePosixPath(source.path)
+    folder = pattern
+    while any(sign in str(folder) for sign in "*?["):
+        folder = folder.parent
+    (info,) = source.files.get_file_info([str(folder)])
+    if info.type == fs.FileType.File:
+        return [_input(info, pattern.name)]
+    found = source.files.get_file_info(fs.FileSelector(str(folder), recursive=True, allow_not_found=True))
+    inputs = []
+    for one in sorted(found, key=lambda each: str(each.path)):
+        relative = PurePosixPath(one.path).relative_to(folder)
+        hidden = any(part.startswith(("_", ".")) for part in relative.parts)
+        ours = out.files == source.files and PurePosixPath(one.path).is_relative_to(out.path)
+        matches = folder == pattern or fnmatch(one.path, str(pattern))
+        if one.type == fs.FileType.File and format_of(one.path) and matches and not hidden and not ours:
+            inputs.append(_input(one, str(relative)))
+    return inputs
+
+
+def _input(info: fs.FileInfo, relative: str) -> Input:
+    if format_of(info.path) is None:
+        raise RunError(f"{info.path}: expected a file that ends in {_ENDINGS}")
+    return Input(info.path, relative, info.size, info.mtime_ns or 0)
+
+
+def _output(one: Input, digest: str, options: Options) -> str:
+    """The name of an input's output: another one where the input, the bundle or the options change."""
+    kind = options.format or str(format_of(one.path))
+    answers = msgspec.structs.replace(options, on_error="fail", most_errors=None)
+    content = msgspec.json.encode([one.path, one.size, one.modified, digest, answers])
+    path = PurePosixPath(one.relative)
+    stem = path.name.partition(".")[0]
+    name = f"{stem}-{hashlib.sha256(content).hexdigest()[:12]}{FORMATS[kind][0]}"
+    return str(path.with_name(name))
+
+
+def _now(options: Options, begun: Record | None) -> float:
+    if options.now is not None:
+        return options.now
+    return begun.now if begun is not None else datetime.now(UTC).timestamp()
+
+
+def _record(scorer: Scorer, options: Options, begun: Record | None, finished: list[Finished]) -> Record:
+    manifest = scorer.bundle.manifest
+    return Record(
+        manifest.name,
+        manifest.version,
+        scorer.bundle.digest,
+        __version__,
+        manifest.libraries,
+        options,
+        _now(options, begun) if scorer.now is None else scorer.now,
+        sum(one.rows for one in finished),
+        sum(one.errors for one in finished),
+        finished,
+    )
+
+
+def _read(out: Place, name: str) -> Record | None:
+    content = out.patiently(lambda: out.read(name))
+    try:
+        return None if content is None else msgspec.json.decode(content, type=Record)
+    except msgspec.MsgspecError as error:
+        raise RunError(f"{out.below(name)}: not written by this version of tabserve: {error}") from error
+
+
+def _write(out: Place, name: str, record: Record) -> None:
+    def write() -> None:
+        unfinished = _unfinished_name()
+        with out.create(unfinished) as stream:
+            stream.write(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
+        out.move(unfinished, name)
+
+    out.patiently(write)
+
+
+def _finish(out: Place, record: Record, before: Record | None) -> Record:
+    """Remove the outputs that were replaced, list those of earlier runs, and say last that the run is finished."""
+    again = {one.input for one in record.inputs}
+    earlier = before.inputs if before else []
+    record = msgspec.structs.replace(
+        record, inputs=[*(one for one in earlier if one.input not in again), *record.inputs]
+    )
+    if before is not None and before.inputs == record.inputs:
+        record = before  # nothing was to do
+    kept = {name for one in record.inputs for name in (one.output, one.errors_in)}
+    for name in {name for one in earlier for name in (one.output, one.errors_in)} - kept - {None}:
+        out.patiently(partial(out.remove, str(name)))
+    _write(out, DONE, record)
+    out.patiently(lambda: out.remove(PROGRESS))
+    out.patiently(lambda: out.clear(_UNFINISHED))
+    return record

@@ -1,0 +1,95 @@
+"""Folders of files, on this machine or in an object store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+import msgspec
+import pyarrow as pa
+from pyarrow import fs
+
+_PATIENCE_SECONDS, _LONGEST_PAUSE_SECONDS = 180.0, 15.0
+_T = TypeVar("_T")
+
+
+class RunError(Exception):
+    """A run that cannot go on; what it has finished stays finished."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A path on a file system: local, or s3://, gs://, abfs:// and what else Arrow knows."""
+
+    files: fs.FileSystem
+    path: str
+
+    @staticmethod
+    def of(given: str) -> Place:
+        """The place of a URI or local path. Raises RunError."""
+        if "://" not in given:
+            return Place(fs.LocalFileSystem(), str(Path(given).absolute()))
+        try:
+            return Place(*fs.FileSystem.from_uri(given))
+        except (pa.ArrowInvalid, OSError, ValueError) as error:
+            raise RunError(f"{given}: {error}") from error
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine, where what fails once fails again."""
+        return isinstance(self.files, fs.LocalFileSystem)
+
+    def below(self, name: str) -> str:
+        """A path in this folder."""
+        return f"{self.path.rstrip('/')}/{name}"
+
+    def create(self, name: str) -> pa.NativeFile:
+        """A stream into a new file in this folder; object stores have no folders to make first."""
+        path = self.below(name)
+        if self.is_local:
+            self.files.create_dir(str(PurePosixPath(path).parent), recursive=True)
+        return self.files.open_output_stream(path, compression=None)
+
+    def move(self, name: str, to: str) -> None:
+        """Give a file of this folder another name, under which it appears whole."""
+        if self.is_local:
+            self.files.create_dir(str(PurePosixPath(self.below(to)).parent), recursive=True)
+        self.files.move(self.below(name), self.below(to))
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file in this folder."""
+        (info,) = self.files.get_file_info([self.below(name)])
+        return bool(info.type == fs.FileType.File)
+
+    def remove(self, name: str) -> None:
+        """Remove a file of this folder, if it is there."""
+        if self.has(name):
+            self.files.delete_file(self.below(name))
+
+    def read(self, name: str) -> bytes | None:
+        """What is in a file of this folder; None where it is not there."""
+        if not self.has(name):
+            return None
+        with self.files.open_input_stream(self.below(name)) as stream:
+            content: bytes = stream.read()
+        return content
+
+    def clear(self, name: str) -> None:
+        """Remove a folder in this one, with what is in it."""
+        (info,) = self.files.get_file_info([self.below(name)])
+        if info.type == fs.FileType.Directory:
+            self.files.delete_dir(self.below(name))
+
+    def patiently(self, do: Callable[[], _T]) -> _T:
+        """Do it, again and again while a store is away or overloaded. Raises OSError after three minutes."""
+        started, pause = time.monotonic(), 0.5
+        while True:
+            try:
+                return do()
+            except OSError as error:
+                away = not self.is_local and not isinstance(error, FileNotFoundError | PermissionError)
+                if not away or time.monotonic() - started > _PATIENCE_SECONDS:
+                    raise
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
