@@ -32,9 +32,9 @@ class Peer:
     reasons: Reasons = "none"
 
 
-_LOCAL = ("--host=127.0.0.1",)
-_PREDICTOR = ("{python}", "-P", "-m", "tabserve_predictor", "--model_dir={bundle}", "--log_level=warning", *_LOCAL)
-_TRANSFORMER = ("{python}", "-P", "-m", "tabserve_transformer", "--model_dir={bundle}", "--log_level=warning", *_LOCAL)
+_COMMON = ("--model_dir={bundle}", "--log_level=warning", "--host=127.0.0.1")
+_PREDICTOR = ("{python}", "-P", "-m", "tabserve_predictor", "--admin_port={inner_admin}", *_COMMON)
+_TRANSFORMER = ("{python}", "-P", "-m", "tabserve_transformer", "--admin_port={admin}", *_COMMON)
 _OUTER = ("--http_port={http}", "--grpc_port={grpc}")
 _INNER = ("--http_port={inner_http}", "--grpc_port={inner_grpc}")
 

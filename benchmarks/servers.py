@@ -71,7 +71,8 @@ def running(peer: Peer, asked: Payloads, answer: Path, log: Path) -> Generator[S
 
     answer: the file of the bytes that a no-op server repeats. Raises PeerError.
     """
-    ports = dict(zip(("http", "grpc", "inner_http", "inner_grpc"), _free_ports(4), strict=True))
+    names = ("http", "grpc", "admin", "inner_http", "inner_grpc", "inner_admin")
+    ports = dict(zip(names, _free_ports(len(names)), strict=True))
     words = {
         "python": str(environments.python(peer.environment)),
         "peers": str(environments.PEERS),

@@ -10,6 +10,7 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import kserve
@@ -19,15 +20,17 @@ from kserve.errors import InvalidInput, ModelNotReady
 from kserve.protocol.infer_type import RequestedOutput as KServeRequestedOutput
 from kserve.protocol.infer_type import to_http_parameters
 from kserve.utils.utils import generate_uuid
+from prometheus_client import REGISTRY, generate_latest
 
 from tabserve.arrays import Array
-from tabserve.inference import server
+from tabserve.inference import admin, server
 from tabserve.inference.content_types import CONTENT_TYPE, check_output, check_request, misfit
 from tabserve.inference.deadlines import deadline
 from tabserve.inference.errors import InferenceError, InvalidRequest, NotReady
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context, Model
 from tabserve.inference.rest.application import TRACE_HEADERS
+from tabserve.inference.rest.pages import health_pages, metrics_pages
 from tabserve.inference.settings import ServerSettings
 from tabserve.inference.tensors import (
     DATATYPES,
@@ -53,10 +56,13 @@ class KServeModel(kserve.Model):  # type: ignore[misc]  # the SDK is untyped
         super().__init__(core.metadata.name)
         self.core = core
         self.engine = True  # has the stock server await start_engine() in its own event loop
+        self.heart = admin.Heartbeat()
+        self._beats: asyncio.Task[None] | None = None
         self.ready = True
 
     async def start_engine(self) -> None:
-        """Begin the model's background work in the server's event loop."""
+        """Begin the model's background work in the server's event loop, and watch over it."""
+        self._beats = asyncio.create_task(self.heart.keep_beating())
         await self.core.start()
 
     async def healthy(self) -> bool:
@@ -154,7 +160,7 @@ def run(core: Model, settings: ServerSettings, metrics: Metrics, default: type[K
     """Serve the adapter with the server that the settings name. Raises ValueError where model_class is no adapter."""
     model = adapter(core, settings, default)
     if settings.server == "kserve":
-        serve(model, settings)
+        serve(model, settings, metrics)
     else:
         server.run(Hooked(model), settings, metrics)
 
@@ -173,8 +179,11 @@ def adapter(core: Model, settings: ServerSettings, default: type[KServeModel]) -
     return found(core)
 
 
-def serve(model: KServeModel, settings: ServerSettings) -> None:
-    """Serve with the stock kserve.ModelServer; our errors keep their status over REST."""
+def serve(model: KServeModel, settings: ServerSettings, metrics: Metrics) -> None:
+    """Serve with the stock kserve.ModelServer; our errors keep their status over REST.
+
+    Its metrics and the model's are one page, on its own port as well as on the admin port.
+    """
     from kserve.model_server import app
     from starlette.requests import Request
     from starlette.responses import JSONResponse
@@ -191,7 +200,14 @@ def serve(model: KServeModel, settings: ServerSettings) -> None:
         enable_grpc=bool(settings.grpc_port),
         workers=1,
     )
-    stock.start([model])
+    REGISTRY.register(metrics.collector())
+    pages = {
+        **health_pages(model.core.metadata, lambda: model.core.ready, is_live=lambda: model.heart.live),
+        **metrics_pages(partial(generate_latest, REGISTRY)),
+    }
+    listener = server.listen(settings.host, settings.admin_port) if settings.admin_port else None
+    with admin.answering(listener, pages):
+        stock.start([model])
 
 
 def our_request(request: kserve.InferRequest) -> InferRequest:

@@ -31,8 +31,10 @@ class Ports(msgspec.Struct, frozen=True):
 
     http: int
     grpc: int
+    admin: int
     predictor_http: int
     predictor_grpc: int
+    predictor_admin: int
 
 
 class Services:
@@ -68,7 +70,7 @@ class Services:
 def choose_ports() -> Ports:
     """Ports from 8080 on, a free one in the place of each that is taken."""
     with ExitStack() as stack:  # all are held until all are chosen, so that none is chosen twice
-        return Ports(*(_listen(stack, port) for port in (8080, 8081, 8082, 8083)))
+        return Ports(*(_listen(stack, port) for port in range(8080, 8086)))
 
 
 def _listen(stack: ExitStack, port: int) -> int:
@@ -88,10 +90,15 @@ def services(bundle: str, ports: Ports, options: Sequence[str] = ()) -> Generato
     """
     common = [f"--model_dir={bundle}", f"--host={HOST}", *options]
     commands = {
-        "predictor": [f"--http_port={ports.predictor_http}", f"--grpc_port={ports.predictor_grpc}"],
+        "predictor": [
+            f"--http_port={ports.predictor_http}",
+            f"--grpc_port={ports.predictor_grpc}",
+            f"--admin_port={ports.predictor_admin}",
+        ],
         "transformer": [
             f"--http_port={ports.http}",
             f"--grpc_port={ports.grpc}",
+            f"--admin_port={ports.admin}",
             f"--predictor_host={HOST}:{ports.predictor_http}",
         ],
     }

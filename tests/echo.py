@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -26,7 +27,8 @@ COLUMNS = 2
 class Echo:
     """Answers every input as an output of the same name.
 
-    A request with the parameter `hold` is held until the process gets SIGUSR1. Metrics tell how many requests have
+    A request with the parameter `hold` is held until the process gets SIGUSR1; one with `stall`, the path of a pipe,
+    holds the event loop up until the other end of the pipe is closed. Metrics tell how many requests have
     reached the model (`echo_started`), came alone (`echo_alone`), are held (`echo_held`) and were given up while they
     were (`echo_abandoned`).
     """
@@ -56,6 +58,8 @@ class Echo:
         _check(request.inputs, self.metadata.inputs)
         if "hold" in request.parameters:
             await self._hold(context)
+        if "stall" in request.parameters:
+            Path(str(request.parameters["stall"])).read_bytes()
         return InferResponse(_chosen(request))
 
     async def predict(self, body: bytes, context: Context) -> bytes:

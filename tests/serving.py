@@ -41,6 +41,7 @@ class Service:
     process: subprocess.Popen[bytes]
     http_port: int
     grpc_port: int
+    admin_port: int
     log: Path
 
     @property
@@ -57,9 +58,9 @@ class Service:
         """All it has logged so far."""
         return self.log.read_text(errors="replace")
 
-    def get(self, path: str) -> tuple[int, bytes]:
-        """Status and body of a GET; 0 where nobody answers."""
-        with closing(HTTPConnection("127.0.0.1", self.http_port, timeout=10)) as connection:
+    def get(self, path: str, port: int | None = None) -> tuple[int, bytes]:
+        """Status and body of a GET, of REST where no port is given; 0 where nobody answers."""
+        with closing(HTTPConnection("127.0.0.1", port or self.http_port, timeout=10)) as connection:
             try:
                 connection.request("GET", path)
                 response = connection.getresponse()
@@ -71,9 +72,13 @@ class Service:
         """The status of a GET; 0 where nobody answers."""
         return self.get(path)[0]
 
+    def metrics(self) -> str:
+        """The page of its metrics."""
+        return self.get("/metrics", self.admin_port)[1].decode()
+
     def metric(self, name: str) -> float:
         """The value of a metric without labels."""
-        lines = self.get("/metrics")[1].decode().splitlines()
+        lines = self.metrics().splitlines()
         (value,) = [line.split()[1] for line in lines if line.startswith(f"{name} ")]
         return float(value)
 
@@ -132,8 +137,8 @@ def start(
     environment: Mapping[str, str] | None = None,
 ) -> Service:
     """Start `python -m module` with the options, on free ports where none are given; it isn't waited for."""
-    http_port, grpc_port = http_port or free_port(), grpc_port or free_port()
-    ports = [f"--http_port={http_port}", f"--grpc_port={grpc_port}"]
+    http_port, grpc_port, admin_port = http_port or free_port(), grpc_port or free_port(), free_port()
+    ports = [f"--http_port={http_port}", f"--grpc_port={grpc_port}", f"--admin_port={admin_port}"]
     ours = {name: value for name, value in os.environ.items() if not name.startswith("TABSERVE_")}
     with log.open("ab") as file:
         process = subprocess.Popen(
@@ -144,7 +149,7 @@ def start(
             stdout=file,
             stderr=subprocess.STDOUT,
         )
-    return Service(process, http_port, grpc_port, log)
+    return Service(process, http_port, grpc_port, admin_port, log)
 
 
 @contextmanager

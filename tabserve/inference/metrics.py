@@ -1,6 +1,7 @@
 """Counts and latencies of one process, kept in plain numbers and exposed in Prometheus' format.
 
-Everything is written on the event loop's thread, so nothing is locked; prometheus_client only writes the page.
+Everything is written on the event loop's thread, so nothing is locked; prometheus_client only writes the page, which
+may be asked for in another thread.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Counter:
         """The counts as Prometheus knows them."""
         name, help_text, labels = self._family
         family = CounterMetricFamily(name, help_text, labels=labels)
-        for values, count in self._counts.items():
+        for values, count in self._counts.copy().items():
             family.add_metric(values, count)
         return family
 
@@ -89,7 +90,7 @@ class Histogram:
         name, help_text, labels = self._family
         family = HistogramMetricFamily(name, help_text, labels=labels)
         bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
-        for values, (counts, (total,)) in self._series.items():
+        for values, (counts, (total,)) in self._series.copy().items():
             family.add_metric(values, list(zip(bounds, accumulate(counts), strict=True)), total)
         return family
 
@@ -132,9 +133,13 @@ class Metrics:
         """Show further instruments on the page."""
         self._instruments.extend(instruments)
 
+    def collector(self) -> Collector:
+        """All of it, for a registry of prometheus_client."""
+        return _Page(self._instruments)
+
     def page(self) -> bytes:
         """The page in Prometheus' text format."""
         registry = CollectorRegistry()
-        registry.register(_Page(self._instruments))
+        registry.register(self.collector())
         ProcessCollector(registry=registry)
         return generate_latest(registry)

@@ -44,7 +44,7 @@ class Context(msgspec.Struct):
 
 
 class Model(Protocol):
-    """A model behind the protocol. All methods run on the event loop."""
+    """A model behind the protocol. All methods run on the event loop, but `ready`, which any thread may ask."""
 
     @property
     def metadata(self) -> ModelMetadata:

@@ -11,12 +11,14 @@ from contextlib import suppress
 
 import uvloop
 
+from tabserve.inference import admin
 from tabserve.inference.admission import Admission
 from tabserve.inference.grpc.service import GrpcServer, Servicer
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Model
 from tabserve.inference.rest.application import Application
 from tabserve.inference.rest.connection import Clients, Connection
+from tabserve.inference.rest.pages import health_pages, metrics_pages
 from tabserve.inference.settings import ServerSettings
 
 BACKLOG = 2048
@@ -60,11 +62,23 @@ class _Service:
         self._settings = settings
         self._drain_seconds: float | None = None
         self._stop = asyncio.Event()
+        self._heart = admin.Heartbeat()
         self._admission = Admission(settings.max_concurrency, metrics)
-        application = Application(model, self.ready, self._admission, metrics, settings.max_body_bytes)
+        application = Application(
+            model,
+            self.ready,
+            self._admission,
+            metrics,
+            settings.max_body_bytes,
+            shows_metrics=not settings.admin_port,
+        )
         self._clients = Clients(application, self._admission, settings)
         servicer = Servicer(model, self.ready, self._admission, metrics)
         self._grpc = GrpcServer(servicer, settings.max_body_bytes) if settings.grpc_port else None
+        self._admin_pages = {
+            **health_pages(model.metadata, self.ready, is_live=lambda: self._heart.live),
+            **metrics_pages(metrics.page),
+        }
 
     def ready(self) -> bool:
         """Whether new requests should come here."""
@@ -77,6 +91,7 @@ class _Service:
         loop.add_signal_handler(signal.SIGTERM, self._begin_stop, settings.drain_seconds)
         loop.add_signal_handler(signal.SIGINT, self._begin_stop, 0.0)
         listener = listen(settings.host, settings.http_port)
+        admin_listener = listen(settings.host, settings.admin_port) if settings.admin_port else None
         if self._grpc:
             listen(settings.host, settings.grpc_port).close()  # raises where another process would share it
             await self._grpc.start(settings.host, settings.grpc_port)
@@ -84,11 +99,13 @@ class _Service:
         gc.freeze()  # what is loaded stays: going through it again would hold requests up for tens of milliseconds
         gc.set_threshold(YOUNG_OBJECTS)
         http = await loop.create_server(lambda: Connection(self._clients), sock=listener, backlog=BACKLOG)
-        tasks = [asyncio.create_task(self._report_health()), asyncio.create_task(self._clients.sweep())]
-        logger.info("serving %s: REST on %d, gRPC on %s", self._model.metadata.name, settings.http_port,
-                    settings.grpc_port or "no port")  # fmt: skip
-        await self._stop.wait()
-        await self._drain(http)
+        background = (self._report_health(), self._clients.sweep(), self._heart.keep_beating())
+        tasks = [asyncio.create_task(work) for work in background]
+        with admin.answering(admin_listener, self._admin_pages):
+            logger.info("serving %s: REST on %d, gRPC on %s, admin on %s", self._model.metadata.name,
+                        settings.http_port, settings.grpc_port or "none", settings.admin_port or "none")  # fmt: skip
+            await self._stop.wait()
+            await self._drain(http)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

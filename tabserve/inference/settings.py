@@ -38,8 +38,11 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = "tabserve"
     model_class: Annotated[str, Meta(description="module:Class, a subclass of the kserve_model adapter.")] = ""
     host: Annotated[str, Meta(description="The address to listen on.")] = "0.0.0.0"
-    http_port: Annotated[Port, Meta(description="REST, health and metrics.")] = 8080
+    http_port: Annotated[Port, Meta(description="REST and health.")] = 8080
     grpc_port: Annotated[int, Meta(description="gRPC; 0 for none.", ge=0, le=65535)] = 8081
+    admin_port: Annotated[
+        int, Meta(description="Health and metrics, in a thread of their own; 0: metrics are with REST.", ge=0, le=65535)
+    ] = 8082
     max_body_bytes: Annotated[Positive, Meta(description="Largest body or message; more is a 413.")] = 8 * 2**20
     max_header_bytes: Annotated[Positive, Meta(description="Largest header section; more is a 431.")] = 64 * 2**10
     max_rows: Annotated[Positive, Meta(description="Most rows in a request; more is a 413.")] = 10_000

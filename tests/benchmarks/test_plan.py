@@ -8,7 +8,8 @@ from benchmarks.results import CLOSED, Cell
 from benchmarks.targets import CHAINS, STOCK
 
 VISITS = [visit for each in plan.PLANS.values() for visit in each.visits]
-WORDS = {"python", "peers", "bundle", "native", "http", "grpc", "inner_http", "inner_grpc", "answer"}
+PORTS = {"http", "grpc", "admin", "inner_http", "inner_grpc", "inner_admin"}
+WORDS = {"python", "peers", "bundle", "native", "answer", *PORTS}
 
 
 @pytest.mark.parametrize("visit", VISITS, ids=lambda visit: f"{visit.peer.name}-{visit.model}")

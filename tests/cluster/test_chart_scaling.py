@@ -30,7 +30,7 @@ def idle(component: str, service: str) -> str:
 
 def counted(pod: str) -> float:
     """The requests a pod has answered with success."""
-    text = connect().request("GET", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8080/proxy/metrics")
+    text = connect().request("GET", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8082/proxy/metrics")
     lines = [line for line in text.splitlines() if line.startswith("tabserve_requests_total")]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 

@@ -109,6 +109,16 @@ def test_bad_input_is_a_400_under_the_stock_server_too(predictor: Service, stock
     assert post(stock_predictor, path, body)[0] == 400
 
 
+def test_the_stock_server_has_an_admin_port_too(stock_predictor: Service) -> None:
+    outputs(stock_predictor, ROW)
+    paths = ["/v2/health/live", "/v2/health/ready", f"/v2/models/{MODEL}/ready"]
+
+    assert [stock_predictor.get(path, stock_predictor.admin_port)[0] for path in paths] == [200] * 3
+    for page in (stock_predictor.metrics(), stock_predictor.get("/metrics")[1].decode()):
+        assert f'request_predict_seconds_count{{model_name="{MODEL}"}}' in page
+        assert "tabserve_engine_seconds_count" in page
+
+
 def test_no_instances_have_no_predictions_under_the_stock_server_too(
     stock_predictor: Service, stock_transformer: Service
 ) -> None:

@@ -21,7 +21,8 @@ from tabserve.inference.grpc import open_inference_pb2 as pb
 from tabserve.inference.grpc.codec import ResponseEncoder, decode_request
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context, Model
-from tabserve.inference.rest.application import EXTENSIONS, TRACE_HEADERS, failed
+from tabserve.inference.rest.application import TRACE_HEADERS, failed
+from tabserve.inference.rest.pages import EXTENSIONS
 from tabserve.inference.tensors import TensorSpec
 
 SERVICE = "inference.GRPCInferenceService"

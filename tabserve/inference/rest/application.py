@@ -1,4 +1,4 @@
-"""The REST side: what each path answers. V2, V1, health, metadata and metrics."""
+"""The REST side: what each path answers. V2, V1, health, metadata, and metrics where they have no port of their own."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 import orjson
 
-from tabserve import __version__
 from tabserve.inference.admission import Admission
 from tabserve.inference.deadlines import deadline
 from tabserve.inference.errors import (
@@ -26,19 +25,16 @@ from tabserve.inference.errors import (
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context, Model
 from tabserve.inference.rest.codec import ResponseEncoder, decode_request
+from tabserve.inference.rest.pages import JSON, Pages, health_pages, metadata_pages, metrics_pages
 from tabserve.inference.rest.parser import Request
 from tabserve.inference.tensors import ModelMetadata
 
-Page: TypeAlias = tuple[int, bytes]
 Answer: TypeAlias = tuple[int, bytes, bytes]
 """Status, the lines of headers but those of the framing, and body."""
 
-EXTENSIONS = ["binary_tensor_data"]
 TRACE_HEADERS = (b"traceparent", b"tracestate", b"x-request-id")
 
-JSON = b"content-type: application/json\r\n"
 _BINARY = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
-_TEXT = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 # curl -d sends a form type, and many clients send none: what cannot be anything but JSON is read as JSON.
 _READABLE = re.compile(
     rb"(application/([\w.-]+\+)?json|application/octet-stream|application/x-www-form-urlencoded)\s*(;.*)?",
@@ -78,7 +74,10 @@ def failed(error: BaseException) -> PredictionFailed:
 
 
 class Application:
-    """Serves one model over REST; see the checklist in tests/contract for what each path answers."""
+    """Serves one model over REST; see the checklist in tests/contract for what each path answers.
+
+    shows_metrics: whether they are among the pages.
+    """
 
     def __init__(
         self,
@@ -87,6 +86,8 @@ class Application:
         admission: Admission,
         metrics: Metrics,
         max_body_bytes: int,
+        *,
+        shows_metrics: bool = True,
     ) -> None:
         self._model = model
         self._admission = admission
@@ -96,7 +97,11 @@ class Application:
         self._encoder = ResponseEncoder(metadata.name, metadata.versions[-1])
         self._headers = b"".join(line(name, value) for name, value in model.headers.items())
         self._overloaded = self._refusal(Overloaded(admission.reason))
-        self._pages = _pages(metadata, ready, metrics)
+        self._pages: Pages = {
+            **health_pages(metadata, ready, is_live=lambda: True),
+            **metadata_pages(metadata),
+            **(metrics_pages(metrics.page) if shows_metrics else {}),
+        }
         self._routes = self._work_paths()
 
     def _work_paths(self) -> dict[bytes, Route]:
@@ -170,16 +175,13 @@ class Application:
         return JSON, await self._model.predict(request.body, context)
 
     def _page(self, path: bytes, method: str) -> Answer:
-        page = self._pages.get(path)
-        allow = "GET, HEAD" if page else "POST" if path in self._routes else ""
-        lines = JSON
-        if page and method in ("GET", "HEAD"):
-            status, body = page()
-            lines = _TEXT if path == b"/metrics" else JSON
-        elif allow:
-            status, lines, body = 405, JSON + line("allow", allow), error_body(f"expected method {allow}")
+        make = self._pages.get(path)
+        if make and method in ("GET", "HEAD"):
+            status, lines, body = make()
+        elif make or path in self._routes:
+            status, lines, body = not_allowed("GET, HEAD" if make else "POST")
         else:
-            status, body = 404, error_body(_not_found(path, self._model.metadata))
+            status, lines, body = 404, JSON, error_body(_not_found(path, self._model.metadata))
         return status, lines + self._headers, body
 
     def _refused(self, error: InferenceError, request: Request) -> Answer:
@@ -198,6 +200,11 @@ class Application:
 def error_body(message: str) -> bytes:
     """`{"error": message}`; characters that JSON cannot carry are replaced."""
     return orjson.dumps({"error": message.encode(errors="replace").decode()})
+
+
+def not_allowed(allow: str) -> Answer:
+    """The answer to a request of another method than these."""
+    return 405, JSON + line("allow", allow), error_body(f"expected method {allow}")
 
 
 def message(status: int, lines: bytes, body: bytes, *, ends: bool = False, head_only: bool = False) -> bytes:
@@ -254,47 +261,3 @@ def _check(headers: Mapping[bytes, bytes], limit: int) -> None:
 
 def _too_large(limit: int) -> RequestTooLarge:
     return RequestTooLarge(f"expected a body of at most {limit} bytes")
-
-
-def _pages(
-    metadata: ModelMetadata, is_ready: Callable[[], bool], metrics: Metrics
-) -> Mapping[bytes, Callable[[], Page]]:
-    name = metadata.name
-
-    def fixed(content: object) -> Callable[[], Page]:
-        body = orjson.dumps(content)
-        return lambda: (200, body)
-
-    def ready(when: object, otherwise: object) -> Callable[[], Page]:
-        bodies = orjson.dumps(when), orjson.dumps(otherwise)
-        return lambda: (200, bodies[0]) if is_ready() else (503, bodies[1])
-
-    server = fixed({"name": "tabserve", "version": __version__, "extensions": EXTENSIONS})
-    not_ready = {"ready": False, "error": "the model is not ready"}
-    model_ready = ready({"name": name, "ready": True}, {"name": name, **not_ready})
-    pages = {
-        "/v2": server,
-        "/v2/": server,
-        "/v2/health/live": fixed({"live": True}),
-        "/v2/health/ready": ready({"ready": True}, not_ready),
-        "/v1/models": fixed({"models": [name]}),
-        f"/v1/models/{name}": model_ready,
-        "/metrics": lambda: (200, metrics.page()),
-    }
-    described = fixed(metadata_content(metadata))
-    for version in ("", *(f"/versions/{version}" for version in metadata.versions)):
-        pages[f"/v2/models/{name}{version}"] = described
-        pages[f"/v2/models/{name}{version}/ready"] = model_ready
-    return {path.encode(): page for path, page in pages.items()}
-
-
-def metadata_content(metadata: ModelMetadata) -> dict[str, Any]:
-    """Model metadata as inference_rest.md spells it; `properties` as in the gRPC message."""
-    return {
-        "name": metadata.name,
-        "versions": metadata.versions,
-        "platform": metadata.platform,
-        "inputs": [{"name": t.name, "datatype": t.datatype, "shape": t.shape} for t in metadata.inputs],
-        "outputs": [{"name": t.name, "datatype": t.datatype, "shape": t.shape} for t in metadata.outputs],
-        "properties": metadata.properties,
-    }

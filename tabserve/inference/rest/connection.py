@@ -8,7 +8,8 @@ from typing import cast
 
 from tabserve.inference.admission import Admission
 from tabserve.inference.rest.answers import Answers, Load
-from tabserve.inference.rest.application import JSON, Application, error_body, failed
+from tabserve.inference.rest.application import Application, error_body, failed
+from tabserve.inference.rest.pages import JSON
 from tabserve.inference.rest.parser import MalformedError, Parser, Request
 from tabserve.inference.rest.patience import Patience
 from tabserve.inference.settings import ServerSettings

@@ -103,7 +103,7 @@ class PredictorClient:
     def ready(self) -> bool:
         """Whether a predictor of its own release answered lately, and none has said otherwise since."""
         lately = time.monotonic() - self._heard_own < READY_SECONDS
-        return lately and any(address.own for address in self._addresses.values())
+        return lately and any(address.own for address in self._addresses.copy().values())
 
     @property
     def addresses(self) -> tuple[Address, ...]:

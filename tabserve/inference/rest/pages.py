@@ -1,0 +1,86 @@
+"""What is answered without asking the model: health, metadata and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import orjson
+
+from tabserve import __version__
+from tabserve.inference.tensors import ModelMetadata
+
+EXTENSIONS = ["binary_tensor_data"]
+JSON = b"content-type: application/json\r\n"
+_TEXT = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
+_NOT_READY = {"ready": False, "error": "the model is not ready"}
+_STALLED = {"live": False, "error": "the server has answered nothing for too long"}
+
+
+class Page(NamedTuple):
+    """Status, the lines of its own headers, and body."""
+
+    status: int
+    lines: bytes
+    body: bytes
+
+
+Pages: TypeAlias = Mapping[bytes, Callable[[], Page]]
+"""What makes the page of each path."""
+
+
+def health_pages(metadata: ModelMetadata, is_ready: Callable[[], bool], is_live: Callable[[], bool]) -> Pages:
+    """Whether the server lives, and whether it and its model are ready."""
+    name = metadata.name
+    model = _either(is_ready, {"name": name, "ready": True}, {"name": name, **_NOT_READY})
+    return {
+        b"/v2/health/live": _either(is_live, {"live": True}, _STALLED),
+        b"/v2/health/ready": _either(is_ready, {"ready": True}, _NOT_READY),
+        b"/v1/models/%b" % name.encode(): model,
+        **{b"%b/ready" % path: model for path in _model_paths(metadata)},
+    }
+
+
+def metadata_pages(metadata: ModelMetadata) -> Pages:
+    """What the server and the model are."""
+    server = _fixed({"name": "tabserve", "version": __version__, "extensions": EXTENSIONS})
+    described = _fixed(metadata_content(metadata))
+    return {
+        b"/v2": server,
+        b"/v2/": server,
+        b"/v1/models": _fixed({"models": [metadata.name]}),
+        **dict.fromkeys(_model_paths(metadata), described),
+    }
+
+
+def metrics_pages(page: Callable[[], bytes]) -> Pages:
+    """What was counted and measured."""
+    return {b"/metrics": lambda: Page(200, _TEXT, page())}
+
+
+def metadata_content(metadata: ModelMetadata) -> dict[str, Any]:
+    """Model metadata as inference_rest.md spells it; `properties` as in the gRPC message."""
+    return {
+        "name": metadata.name,
+        "versions": metadata.versions,
+        "platform": metadata.platform,
+        "inputs": [{"name": t.name, "datatype": t.datatype, "shape": t.shape} for t in metadata.inputs],
+        "outputs": [{"name": t.name, "datatype": t.datatype, "shape": t.shape} for t in metadata.outputs],
+        "properties": metadata.properties,
+    }
+
+
+def _model_paths(metadata: ModelMetadata) -> list[bytes]:
+    """The model's path, without a version and with each."""
+    versions = ["", *(f"/versions/{version}" for version in metadata.versions)]
+    return [f"/v2/models/{metadata.name}{version}".encode() for version in versions]
+
+
+def _fixed(content: object) -> Callable[[], Page]:
+    page = Page(200, JSON, orjson.dumps(content))
+    return lambda: page
+
+
+def _either(holds: Callable[[], bool], when: object, otherwise: object) -> Callable[[], Page]:
+    pages = Page(200, JSON, orjson.dumps(when)), Page(503, JSON, orjson.dumps(otherwise))
+    return lambda: pages[0] if holds() else pages[1]
