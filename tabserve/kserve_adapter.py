@@ -24,6 +24,7 @@ from prometheus_client import REGISTRY, generate_latest
 
 from tabserve.arrays import Array
 from tabserve.inference import admin, server
+from tabserve.inference.bounds import UNBOUNDED
 from tabserve.inference.content_types import CONTENT_TYPE, check_output, check_request, misfit
 from tabserve.inference.deadlines import deadline
 from tabserve.inference.errors import InferenceError, InvalidRequest, NotReady
@@ -104,6 +105,9 @@ class KServeModel(kserve.Model):  # type: ignore[misc]  # the SDK is untyped
 
 class Hooked:
     """A KServeModel behind our server: every request goes through its preprocess, predict and postprocess."""
+
+    bounds = UNBOUNDED
+    """What a hook takes is its own affair."""
 
     def __init__(self, model: KServeModel) -> None:
         self._model = model

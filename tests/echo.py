@@ -13,6 +13,7 @@ from typing import Annotated
 
 import msgspec
 
+from tabserve.inference.bounds import Bounds
 from tabserve.inference.deadlines import Deadlines
 from tabserve.inference.errors import DeadlineExceeded, InvalidRequest
 from tabserve.inference.metrics import Gauge, Metrics
@@ -40,6 +41,7 @@ class Echo:
         self.metadata = ModelMetadata(
             settings.model_name or "echo", ("1", "2"), "tests_echo", inputs=specs, outputs=specs
         )
+        self.bounds = Bounds(settings.max_rows, COLUMNS, len(specs))
         self.headers: Mapping[str, str] = {"tests-echo": "1", PREDICTOR_RELEASE: settings.release}
         self._held: set[asyncio.Future[None]] = set()
         self._deadlines = Deadlines()

@@ -10,6 +10,7 @@ from tabserve.arrays import Array, Features
 from tabserve.bundle.features import ModelInput
 from tabserve.bundle.manifest import FeatureSpec, ModelInfo
 from tabserve.bundle.tensors import MATRIX
+from tabserve.inference.bounds import Bounds
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted
 from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec, text
 
@@ -34,6 +35,7 @@ class Inputs:
         self._specs = {spec.name: spec for spec in model.features}
         self._known = {spec.name: _known(spec) for spec in model.features if spec.type == "category"}
         self._numeric = all(spec.type == "number" for spec in model.features)
+        self.bounds = Bounds(max_rows, width=len(model.features), inputs=len(model.features))
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:

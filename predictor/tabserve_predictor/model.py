@@ -36,6 +36,7 @@ class Predictor:
         info = bundle.manifest.model
         names = class_names(bundle)
         self._inputs = Inputs(info, may_miss(bundle), settings.max_rows)
+        self.bounds = self._inputs.bounds
         self._outputs = Outputs(info, names)
         self._engines = engine_set
         self._instruments = Instruments(metrics, self._facts(bundle), info, names)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from tabserve.inference.bounds import Bounds
 from tabserve.inference.errors import DeadlineExceeded
 from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata
 
@@ -49,6 +50,10 @@ class Model(Protocol):
     @property
     def metadata(self) -> ModelMetadata:
         """Name, versions, and every tensor."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """How much a request can hold."""
 
     @property
     def ready(self) -> bool:

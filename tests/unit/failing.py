@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tabserve.inference import errors
+from tabserve.inference.bounds import UNBOUNDED
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context
 from tabserve.inference.server import configure_logging, run
@@ -16,6 +17,7 @@ class Failing:
     """Raises the error named in its input; a name of none is an unexpected failure whose text quotes it."""
 
     ready = True
+    bounds = UNBOUNDED
     headers: Mapping[str, str] = {}
     metadata = ModelMetadata("failing", ("1",), "tests_failing", (TensorSpec("error", "BYTES", (1,)),), ())
 

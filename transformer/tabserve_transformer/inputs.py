@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 from tabserve.arrays import Array
 from tabserve.bundle import Bundle
 from tabserve.bundle.features import Preprocess, RecordFeatures
 from tabserve.bundle.tensors import MATRIX
+from tabserve.inference.bounds import Bounds
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted
 from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec
 from tabserve.schema.columns import Columns, rows
@@ -32,6 +34,8 @@ class Inputs:
         self._fields = frozenset(spec.name for spec in self._records.tensor_specs)
         self._numbers = self._number_records() if preprocess is None else None
         self._plain = (frozenset({MATRIX}), frozenset(spec.name for spec in self._model.features))
+        width = max(len(self._fields), len(self._model.features))
+        self.bounds = Bounds(max_rows, width=width, inputs=width)
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:
@@ -42,6 +46,7 @@ class Inputs:
         """The predictor's inputs: of columns of records, or, where they are such already, these tensors untouched."""
         names = frozenset(tensor.name for tensor in tensors)
         if names in self._plain and not names <= self._fields:
+            self._check_plain(tensors)
             return tuple(tensors)
         if MATRIX in names and MATRIX not in self._fields:
             other = next(tensor.name for tensor in tensors if tensor.name != MATRIX)
@@ -63,6 +68,15 @@ class Inputs:
             return None
         same = [spec.name for spec in self._model.features] == list(schema.features) == list(schema.fields)
         return NumberRecords(schema, self._records, self._dtype) if same and are_all(schema, self._dtype) else None
+
+    def _check_plain(self, tensors: Sequence[Tensor]) -> None:
+        """Refuse tensors of shapes that the predictor would refuse: it should not even get them."""
+        for tensor in tensors:
+            width = len(self._model.features) if tensor.name == MATRIX else 1
+            shape = tensor.array.shape
+            if prod(shape[1:]) != width or len(shape) > 2:
+                expected = f"[-1, {width}]" if tensor.name == MATRIX else "[-1] or [-1, 1]"
+                raise InvalidRequest(f"input `{tensor.name}`: expected shape {expected}, got {list(shape)}")
 
     def _check_count(self, count: int) -> None:
         if count > self._max_rows:

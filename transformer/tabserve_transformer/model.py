@@ -42,6 +42,7 @@ class Transformer:
         classes = class_names(bundle)
         self._predictor = predictor
         self._inputs = Inputs(bundle, preprocess, settings.max_rows)
+        self.bounds = self._inputs.bounds
         self._decisions = Decisions(bundle.schema, model, classes)
         self._targets = bundle.schema.outputs.targets
         self._release = settings.release or bundle.digest

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from tabserve.arrays import Array
+from tabserve.inference.bounds import UNBOUNDED, Bounds
 from tabserve.inference.content_types import CONTENT_TYPE, check_output, check_request, misfit
 from tabserve.inference.errors import InvalidRequest, quoted, shortened
 from tabserve.inference.grpc import open_inference_pb2 as pb
@@ -40,15 +42,21 @@ CONTENTS: dict[str, str] = {
 }
 
 
-def decode_request(message: pb.ModelInferRequest) -> InferRequest:
-    """A request from its message. Raises InvalidRequest for whatever does not follow inference_grpc.md."""
+def decode_request(message: pb.ModelInferRequest, bounds: Bounds = UNBOUNDED) -> InferRequest:
+    """A request from its message.
+
+    Raises InvalidRequest for whatever does not follow inference_grpc.md, and RequestTooLarge for what goes beyond the
+    bounds.
+    """
     if not message.inputs:
         raise InvalidRequest("inputs: expected at least one tensor, got none")
+    bounds.check_inputs(len(message.inputs))
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise InvalidRequest(f"raw_input_contents: expected {len(message.inputs)} (one per input), got {len(raw)}")
     inputs = [
-        _raw_tensor(tensor, i, raw[i]) if raw else _typed_tensor(tensor, i) for i, tensor in enumerate(message.inputs)
+        _raw_tensor(tensor, i, raw[i], bounds) if raw else _typed_tensor(tensor, i, bounds)
+        for i, tensor in enumerate(message.inputs)
     ]
     parameters = _parameters(message.parameters) if message.parameters else {}
     if CONTENT_TYPE in parameters:
@@ -83,22 +91,26 @@ def _fail(tensor: pb.ModelInferRequest.InferInputTensor, index: int, problem: st
     return InvalidRequest(f"input `{shortened(tensor.name)}`: {problem} - at `inputs[{index}]`")
 
 
-def _form(tensor: pb.ModelInferRequest.InferInputTensor, index: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
+def _form(
+    tensor: pb.ModelInferRequest.InferInputTensor, index: int, bounds: Bounds
+) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """Its datatype and shape."""
-    dtype, shape = DATATYPES.get(tensor.datatype), tuple(tensor.shape)
+    dtype = DATATYPES.get(tensor.datatype)
     if dtype is None:
         raise _fail(tensor, index, f"expected a datatype of {', '.join(DATATYPES)}, got {quoted(tensor.datatype)}")
-    if len(shape) > MAX_DIMENSIONS:
-        raise _fail(tensor, index, f"expected at most {MAX_DIMENSIONS} dimensions, got {len(shape)}")
+    if len(tensor.shape) > MAX_DIMENSIONS:
+        raise _fail(tensor, index, f"expected at most {MAX_DIMENSIONS} dimensions, got {len(tensor.shape)}")
+    shape = tuple(tensor.shape)
     if shape and not 0 <= min(shape) <= max(shape) < 2**31:
         raise _fail(tensor, index, f"expected dimensions of 0 to {2**31 - 1}, got {list(shape)}")
+    bounds.check_shape(shape)
     if tensor.parameters:
         _check_content_type(tensor, index)
     return dtype, shape
 
 
-def _raw_tensor(tensor: pb.ModelInferRequest.InferInputTensor, index: int, data: bytes) -> Tensor:
-    dtype, shape = _form(tensor, index)
+def _raw_tensor(tensor: pb.ModelInferRequest.InferInputTensor, index: int, data: bytes, bounds: Bounds) -> Tensor:
+    dtype, shape = _form(tensor, index, bounds)
     if tensor.HasField("contents"):
         raise _fail(tensor, index, "expected either `contents` or raw_input_contents, got both")
     try:
@@ -107,22 +119,23 @@ def _raw_tensor(tensor: pb.ModelInferRequest.InferInputTensor, index: int, data:
         raise _fail(tensor, index, str(error)) from None
 
 
-def _typed_tensor(tensor: pb.ModelInferRequest.InferInputTensor, index: int) -> Tensor:
-    dtype, shape = _form(tensor, index)
+def _typed_tensor(tensor: pb.ModelInferRequest.InferInputTensor, index: int, bounds: Bounds) -> Tensor:
+    dtype, shape = _form(tensor, index, bounds)
     field = CONTENTS.get(tensor.datatype)
     if field is None:
         raise _fail(tensor, index, f"expected {tensor.datatype} in raw_input_contents, got `contents`")
     filled = [descriptor.name for descriptor, _ in tensor.contents.ListFields()]
     if filled not in ([field], []):
         raise _fail(tensor, index, f"expected {tensor.datatype} in `{field}`, got it in `{', '.join(filled)}`")
+    elements = getattr(tensor.contents, field)
+    if len(elements) != prod(shape):
+        raise _fail(tensor, index, f"expected shape {list(shape)}, got {len(elements)} elements")
     try:
-        array = _array(getattr(tensor.contents, field), dtype)
-        return Tensor(tensor.name, tensor.datatype, array.reshape(shape))
+        return Tensor(tensor.name, tensor.datatype, _array(elements, dtype).reshape(shape))
     except OverflowError:
         raise _fail(tensor, index, f"expected {tensor.datatype}, got a number out of its range") from None
     except ValueError:
-        got = len(getattr(tensor.contents, field))
-        raise _fail(tensor, index, f"expected shape {list(shape)}, got {got} elements") from None
+        raise _fail(tensor, index, f"shape {list(shape)} is too large") from None
 
 
 def _array(elements: Iterable[Any], dtype: np.dtype[Any]) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 from tabserve.inference.grpc import tuning  # before grpc
@@ -16,17 +17,21 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tabserve import __version__
 from tabserve.inference.admission import Admission
-from tabserve.inference.errors import InferenceError, ModelNotFound
+from tabserve.inference.errors import InferenceError, InvalidRequest, ModelNotFound
 from tabserve.inference.grpc import open_inference_pb2 as pb
 from tabserve.inference.grpc.codec import ResponseEncoder, decode_request
+from tabserve.inference.grpc.fields import check_fields
+from tabserve.inference.large import decoded
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context, Model
 from tabserve.inference.rest.application import TRACE_HEADERS, failed
 from tabserve.inference.rest.pages import EXTENSIONS
-from tabserve.inference.tensors import TensorSpec
+from tabserve.inference.tensors import InferRequest, TensorSpec
 
 SERVICE = "inference.GRPCInferenceService"
 HOLD_SECONDS = 0.2
+MOST_QUESTION_BYTES = 64 * 2**10
+"""What names a model and a version is no longer; of longer messages only so much is read."""
 
 Method: TypeAlias = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
@@ -91,12 +96,12 @@ class Servicer:
         )
 
     async def ModelInfer(  # noqa: N802
-        self, message: pb.ModelInferRequest, context: grpc.aio.ServicerContext
+        self, data: bytes, context: grpc.aio.ServicerContext
     ) -> pb.ModelInferResponse:
-        """Tensors to tensors."""
+        """Tensors to tensors; of a message's bytes."""
         started = time.perf_counter()
         try:
-            response = await self._admitted(message, context)
+            response = await self._admitted(data, context)
         except InferenceError as error:
             await self._abort(error, context, started)
         except Exception as error:  # noqa: BLE001 - the edge: logged by type and place, answered as INTERNAL
@@ -105,13 +110,10 @@ class Servicer:
         self._metrics.seconds.observe(time.perf_counter() - started, "grpc")
         return response
 
-    async def _admitted(
-        self, message: pb.ModelInferRequest, context: grpc.aio.ServicerContext
-    ) -> pb.ModelInferResponse:
+    async def _admitted(self, data: bytes, context: grpc.aio.ServicerContext) -> pb.ModelInferResponse:
         self._admission.enter("grpc")
         try:
-            self._check_known(message.model_name, message.model_version)
-            request = decode_request(message)
+            request = await decoded(len(data), partial(self._decode, data))
             ours = _context(context, alone=self._comes_alone())
             response = await self._model.infer(request, ours)
             if not self._may_answer.is_set():
@@ -120,6 +122,16 @@ class Servicer:
             return self._encoder.encode(request, response)
         finally:
             self._admission.leave()
+
+    def _decode(self, data: bytes) -> InferRequest:
+        bounds = self._model.bounds
+        check_fields(data, bounds)
+        try:
+            message = pb.ModelInferRequest.FromString(data)
+        except DecodeError:
+            raise InvalidRequest("expected a ModelInferRequest, got other bytes") from None
+        self._check_known(message.model_name, message.model_version)
+        return decode_request(message, bounds)
 
     def _comes_alone(self) -> bool:
         """Whether no other came in this turn of the event loop, nor in the last one in which any came."""
@@ -171,13 +183,13 @@ def _handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
         "ModelReady": (servicer.ModelReady, pb.ModelReadyRequest),
         "ServerMetadata": (servicer.ServerMetadata, pb.ServerMetadataRequest),
         "ModelMetadata": (servicer.ModelMetadata, pb.ModelMetadataRequest),
-        "ModelInfer": (servicer.ModelInfer, pb.ModelInferRequest),
     }
+    parsing = {name: _parsing(method, request) for name, (method, request) in methods.items()}
     return grpc.method_handlers_generic_handler(
         SERVICE,
         {
-            name: grpc.unary_unary_rpc_method_handler(_parsing(method, request), response_serializer=_serialize)
-            for name, (method, request) in methods.items()
+            name: grpc.unary_unary_rpc_method_handler(method, response_serializer=_serialize)
+            for name, method in {**parsing, "ModelInfer": servicer.ModelInfer}.items()
         },
     )
 
@@ -187,7 +199,7 @@ def _parsing(method: Method, request: Any) -> Method:
 
     async def parse(data: bytes, context: grpc.aio.ServicerContext) -> Any:
         try:
-            message = request.FromString(data)
+            message = request.FromString(data[:MOST_QUESTION_BYTES])
         except DecodeError:
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, f"expected a {request.DESCRIPTOR.name}, got other bytes"

@@ -6,7 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import NamedTuple, TypeAlias
 from urllib.parse import unquote_to_bytes
@@ -22,6 +22,7 @@ from tabserve.inference.errors import (
     RequestTooLarge,
     UnsupportedMediaType,
 )
+from tabserve.inference.large import decoded
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context, Model
 from tabserve.inference.rest.codec import ResponseEncoder, decode_request
@@ -121,7 +122,7 @@ class Application:
         """
         route = self._route(request)
         if route is None and b"%" in request.path:
-            request.path = decoded(request.path)
+            request.path = unescaped(request.path)
             route = self._route(request)
         if route is None:
             return self._page(request.path, request.method.decode())
@@ -167,11 +168,13 @@ class Application:
         return 200, lines + self._headers, body
 
     async def _infer(self, request: Request, context: Context) -> tuple[bytes, bytes]:
-        asked = decode_request(request.body, request.headers.get(b"inference-header-content-length"))
+        body, size = request.body, request.headers.get(b"inference-header-content-length")
+        asked = await decoded(len(body), partial(decode_request, body, size, self._model.bounds))
         encoded = self._encoder.encode(asked, await self._model.infer(asked, context))
         return JSON if encoded.json_size is None else _BINARY % encoded.json_size, encoded.body
 
     async def _predict(self, request: Request, context: Context) -> tuple[bytes, bytes]:
+        self._model.bounds.check_predict(request.body)
         return JSON, await self._model.predict(request.body, context)
 
     def _page(self, path: bytes, method: str) -> Answer:
@@ -216,7 +219,7 @@ def message(status: int, lines: bytes, body: bytes, *, ends: bool = False, head_
     return b"".join((_STATUS_LINE[status], lines, framing % len(body), b"" if head_only else body))
 
 
-def decoded(path: bytes) -> bytes:
+def unescaped(path: bytes) -> bytes:
     """A path whose segments are percent-decoded (RFC 3986, section 2.1), but where that would divide one (%2F).
 
     What is no escape stays as it is, so that it is in no path that there is.

@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 
 from tabserve.arrays import Array
+from tabserve.inference.bounds import LARGE_BYTES, UNBOUNDED, Bounds, holds_more
 from tabserve.inference.content_types import CONTENT_TYPE, check_output, check_request, misfit
 from tabserve.inference.errors import InvalidRequest, quoted, shortened
 from tabserve.inference.tensors import (
@@ -73,19 +74,28 @@ class _NotFlat(Exception):
     """The request is not of the simplest form, or not valid."""
 
 
-def decode_request(body: bytes, json_size: bytes | None = None) -> InferRequest:
+def decode_request(body: bytes, json_size: bytes | None = None, bounds: Bounds = UNBOUNDED) -> InferRequest:
     """A request from its body; `json_size` is the header Inference-Header-Content-Length, where there is one.
 
-    Raises InvalidRequest for whatever does not follow inference_rest.md or Triton's extension_binary_data.md.
+    Raises InvalidRequest for whatever does not follow inference_rest.md or Triton's extension_binary_data.md, and
+    RequestTooLarge for what goes beyond the bounds, before it is decoded.
     """
     json_part, binary_part = (body, b"") if json_size is None else _split(body, json_size)
-    try:  # floats and texts in flat arrays, which most requests are, in one pass
-        return _request(_decode_flat(json_part), binary_part, _flat_tensor)
-    except (_NotFlat, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _request(decode_json(_decode, json_part), binary_part, _json_tensor)
+    bounds.check_infer(json_part)
+    if len(json_part) <= LARGE_BYTES:
+        try:  # floats and texts in flat arrays, which most requests are, in one pass
+            return _request(_decode_flat(json_part), binary_part, _flat_tensor, bounds)
+        except (_NotFlat, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass
+    return _request(decode_json(_decode, json_part), binary_part, _json_tensor, bounds)
 
 
-def _request(raw: _Request[_I], binary_part: bytes, tensor_of: Callable[[_I, int], Tensor]) -> InferRequest:
+def _request(
+    raw: _Request[_I], binary_part: bytes, tensor_of: Callable[[_I, int], Tensor], bounds: Bounds
+) -> InferRequest:
+    bounds.check_inputs(len(raw.inputs))
+    for one in raw.inputs:
+        bounds.check_shape(one.shape)
     if binary_part or any(one.parameters for one in raw.inputs):
         inputs = _binary_or(tensor_of, raw.inputs, binary_part)
         _check_content_types(raw.inputs)
@@ -208,6 +218,9 @@ def _json_tensor(tensor: _AnyInput, index: int) -> Tensor:
     depth = brackets.group().count(b"[") if brackets else 0
     if not 1 <= depth <= MAX_DIMENSIONS:
         raise _fail(tensor, index, f"expected `data` to be an array of up to {MAX_DIMENSIONS} dimensions")
+    expected = prod(tensor.shape)
+    if len(tensor.data) > LARGE_BYTES and holds_more(tensor.data, b",", max(expected, *tensor.shape)):
+        raise _fail(tensor, index, f"expected {expected} elements for shape {tensor.shape}, got more")
     try:
         elements = _elements_decoder(dtype.kind, depth)(tensor.data)
         array = _array(elements, dtype)
