@@ -312,3 +312,88 @@ def test_schema_and_readme_are_what_the_values_say() -> None:
     assert [*contents] == ["values.schema.json", "README.md"]
     for name, content in contents.items():
         assert (CHART / name).read_text() == content, f"{name}: run `make chart-docs`"
+
+
+def probed(container: dict[str, Any]) -> dict[str, Any]:
+    """Of each probe what it asks: the port of HTTP, or the question of gRPC."""
+    probes = {name: container[f"{name}Probe"] for name in ("startup", "readiness", "liveness")}
+    return {name: probe["httpGet"]["port"] if "httpGet" in probe else probe["grpc"] for name, probe in probes.items()}
+
+
+def at(port: int) -> dict[str, Any]:
+    return dict.fromkeys(("startup", "readiness", "liveness"), port)
+
+
+@pytest.mark.parametrize("changes", [{}, {"transformer": {"placement": "none"}}], ids=["separate", "none"])
+def test_probes_and_prometheus_ask_at_the_admin_port(helm: Path, changes: dict[str, Any]) -> None:
+    objects = rendered(changes | {"podMonitor": {"enabled": True}}, helm)
+    predictor = one(objects, "InferenceService")["spec"]["predictor"]
+
+    for container in containers(objects):
+        assert "--admin_port=8082" in container["args"]
+        assert probed(container) == at(8082)
+    assert predictor["annotations"]["prometheus.io/port"] == "8082"
+    assert scraped(objects) == [(8080, "${1}:8082", None)]
+
+
+def scraped(objects: list[dict[str, Any]]) -> list[tuple[int, str, str | None]]:
+    """Of each endpoint of the PodMonitor the port that pods are found by, what it becomes, and the container's name."""
+    found = []
+    for endpoint in one(objects, "PodMonitor")["spec"]["podMetricsEndpoints"]:
+        made = {relabeling["targetLabel"]: relabeling["replacement"] for relabeling in endpoint["relabelings"]}
+        found.append((endpoint["portNumber"], made["__address__"], made.get("container")))
+    return found
+
+
+def test_the_services_of_one_pod_have_an_admin_port_each(helm: Path) -> None:
+    objects = rendered(COLLOCATED | {"podMonitor": {"enabled": True}}, helm)
+    by_name = {container["name"]: container for container in containers(objects)}
+
+    for name, port in (("transformer-container", 8082), ("kserve-container", 8086)):
+        assert f"--admin_port={port}" in by_name[name]["args"]
+        assert probed(by_name[name]) == at(port)
+    assert sorted(scraped(objects)) == [
+        (8080, "${1}:8082", "transformer-container"),
+        (8080, "${1}:8086", "kserve-container"),
+    ]
+
+
+@pytest.mark.parametrize(("port", "named", "live"), [("rest", 8080, 8080), ("grpc", 8081, {"port": 8081})])
+def test_knative_is_asked_for_liveness_where_it_asks_itself(helm: Path, port: str, named: int, live: Any) -> None:
+    features = {"port": port, "features": ["multi-container-probing"]}
+    objects = rendered(KNATIVE | {"knative": features, "podMonitor": {"enabled": True}}, helm)
+    by_name = {container["name"]: container for container in containers(objects)}
+
+    assert probed(by_name["transformer-container"]) == at(8082) | {"liveness": live}
+    assert probed(by_name["kserve-container"]) == at(8086)
+    assert {found for found, *_ in scraped(objects)} == {named}
+
+
+def test_a_network_policy_tells_callers_from_those_who_read_metrics(helm: Path) -> None:
+    callers: list[dict[str, Any]] = [{"namespaceSelector": {}}]
+    scrapers = [{"podSelector": {"matchLabels": {"app": "prometheus"}}}]
+    policy = {"networkPolicy": {"enabled": True, "from": callers, "metricsFrom": scrapers}}
+    objects = [item for item in rendered(policy, helm) if item["kind"] == "NetworkPolicy"]
+    rules = {item["metadata"]["name"]: item["spec"]["ingress"] for item in objects}
+    transformer = {"serving.kserve.io/inferenceservice": "fraud-a", "component": "transformer"}
+    calls, metrics = [{"port": 8080}, {"port": 8081}], {"ports": [{"port": 8082}], "from": scrapers}
+
+    assert rules["fraud-a-transformer"] == [{"ports": calls, "from": callers}, metrics]
+    everyone = [*callers, {"podSelector": {"matchLabels": transformer}}]
+    assert rules["fraud-a-predictor"] == [{"ports": calls, "from": everyone}, metrics]
+
+
+def test_a_network_policy_without_peers_is_for_everyone_but_at_the_predictor(helm: Path) -> None:
+    objects = rendered({"networkPolicy": {"enabled": True}}, helm)
+    rules = [item["spec"]["ingress"] for item in objects if item["kind"] == "NetworkPolicy"]
+
+    assert [["from" in rule for rule in found] for found in rules] == [[True, False], [False, False]]
+
+
+def test_the_route_leads_every_path(helm: Path) -> None:
+    """Routes with longer prefixes come before it, and it takes what they leave."""
+    rules = one(rendered(BOTH | {"traffic": {"canary": "b", "canaryPercent": 20}}, helm), "HTTPRoute")["spec"]["rules"]
+    paths = [match["path"] for rule in rules for match in rule["matches"]]
+
+    assert paths
+    assert all(path == {"type": "PathPrefix", "value": "/"} for path in paths)

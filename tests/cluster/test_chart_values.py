@@ -71,12 +71,13 @@ def values(draw: st.DrawFn) -> dict[str, Any]:
     standard = draw(st.booleans())
     placement = draw(st.sampled_from(["separate", "collocated", "none"] if standard else ["collocated", "none"]))
     canary = draw(st.booleans())
+    peers: st.SearchStrategy[Any] = st.sampled_from([[], [{"podSelector": {}}]])
     drawn = draw(
         optional(
             pods=pods(standard),
             predictor=components(standard),
             podDisruptionBudget=optional(maxUnavailable=st.sampled_from([0, 3, "50%"])),
-            networkPolicy=optional(enabled=st.booleans(), **{"from": st.sampled_from([[], [{"podSelector": {}}]])}),
+            networkPolicy=optional(enabled=st.booleans(), **{"from": peers, "metricsFrom": peers}),
             commonLabels=LABELS,
             scrapeAnnotations=st.booleans(),
             serviceAccount=optional(create=st.booleans()),

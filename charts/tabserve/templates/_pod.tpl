@@ -10,6 +10,7 @@ KServe's controller appends arguments it misses; all of them are given here.
 {{- $behind := and $collocated (eq .component "predictor") -}}
 {{- $grpc := and (not $behind) (or $standard (eq $root.Values.knative.port "grpc")) -}}
 {{- $http := ternary 8085 8080 $behind -}}
+{{- $admin := ternary 8086 8082 $behind -}}
 name: {{ ternary "transformer-container" "kserve-container" (and $collocated (eq .component "transformer")) }}
 image: {{ $values.imageReference | quote }}
 imagePullPolicy: {{ $values.image.pullPolicy }}
@@ -18,6 +19,7 @@ args:
   - --workers=1
   - --http_port={{ $http }}
   - --grpc_port={{ ternary 8081 0 $grpc }}
+  - --admin_port={{ $admin }}
   {{- if eq .component "transformer" }}
   - --predictor_host={{ if $collocated }}127.0.0.1:8085{{ else }}{{ .slot.name }}-predictor-pods:8080{{ end }}
   {{- end }}
@@ -53,14 +55,15 @@ ports:
 {{- end }}
 resources: {{- toYaml $values.resources | nindent 2 }}
 {{- if or $standard (not $behind) (has "multi-container-probing" $root.Values.knative.features) }}
-{{- $live := dict "httpGet" (dict "path" "/v2/health/live" "port" $http) }}
-{{- $ready := dict "httpGet" (dict "path" "/v2/health/ready" "port" $http) }}
-{{- if and $grpc (not $standard) }}
-{{- $live = dict "grpc" (dict "port" 8081) }}
-{{- $ready = $live }}
+{{- $started := dict "httpGet" (dict "path" "/v2/health/live" "port" $admin) }}
+{{- $ready := dict "httpGet" (dict "path" "/v2/health/ready" "port" $admin) }}
+{{- $live := $started }}
+{{- if not (or $standard $behind) }}
+{{- /* Knative asks the container that serves for liveness at the port of its requests, whatever is said here. */}}
+{{- $live = $grpc | ternary (dict "grpc" (dict "port" 8081)) (dict "httpGet" (dict "path" "/v2/health/live" "port" $http)) }}
 {{- end }}
 startupProbe:
-  {{- toYaml $live | nindent 2 }}
+  {{- toYaml $started | nindent 2 }}
   periodSeconds: 1
   timeoutSeconds: {{ $values.probes.timeoutSeconds }}
   failureThreshold: {{ $values.probes.startupSeconds }}
@@ -88,6 +91,16 @@ volumeMounts:
   {{- with $values.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
+{{- end }}
+
+{{- /* The port of health and metrics of each container of a pod. */ -}}
+{{- define "tabserve.adminPorts" -}}
+{{- if eq .Values.transformer.placement "collocated" -}}
+transformer-container: 8082
+kserve-container: 8086
+{{- else -}}
+kserve-container: 8082
+{{- end -}}
 {{- end }}
 
 {{- /* The containers of a predictor's pod, and their volumes. Takes: root, slot. */ -}}
@@ -196,7 +209,7 @@ component: {{ .component }}
 {{- define "tabserve.podAnnotations" -}}
 {{- $annotations := dict "tabserve/release" .slot.release -}}
 {{- if .root.Values.scrapeAnnotations -}}
-{{- $annotations = merge $annotations (dict "prometheus.io/scrape" "true" "prometheus.io/port" "8080" "prometheus.io/path" "/metrics") -}}
+{{- $annotations = merge $annotations (dict "prometheus.io/scrape" "true" "prometheus.io/port" "8082" "prometheus.io/path" "/metrics") -}}
 {{- end -}}
 {{- toYaml (merge $annotations (index .slot .component "podAnnotations")) -}}
 {{- end }}
