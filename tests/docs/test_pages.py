@@ -84,6 +84,18 @@ def test_from_your_own_model_to_a_decision(tmp_path: Path) -> None:
         run(block, tmp_path, {})
 
 
+def test_from_files_to_files_of_decisions(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "data.md").read_text()
+    for name, content in files(page).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content.removeprefix(f"# file: {name}\n"))
+    blocks = consoles(page)
+
+    assert len(blocks) == 3
+    for block in blocks:
+        run(block, tmp_path, {})
+
+
 def test_every_setting_is_documented() -> None:
     page = (ROOT / "docs" / "serving.md").read_text()
     names = {*PredictorSettings.__struct_fields__, *TransformerSettings.__struct_fields__}
