@@ -14,26 +14,26 @@ demo: .venv/ready ## train breast_cancer, serve it, print a decision; CHECK=1 st
 	$(PYTHON) examples/breast_cancer/train.py $(BUNDLE)
 	.venv/bin/tabserve up $(BUNDLE) $(if $(CHECK),--check)
 
-# Not those that train or load many models, or start services.
+# Without tests that train or load many models, or start services.
 SECONDS := $(filter-out $(foreach slow,bundle_% cli codec_fuzz engines_% examples imports telemetry train_% \
   transformer_faults transformer_process,tests/unit/test_$(slow).py),$(wildcard tests/unit/test_*.py))
 QUICK := $(if $(filter $(PYTHON3),$(OLDEST)),.venv,.venv-oldest)
 quick: $(QUICK)/ready ## the tests that take seconds, on the oldest Python there is
 	$(QUICK)/bin/python -m pytest -q $(SECONDS)
 
-# What waits for services under load, or measures, is run alone; the rest by file on two cores.
+# Tests that wait for services under load, or measure, run one at a time; the others run by file on two cores.
 ALONE := tests/faults tests/loadtest tests/benchmarks
 test: lint ## everything that needs no cluster; pytest's closing line comes last
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not cluster and not long" $(addprefix --ignore=,$(ALONE))
 	$(PYTHON) -m pytest -m "not cluster and not long" $(ALONE)
 
-test-long: .venv/ready ## what takes minutes, or a machine that has nothing else to do
+test-long: .venv/ready ## tests that take minutes, or need a machine with nothing else to do
 	$(PYTHON) -m pytest -m "long and not cluster"
 
-long-models: .venv/ready ## every model of docs/models.md, held against its own library
+long-models: .venv/ready ## every model of docs/models.md, compared with its own library
 	$(PYTHON) -m pytest -q -m long tests/models
 
-models: .venv/ready ## write docs/models.md and its table again; OF=Ridge walks some models alone
+models: .venv/ready ## write docs/models.md and its table again; OF=Ridge walks only some models
 	$(PYTHON) -m tests.models $(OF)
 
 lint: .venv/ready ## ruff, mypy --strict, import contracts

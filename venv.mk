@@ -1,12 +1,12 @@
-# Which Python is taken, and the venvs. PYTHON3 names another one.
+# Choose the Python, and make the venvs. PYTHON3 names another Python.
 
-# The Pythons that run and that requirements.lock serves, newest first. pyenv's count: its shims run only what is switched on.
+# The Pythons that run and that requirements.lock supports, newest first; also pyenv's, whose shims run only if switched on.
 PYTHONS := $(shell for minor in 13 12 11; do \
   for p in python3.$$minor python3 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.$$minor.*[0-9]/bin/python3.$$minor; do \
   $$p -c "import sys; sys.exit(sys.version_info[:2] != (3, $$minor))" 2>/dev/null && echo $$p && break; done; done)
 PYTHON3 ?= $(firstword $(PYTHONS))
 OLDEST ?= $(lastword $(PYTHONS))
-# `again` where a venv is of another minor version than its Python.
+# `again` if a venv has another minor version than its Python.
 other = $(if $(wildcard $(1)/lib/python$(shell $(or $(2),:) -c 'import sys; print("%d.%d" % sys.version_info[:2])')),,again)
 .PHONY: again
 

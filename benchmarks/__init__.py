@@ -1,1 +1,1 @@
-"""tabserve beside other servers: same model, same bytes, one core each, every answer checked."""
+"""Compare tabserve with other servers: same model, same bytes, one core each, every answer checked."""

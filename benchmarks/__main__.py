@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure tabserve beside other servers and write the table and the plots."""
+"""`python -m benchmarks`: compare tabserve with other servers, and write the table and the plots."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ OURS = ("tabserve", "httptools", "uvloop", "grpcio", "onnxruntime", "xgboost-cpu
 @click.command(help=__doc__)
 @click.argument("name", type=click.Choice(list(plan.PLANS)))
 @click.option("--rounds", type=click.IntRange(1), help="Fresh starts of each server, instead of the plan's.")
-@click.option("--seconds", type=click.FloatRange(1), help="Of each measurement, instead of the plan's.")
-@click.option("--model", type=click.Choice(list(models.MODELS)), help="Only what is measured of this model.")
+@click.option("--seconds", type=click.FloatRange(1), help="Seconds of each measurement, instead of the plan's.")
+@click.option("--model", type=click.Choice(list(models.MODELS)), help="Measure only this model.")
 @click.option("--output", type=click.Path(path_type=Path), default=None, help="Folder of the results.")
 def main(name: str, rounds: int | None, seconds: float | None, model: str | None, output: Path | None) -> None:
-    """Carry out a plan; what was found so far is written after each server."""
+    """Carry out a plan; results so far are written after each server."""
     chosen = plan.PLANS[name]
     chosen = replace(chosen, rounds=rounds or chosen.rounds, seconds=seconds or chosen.seconds)
     chosen = plan.of_model(chosen, model) if model else chosen
     results = Results(_about(chosen, model))
     output = output or RESULTS / (model or ("" if name == "full" else name))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that the servers are ended too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that the servers end as well
     environments.generator()
     with tempfile.TemporaryDirectory(prefix="tabserve-bench-") as folder:
         for each in chosen.bare:

@@ -1,4 +1,4 @@
-"""Engines alone: `python -m benchmarks.bare MODEL`, on the server's core, prints the median CPU seconds of a call."""
+"""`python -m benchmarks.bare MODEL`: print the median CPU seconds of each bare engine's call, on the server's core."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONVERTED: EngineName = "onnxruntime"
 
 
 def measure(model: str) -> list[Bare]:
-    """Every engine of the model's bundle, in a process of its own on the server's core."""
+    """Measure every engine of the model's bundle, in a separate process on the server's core."""
     models.bundle(model)
     command = ["taskset", "-c", str(SERVER_CORE), sys.executable, "-m", "benchmarks.bare", model]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
@@ -34,7 +34,7 @@ def measure(model: str) -> list[Bare]:
 
 
 def main(model: str) -> None:
-    """Time every engine at every size, each call with other rows."""
+    """Time every engine at every size, each call with different rows."""
     loaded = bundle.load(models.bundle(model))
     info = loaded.manifest.model
     features = _features(models.trained(model), info)

@@ -1,10 +1,10 @@
-# Measure tabserve beside other servers (benchmarks/README.md). Peers are installed from their locks into the user's cache.
+# Compare tabserve with other servers (benchmarks/README.md). Peers are installed from their locks into the user's cache.
 .PHONY: bench bench-quick bench-check bench-lock soak
 
-bench: .venv/ready ## tabserve beside other servers, all of it, into benchmarks/results
+bench: .venv/ready ## compare tabserve with other servers, into benchmarks/results
 	$(PYTHON) -m benchmarks full
 
-bench-quick: .venv/ready ## the same in minutes: one row a request, beside FastAPI, KServe and a no-op
+bench-quick: .venv/ready ## the same in minutes: one row per request, with FastAPI, KServe and a no-op
 	$(PYTHON) -m benchmarks quick
 
 soak: .venv/ready ## an hour at half capacity: memory, descriptors and p99 must not grow

@@ -1,4 +1,4 @@
-"""What is kept between runs: environments, models, payloads; outside the checkout, under a key of their inputs."""
+"""Keep environments, models and payloads between runs, outside the checkout, under a key of their inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def folder(name: str) -> Path:
-    """The folder of that name in the user's cache; made where it is missing."""
+    """The folder with this name in the user's cache; it is made if it is missing."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = base / "tabserve" / "benchmarks" / name
     path.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def key(files: Iterable[Path], *extra: str) -> str:
 
 
 def fill(folder: Path, make: Callable[[Path], None]) -> None:
-    """Make a folder with `make`, which is given a draft of it; one that is there is left as it is."""
+    """Make a folder with `make`, which fills a draft of it; a folder that exists stays as it is."""
     if folder.exists():
         return
     draft = Path(tempfile.mkdtemp(dir=folder.parent))

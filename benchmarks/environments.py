@@ -1,4 +1,4 @@
-"""An environment for each group of peers, installed from its lock and kept under the lock's digest."""
+"""Install an environment for each group of peers from its lock, and keep it under the lock's digest."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from benchmarks import cache
 
 PEERS = Path(__file__).parent / "peers"
 OURS = "tabserve"
-"""The environment that runs this."""
+"""The name of the environment that runs this program."""
 GENERATOR = Path(__file__).parent / "generator"
 
 
 def python(name: str) -> Path:
-    """The Python of that environment, installed when asked for the first time; `tabserve` is our own.
+    """The Python of an environment, which is installed on first use; `tabserve` is our own.
 
-    Raises subprocess.CalledProcessError where it can't be installed.
+    Raises subprocess.CalledProcessError if it can't be installed.
     """
     if name == OURS:
         return Path(sys.executable)

@@ -1,4 +1,4 @@
-"""One measurement: the generator on its core against a running server."""
+"""Make one measurement, with the generator on its core and a running server."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from benchmarks.roster import Peer
 from benchmarks.servers import GENERATOR_CORE, SERVER_CORE, PeerError, Server
 
 BUSY = 0.9
-"""A core this busy is saturated."""
+"""The share of use from which a core counts as saturated."""
 DISTURBED = 0.05
-"""More of a core than this used by anything else disturbs a measurement."""
+"""The share of a core which, if other processes use more, makes a measurement disturbed."""
 MOST_TRIES = 3
-"""A closed loop that others disturb is measured up to so many times, and the least disturbed of them counts."""
+"""How often, at most, a disturbed closed loop is measured; the least disturbed measurement counts."""
 GRACE_SECONDS = 300.0
-"""For asking every request once, and for connecting."""
+"""Additional seconds for sending every request once, and for connecting."""
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Seconds of CPU within the measured time."""
+    """CPU seconds within the measured time."""
 
     generator: float
     server: float
@@ -34,7 +34,7 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Measurement(msgspec.Struct, frozen=True):
-    """What the generator saw. Times in seconds; quantiles in steps of 1/200, then 0.999."""
+    """What the generator saw. Times are in seconds; quantiles are in steps of 1/200, then 0.999."""
 
     seconds: float
     right: int
@@ -49,7 +49,7 @@ class Measurement(msgspec.Struct, frozen=True):
 
     @property
     def per_second(self) -> float:
-        """Right answers a second."""
+        """Right answers per second."""
         return self.right / self.seconds
 
     @property
@@ -64,23 +64,23 @@ class Measurement(msgspec.Struct, frozen=True):
 
     @property
     def server_seconds(self) -> float:
-        """CPU seconds of the server for a right answer."""
+        """CPU seconds of the server per right answer."""
         return self.usage.server / self.right
 
     @property
     def foreign(self) -> float:
-        """The largest share of a core that others used."""
+        """The largest share of a core that other processes used."""
         own = {SERVER_CORE: self.usage.server, GENERATOR_CORE: self.usage.generator}
         return max(max(0.0, self.usage.cores[core] - seconds) / self.seconds for core, seconds in own.items())
 
     @property
     def disturbed(self) -> bool:
-        """Whether others used more than DISTURBED."""
+        """Whether other processes used more than DISTURBED."""
         return self.foreign > DISTURBED
 
 
 def apart(measured: Measurement, other: Measurement) -> Measurement:
-    """A measurement without what another one of the same time used of the cores."""
+    """A measurement without the CPU time that another one used at the same time."""
     server, generator = measured.usage.cores[SERVER_CORE], measured.usage.cores[GENERATOR_CORE]
     cores = {SERVER_CORE: server - other.usage.server, GENERATOR_CORE: generator - other.usage.generator}
     usage = msgspec.structs.replace(measured.usage, cores=[cores[core] for core in sorted(cores)])
@@ -89,7 +89,7 @@ def apart(measured: Measurement, other: Measurement) -> Measurement:
 
 @dataclass(frozen=True)
 class Load:
-    """How much to send, and how: closed loop, or open loop at `rate` requests a second."""
+    """How much to send, and how: a closed loop, or an open loop at `rate` requests per second."""
 
     connections: int
     seconds: float
@@ -98,7 +98,7 @@ class Load:
 
 
 def collect(server: Server, peer: Peer, asked: Payloads, answers: Path) -> float:
-    """Ask every request once, compare every answer with the library's prediction and keep their bytes in `answers`.
+    """Send every request once, compare every answer with the library's prediction, and keep their bytes in `answers`.
 
     Returns the largest difference. Raises PeerError.
     """
@@ -110,9 +110,9 @@ def collect(server: Server, peer: Peer, asked: Payloads, answers: Path) -> float
 
 
 def measure(server: Server, asked: Payloads, answers: Path, load: Load) -> Measurement:
-    """Send for so long; every answer is compared with its bytes in `answers`.
+    """Send the load; every answer is compared with its bytes in `answers`.
 
-    Raises PeerError where one is wrong or failed, or the generator was the bottleneck.
+    Raises PeerError if one is wrong or failed, or if the generator was the bottleneck.
     """
     output = _generate(
         server, asked, "-answers", str(answers), "-connections", str(load.connections), "-rate", str(load.rate),
@@ -129,7 +129,7 @@ def measure(server: Server, asked: Payloads, answers: Path, load: Load) -> Measu
 
 
 def refuse_saturated(measured: Measurement) -> None:
-    """Raise PeerError where the generator's core was full while the server's was not."""
+    """Raise PeerError if the generator's core was full while the server's was not."""
     used = measured.usage
     if used.generator > BUSY * measured.seconds and used.server < BUSY * measured.seconds:
         raise PeerError(

@@ -1,4 +1,4 @@
-"""Carries out a plan: the peers of a group are started afresh and measured in turn, round after round."""
+"""Carry out a plan: start the peers of a group afresh and measure them in turn, round after round."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from benchmarks.roster import Peer
 from benchmarks.servers import PeerError, Server
 
 CAPACITY_CONNECTIONS = 32
-"""A server's capacity is its throughput over so many connections."""
+"""The number of connections over which a server's throughput is its capacity."""
 
 Report = Callable[[str], None]
 
 
 @dataclass
 class _Running:
-    """A visit whose peer is up; its capacity as it was measured last."""
+    """A visit whose peer is running, with its last measured capacity."""
 
     visit: Visit
     server: Server
@@ -38,19 +38,19 @@ class _Running:
 
 
 class Session:
-    """One run of a plan; what it finds is in `results`."""
+    """One run of a plan; its findings are in `results`."""
 
     def __init__(self, plan: Plan, results: Results, folder: Path, report: Report) -> None:
-        """folder: for answers and logs of this run. report: is told each figure as it comes."""
+        """folder: for the answers and logs of this run. report: called with each figure when it is known."""
         self.results = results
         self._plan = plan
         self._folder = folder
         self._report = report
         self._differences: dict[Path, float] = {}
-        self._group = 0  # that is measured
+        self._group = 0  # the one being measured
 
     def run(self) -> Iterator[None]:
-        """All rounds, a step of the iterator for each group. Every other round goes through the peers backwards."""
+        """Run all rounds, one step of the iterator per group. Every other round takes the peers in reverse order."""
         for number in range(self._plan.rounds):
             for at, group in enumerate(self._plan.groups):
                 self._group = at
@@ -68,7 +68,7 @@ class Session:
             for at in sharing[:: -1 if number % 2 else 1]:
                 with self._noting_failure(group[at], number):
                     if at in up:
-                        running = up.pop(at)  # and back, unless this fails
+                        running = up.pop(at)  # it is put back unless this fails
                         self._step(running, step, number)
                         up[at] = running
         for running in up.values():
@@ -119,9 +119,9 @@ class Session:
         )
 
     def _side_by_side(self, aged: Server, fresh: Server, visit: Visit, number: int) -> None:
-        """Measure the last step again on both at the same time, each with half the load.
+        """Measure the last step again on both servers at the same time, each with half the load.
 
-        They share the cores, so that the machine's speed, which changes within seconds, is the same for both.
+        They share the cores, because the machine's speed changes within seconds and must be the same for both.
         """
         capacity = self.results.samples[-1].capacity
         step = replace(visit.steps[-1], load=visit.steps[-1].load / 2)
@@ -140,7 +140,7 @@ class Session:
             self._note(msgspec.structs.replace(other, measured=load.apart(other.measured, one.measured)))
 
     def _collect(self, server: Server, peer: Peer, asked: Payloads) -> float:
-        """Once a run for each peer and pool: a fresh start must give the same bytes again."""
+        """Check a peer's answers to a pool, once per run; after a fresh start the bytes must be the same again."""
         file = self._answers_file(peer.name, asked)
         if file not in self._differences:
             self._differences[file] = load.collect(server, peer, asked, file)
@@ -163,7 +163,7 @@ class Session:
 
 @contextmanager
 def _resident(server: Server) -> Generator[list[int]]:
-    """Bytes in RAM, noted every second while the block runs."""
+    """A list of the bytes in RAM, which grows every second while the block runs."""
     noted: list[int] = []
     over = threading.Event()
 

@@ -1,4 +1,4 @@
-"""The models that are served, trained here on made-up rows: each as a bundle and in the library's own format."""
+"""Train the models that are served, on made-up rows, and save each as a bundle and in its library's own format."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ PAYMENTS = cache.ROOT / "examples" / "payments"
 
 Probabilities = npt.NDArray[np.float64]
 Reasons: TypeAlias = Literal["none", "all", "some"]
-"""The bands that decisions come with reasons for: no band, every one, or all but the lowest."""
+"""The bands whose decisions have reasons: none, all, or all but the lowest."""
 
 
 class Trained(NamedTuple):
-    """A trained model in its library's own format, the rows it is asked for, and what the library predicts for them."""
+    """A trained model in its library's own format, the rows to ask for, and the library's predictions for them."""
 
     name: str
     folder: Path
@@ -57,7 +57,7 @@ class Trained(NamedTuple):
 
 def _numbers(random: np.random.Generator, count: int, width: int) -> pd.DataFrame:
     values = random.normal(size=(count, width)).astype(np.float32)
-    # A few digits, as measured values have; all of them exact in FP32's shortest decimal form.
+    # A few digits, as in measured values; all are exact in FP32's shortest decimal form.
     return pd.DataFrame(np.round(values, 4), columns=[f"f{i:02}" for i in range(width)])
 
 
@@ -93,7 +93,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 
 @functools.cache
 def trained(name: str) -> Trained:
-    """The model of that name, trained when asked for the first time."""
+    """The model with this name, trained on first use."""
     versions = [importlib.metadata.version(library) for library in ("scikit-learn", "xgboost-cpu")]
     folder = cache.folder("models") / f"{name}-{cache.key([Path(__file__)], name, *versions)}"
     cache.fill(folder, lambda draft: _train(name, draft))
@@ -103,7 +103,7 @@ def trained(name: str) -> Trained:
 
 @functools.cache
 def bundle(model: str, reasons: Reasons = "none") -> Path:
-    """The bundle of the model of that name, saved anew when tabserve's own code has changed."""
+    """The bundle of the model with this name, saved again if tabserve's own code has changed."""
     of = trained(model).folder
     sources = [p for part in ("bundle", "engines", "schema") for p in (cache.ROOT / "tabserve" / part).rglob("*.py")]
     folder = cache.folder("bundles") / f"{of.name}-{reasons}-{cache.key(sources)}"
@@ -113,7 +113,7 @@ def bundle(model: str, reasons: Reasons = "none") -> Path:
 
 @functools.cache
 def bands(model: str) -> list[tuple[float, str]]:
-    """The bands that its schema has: each one's lower edge and label, the highest first."""
+    """The bands in a model's schema: lower edge and label of each, the highest first."""
     found = _payments_schema()["outputs"]["decision"]["bands"] if model == "payments" else _BANDS
     return [(float(band["from"]), str(band["label"])) for band in found]
 
@@ -128,7 +128,7 @@ def _train(name: str, folder: Path) -> None:
         joblib.dump(content, folder / file)
     (folder / "native").mkdir()
     if name == "xgboost":
-        # Without names: servers that make a DMatrix of a tensor have none to give it.
+        # Without names, because servers that make a DMatrix from a tensor have none.
         model.get_booster().feature_names = None
         model.save_model(folder / "native" / "model.ubj")
     else:
@@ -136,7 +136,7 @@ def _train(name: str, folder: Path) -> None:
 
 
 def _made_up(name: str) -> tuple[pd.DataFrame, npt.NDArray[np.int64], pd.DataFrame]:
-    """Rows to train with, their labels, and the pool of rows to ask with."""
+    """Rows to train on, their labels, and the pool of rows to ask for."""
     random = np.random.default_rng(7)
     make = _mixed if name != "xgboost" else lambda random, count: _numbers(random, count, 30)
     rows, pool = make(random, TRAINING_ROWS), make(random, POOL_ROWS)
@@ -144,7 +144,7 @@ def _made_up(name: str) -> tuple[pd.DataFrame, npt.NDArray[np.int64], pd.DataFra
 
 
 def _payments() -> tuple[pd.DataFrame, Any, pd.DataFrame]:
-    """The same of the example's payments, times as text."""
+    """Training rows, labels and pool made from the example's payments, with times as text."""
     spec = importlib.util.spec_from_file_location("payments", PAYMENTS / "train.py")
     assert spec is not None
     assert spec.loader is not None

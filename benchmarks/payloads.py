@@ -1,4 +1,4 @@
-"""Requests for a model, in each encoding, and the check of their answers against the library's own prediction."""
+"""Make requests for a model in each encoding, and compare their answers with the library's own predictions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _V1 = f"/v1/models/{NAME}:predict"
 
 @dataclass(frozen=True)
 class Payloads:
-    """A pool of requests of so many rows each, every row another one, as a file for the generator."""
+    """A pool of requests, all of the same size and with different rows, as a file for the generator."""
 
     model: Trained
     rows: int
@@ -39,12 +39,12 @@ class Payloads:
 
     @property
     def path(self) -> str:
-        """Where they are posted."""
+        """The path that the requests are posted to."""
         return _V1 if self.encoding == "records" else _V2
 
     @property
     def protocol(self) -> str:
-        """The generator's word for how they are sent."""
+        """The generator's name for the protocol."""
         return "grpc" if self.encoding == "grpc" else "http"
 
     @property
@@ -61,12 +61,12 @@ class Payloads:
 
 
 def count(rows: int) -> int:
-    """How many requests of so many rows are in a pool: thousands of small ones, fewer large ones."""
+    """How many requests with this number of rows are in a pool: thousands of small ones, fewer large ones."""
     return max(FEWEST, min(MOST, 65_536 // rows))
 
 
 def payloads(model: Trained, rows: int, encoding: Encoding) -> Payloads:
-    """The pool of that model, size and encoding, written when asked for the first time."""
+    """The pool for a model, size and encoding, written on first use."""
     name = f"{model.folder.name}-{rows}-{encoding}-{cache.key([Path(__file__)])}"
     file = cache.folder("payloads") / name
     if not file.exists():
@@ -140,10 +140,10 @@ _ENCODERS: dict[Encoding, Callable[[str, pd.DataFrame], bytes]] = {
 
 
 def verify(asked: Payloads, answers: list[bytes], kind: Answers) -> float:
-    """Compare every answer with the library's prediction; the largest difference of a probability.
+    """The largest difference of a probability between the answers and the library's predictions.
 
-    kind: what the server answers with. Raises ValueError for the first that is off by more than TOLERANCE, or whose
-    class or decision is another one.
+    kind: what the server answers with. Raises ValueError for the first answer that is off by more than TOLERANCE, or
+    that has another class or decision.
     """
     if kind == "same":
         return 0.0
@@ -157,7 +157,7 @@ def verify(asked: Payloads, answers: list[bytes], kind: Answers) -> float:
 
 
 def _difference(got: Array, expected: Array, kind: Answers) -> float:
-    """The largest difference of any value; infinite where a value is missing, too much or not a number."""
+    """The largest difference of any value; infinite if a value is missing, superfluous or not a number."""
     wanted = expected if kind == "probabilities" else expected[:, 1]
     if kind == "class":
         wanted = expected.argmax(axis=1)
@@ -182,7 +182,7 @@ def _decoded(asked: Payloads, answer: bytes, kind: Answers) -> Array:
 
 
 def _scores(answer: bytes, bands: Sequence[tuple[float, str]], kind: Answers) -> Array:
-    """The scores of V1 decisions; infinite where one is not that of its score's band, or its reasons are not due."""
+    """The scores of V1 decisions; infinite for one with the wrong band, or with reasons that it should not have."""
     predictions = orjson.loads(answer)["predictions"]
     return np.array([p["score"] if _is_decided(p, bands, kind) else np.inf for p in predictions])
 
@@ -197,7 +197,7 @@ def _is_decided(prediction: dict[str, Any], bands: Sequence[tuple[float, str]], 
 
 
 def _decoded_binary(answer: bytes) -> Array:
-    # The header's length stands in an HTTP header, which is not kept: the JSON ends where its last brace does.
+    # The JSON's length is in an HTTP header, which is not kept, so the JSON ends at its last brace.
     head, end = _json_prefix(answer)
     output = head["outputs"][0]
     datatype = {"FP32": np.float32, "FP64": np.float64}[output["datatype"]]

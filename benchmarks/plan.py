@@ -1,4 +1,4 @@
-"""What is measured of which peer.
+"""Plans: what is measured, and of which peer.
 
 `quick` for every day, `full` for what is published, `reasons` for decisions and their reasons, `soak` for an hour.
 """
@@ -17,17 +17,19 @@ from benchmarks.roster import Peer
 OVERLOAD_CONNECTIONS = 1024
 OVERLOAD_SECONDS = 60
 CAPACITY_SECONDS = 10
-"""Capacity is measured for so long before an overload and after it: within a minute the machine's speed changes."""
+"""How long capacity is measured before and after an overload, because the machine's speed changes within a minute."""
 TURNS = 4
-"""Chains take so many turns of each step at one connection: there a few seconds of another speed of the machine count
-for more than all that is compared."""
+"""How many turns chains take of each step at one connection.
+
+There, a few seconds of a different machine speed make more difference than all that is compared.
+"""
 SOAK_MINUTES = 60
 BESIDE_MINUTES = 10
 
 
 @dataclass(frozen=True)
 class Step:
-    """A load on a running peer; `load` other than CLOSED: so many times its throughput with 32 connections."""
+    """A load on a running peer; a `load` other than CLOSED is a multiple of its throughput with 32 connections."""
 
     rows: int
     encoding: Encoding
@@ -40,7 +42,7 @@ class Step:
 class Visit:
     """A peer that is started with a model and measured step by step.
 
-    beside: how often the last step is then measured again, on it and on a fresh start at the same time.
+    beside: how often the last step is then measured again, on the peer and on a fresh start at the same time.
     """
 
     peer: Peer
@@ -51,9 +53,9 @@ class Visit:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every visit is made once a round; `seconds` are those of a step that has none of its own.
+    """All visits, each made once per round; `seconds` is the length of a step that does not give its own.
 
-    groups: of visits whose peers run at the same time, to be measured one right after the other.
+    groups: visits whose peers run at the same time, measured one right after the other.
     """
 
     name: str
@@ -64,7 +66,7 @@ class Plan:
 
     @property
     def visits(self) -> tuple[Visit, ...]:
-        """Those of all groups."""
+        """The visits of all groups."""
         return tuple(visit for group in self.groups for visit in group)
 
 
@@ -87,7 +89,7 @@ _SIZES = tuple(step for rows in (4, 16, 64, 256) for step in _steps("json", rows
 _COLUMNS = _steps("columns", 1, 1, 32)
 _GRPC = _steps("grpc", 1, 1, 32)
 _ONE_BY_ONE = TURNS * _steps("json", 1, 1)
-# Asked for nothing by name, tabserve's chain decides, too, which KServe's does not: compared is what both do.
+# Asked for nothing by name, tabserve's chain also decides, which KServe's does not, so both get the same request.
 _CHAINED = (
     *TURNS * (*_steps("json-predict_proba", 1, 1), *_steps("json", 1, 1)),
     *_steps("json-predict_proba", 1, 16),
@@ -117,7 +119,7 @@ FULL = Plan(
     rounds=3,
     seconds=6,
     groups=(
-        # The no-ops repeat what tabserve answered to the first request of their first step, so it comes before them
+        # The no-ops repeat tabserve's answer to the first request of their first step. So tabserve comes before them
         # with the same first step, or in an earlier group.
         (
             _xgboost(roster.TABSERVE, *_JSON, *_CONCURRENCY, *_SIZES, *_BINARY),
@@ -166,15 +168,15 @@ SOAK = Plan(
 
 
 def of_model(plan: Plan, model: str) -> Plan:
-    """What a plan measures of one model."""
+    """The part of a plan for one model."""
     groups = (tuple(visit for visit in group if visit.model == model) for group in plan.groups)
     return replace(plan, groups=tuple(filter(None, groups)), bare=tuple(name for name in plan.bare if name == model))
 
 
 def in_turn(group: tuple[Visit, ...]) -> Iterator[tuple[Step, list[int]]]:
-    """Every step, each visit's in its order, with the places of the visits that share it.
+    """Every step, in each visit's own order, with the positions of the visits that share it.
 
-    The next one is of the visit with the most steps left, so visits with different steps take turns.
+    The next step is from the visit with the most steps left, so visits with different steps take turns.
     """
     left = [deque(visit.steps) for visit in group]
     while any(left):

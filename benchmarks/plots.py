@@ -1,4 +1,4 @@
-"""The plots: latency distribution, throughput by concurrency, cost by batch size, a soak; SVG without a display."""
+"""Draw the plots as SVG: latency distribution, throughput by concurrency, cost by batch size, a soak."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from benchmarks.results import CLOSED, HALF, Cell, Results, Sample, cpu, per_sec
 
 _SIZE = (9.0, 4.5)
 _POINTS = 3
-"""A line has at least so many."""
+"""The least number of points in a line."""
 _PLAIN = FuncFormatter(lambda value, _: f"{value:,.10g}")
 _STEPS = 200
-"""Steps of the quantiles, before the last one, which is 0.999."""
+"""The number of quantile steps before the last one, which is 0.999."""
 
 
 def write(results: Results, folder: Path) -> None:
@@ -82,7 +82,7 @@ def _like(results: Results, wanted: Callable[[Cell], bool]) -> list[Cell]:
 
 
 def _lines(axes: Axes, cells: list[Cell], x: Callable[[Cell], int], y: Callable[[Cell], float]) -> None:
-    """A line for each peer with enough points; the x axis is marked where they are."""
+    """Draw a line for each peer with enough points, and put the ticks of the x axis at the points."""
     shown: set[int] = set()
     axes.set(xscale="log", yscale="log")
     for peer in dict.fromkeys(cell.peer for cell in cells):

@@ -1,4 +1,4 @@
-"""Pools of requests and answers as the generator reads them: each entry a little-endian length and that many bytes."""
+"""Pools of requests and answers as the generator reads them: entries of a little-endian length and as many bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write(path: Path, entries: Iterable[bytes]) -> None:
 
 
 def read(path: Path) -> list[bytes]:
-    """All entries; raises ValueError where the file is cut off."""
+    """All entries. Raises ValueError if the file is cut off."""
     content, at = path.read_bytes(), 0
     entries: list[bytes] = []
     while at < len(content):

@@ -1,4 +1,4 @@
-"""table.md: the targets with their verdicts, then every cell; summary.json: the targets; results.json: everything."""
+"""Write table.md (targets with verdicts, and every cell), summary.json (targets) and results.json (everything)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write(results: Results, folder: Path) -> None:
 
 
 def summary(results: Results) -> dict[str, Any]:
-    """What was run, and of each target that was measured its figure and verdict."""
+    """What was run, and the figure and verdict of each target that was measured."""
     measured = {each.title: each.value(results) for each in TARGETS}
     targets = {
         each.title: {"target": each.target, "got": float(f"{got:.3g}"), "verdict": each.verdict(got)}
@@ -35,20 +35,19 @@ def summary(results: Results) -> dict[str, Any]:
 
 def page(results: Results) -> str:
     """The whole of table.md."""
-    parts = ["# tabserve beside other servers", _about(results), "## Targets", _targets(results)]
+    parts = ["# tabserve compared with other servers", _about(results), "## Targets", _targets(results)]
     parts += ["## Measured", _EXPLANATION, _cells(results), "## Starts", _starts(results)]
     if results.bare:
-        parts += ["## Engines alone", _bare(results)]
+        parts += ["## Engines by themselves", _bare(results)]
     if results.failures:
         parts += ["## Failed", _failures(results)]
     return "\n\n".join(parts) + "\n"
 
 
 _EXPLANATION = (
-    "Medians over the rounds, each with a fresh start, and their turns; behind ± half the distance between the lowest "
-    "and the highest. CPU is the server's, for one request. Every answer was compared with the library's own "
-    "prediction. "
-    f"A * marks a cell where others used more than {DISTURBED:.0%} of a core meanwhile."
+    "Figures are medians over the rounds, each with a fresh start, and their turns; ± is half the distance between the "
+    "lowest and the highest. CPU is the server's, for one request. Every answer was compared with the library's own "
+    f"prediction. A * marks a cell during which other processes used more than {DISTURBED:.0%} of a core."
 )
 
 
@@ -61,8 +60,10 @@ def _targets(results: Results) -> str:
     missing = [each.title for each in TARGETS if each.value(results) is None]
     rows = table(head, (_target(each, results) for each in TARGETS if each.title not in missing))
     found = [measured.disturbed for cell in results.cells() for measured in results.measured(cell)]
-    told = f"Others disturbed {sum(found)} of {len(found)} measurements, of a closed loop all {MOST_TRIES} times."
-    return f"{rows}\n\n{told} Not measured in this run: {'; '.join(missing) or 'nothing'}."
+    disturbed = (
+        f"Other processes disturbed {sum(found)} of {len(found)} measurements, in a closed loop all {MOST_TRIES} times."
+    )
+    return f"{rows}\n\n{disturbed} Not measured in this run: {'; '.join(missing) or 'nothing'}."
 
 
 def _target(target: Goal, results: Results) -> Sequence[str]:
@@ -134,7 +135,7 @@ def _failures(results: Results) -> str:
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """The median, and half the distance of the extremes where there are several."""
+    """The median, and half the distance between the extremes if there are several."""
     middle = form.format(median(values))
     return middle if len(values) < 2 else f"{middle} ± {form.format((max(values) - min(values)) / 2)}"
 
@@ -146,7 +147,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _rounded(results: Results) -> object:
-    """Seconds to a tenth of a microsecond: more digits are noise."""
+    """The results with seconds rounded to a tenth of a microsecond; more digits are noise."""
 
     def rounded(value: object) -> object:
         if isinstance(value, float):

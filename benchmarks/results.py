@@ -1,4 +1,4 @@
-"""What a run found, as it is written to results.json, and the medians and ratios drawn from it."""
+"""The findings of a run, as written to results.json, and the medians and ratios drawn from them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import msgspec
 from benchmarks.load import Measurement
 
 CLOSED, OVERLOAD, HALF, QUARTER = 0.0, 3.0, 0.5, 0.25
-"""Loads: a closed loop, or an open one at so many times the closed loop's throughput."""
+"""Loads: a closed loop, or an open loop at a multiple of the closed loop's throughput."""
 
 AGED, FRESH = "-aged", "-fresh"
-"""Behind a peer's name: after a soak, beside a fresh start of it."""
+"""Suffixes of a peer's name: after a soak, and its fresh start at the same time."""
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """What is measured: a peer asked for so many rows a request over so many connections."""
+    """What is measured: a peer, with a number of rows per request and a number of connections."""
 
     peer: str
     model: str
@@ -30,8 +30,8 @@ class Cell(msgspec.Struct, frozen=True):
 class Sample(msgspec.Struct, frozen=True):
     """One measurement of a cell.
 
-    resident: bytes in RAM, every second of it. capacity: what an open loop's rate is a multiple of.
-    descriptors: open at its end. group: of the peers that were measured one right after the other.
+    resident: bytes in RAM, every second. capacity: the throughput of which an open loop's rate is a multiple.
+    descriptors: how many were open at the end. group: number of the group that was measured in turn.
     """
 
     cell: Cell
@@ -55,7 +55,7 @@ class Start(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """A peer that did not start or answer rightly, with its error."""
+    """A peer that did not start, or answered wrongly, with its error."""
 
     peer: str
     model: str
@@ -64,7 +64,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Bare(msgspec.Struct, frozen=True):
-    """Median seconds of CPU of one call of an engine alone."""
+    """The median CPU seconds of one call of a bare engine."""
 
     model: str
     engine: str
@@ -73,7 +73,7 @@ class Bare(msgspec.Struct, frozen=True):
 
 
 class Results(msgspec.Struct):
-    """All that a run found."""
+    """All findings of a run."""
 
     about: dict[str, str]
     samples: list[Sample] = []
@@ -82,11 +82,11 @@ class Results(msgspec.Struct):
     bare: list[Bare] = []
 
     def measured(self, cell: Cell) -> list[Measurement]:
-        """The cell's measurements, one a round."""
+        """The cell's measurements, one per round."""
         return [sample.measured for sample in self.samples if sample.cell == cell]
 
     def comparisons(self) -> list[Results]:
-        """The samples of each group in each round, without the rest: what can be compared."""
+        """The samples of each group in each round, which can be compared with each other."""
         keys = dict.fromkeys((sample.round, sample.group) for sample in self.samples)
         return [Results(self.about, [each for each in self.samples if (each.round, each.group) == key]) for key in keys]
 
@@ -95,14 +95,14 @@ class Results(msgspec.Struct):
         return list(dict.fromkeys(sample.cell for sample in self.samples))
 
     def median(self, cell: Cell, what: Callable[[Measurement], float]) -> float | None:
-        """The median over the rounds; None where nothing was measured."""
+        """The median over the rounds, None if nothing was measured."""
         values = [what(measured) for measured in self.measured(cell)]
         return median(values) if values else None
 
     def best(
         self, cells: Sequence[Cell], what: Callable[[Measurement], float], pick: Callable[..., float] = max
     ) -> float | None:
-        """The best of the cells' medians, by `max` or `min`; None where none was measured."""
+        """The best of the cells' medians, by `max` or `min`; None if none was measured."""
         values = [value for cell in cells if (value := self.median(cell, what)) is not None]
         return pick(values) if values else None
 
@@ -113,7 +113,7 @@ class Results(msgspec.Struct):
 
 
 def least_disturbed(tries: Iterable[Sample]) -> Sample:
-    """The first that others did not disturb; where they disturbed all, the one they disturbed least."""
+    """The first sample that other processes did not disturb, or else the least disturbed one."""
     made: list[Sample] = []
     for sample in tries:
         made.append(sample)
@@ -123,25 +123,25 @@ def least_disturbed(tries: Iterable[Sample]) -> Sample:
 
 
 def per_second(measured: Measurement) -> float:
-    """Right answers a second."""
+    """Right answers per second."""
     return measured.per_second
 
 
 def p50(measured: Measurement) -> float:
-    """Median seconds."""
+    """The median latency in seconds."""
     return measured.p50
 
 
 def p99(measured: Measurement) -> float:
-    """99th percentile of seconds."""
+    """The 99th percentile of latency in seconds."""
     return measured.p99
 
 
 def cpu(measured: Measurement) -> float:
-    """Seconds of the server's CPU for a right answer."""
+    """CPU seconds of the server per right answer."""
     return measured.server_seconds
 
 
 def ratio(value: float | None, of: float | None) -> float | None:
-    """One by the other, where both were measured."""
+    """One value divided by the other, None unless both were measured."""
     return value / of if value is not None and of else None

@@ -1,4 +1,4 @@
-"""What must be shown (issue 6): ratios within one run, each with a target and a stretch."""
+"""The targets: ratios within one run, each with a target and a stretch goal."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _MOST = {
 }
 """How much longer a decision with reasons may take, by connections.
 
-Of trees: half of what they cost more with XGBoost 3.2 on 2026-11-29, by CPU time, before that was worked on.
+For trees, it is half of the additional CPU time with XGBoost 3.2 on 2026-11-29 (`python -m benchmarks reasons`).
 """
 SETTLED_SECONDS = 10
-"""Memory is compared with what it was so long after the overload began."""
+"""Memory is compared with its value this long after the overload began."""
 
 
 class Goal(NamedTuple):
-    """A figure and where it should be: at least `target` and `stretch`, or at most where `at_most`.
+    """A figure and where it should be: at least `target` and `stretch`, or at most if `at_most`.
 
-    by_cpu: the ratio by the servers' CPU time for a request, which others on the machine disturb less.
+    by_cpu: the ratio of the servers' CPU time per request, which other processes on the machine disturb less.
     """
 
     title: str
@@ -67,33 +67,33 @@ class Goal(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """Cells that are compared: ours, and those of the peers, of which the best counts.
+    """Cells that are compared: ours, and the peers', of which the best counts.
 
-    Each figure is the median over the rounds, of what was measured one right after the other: a cell that is measured
-    again in another group, minutes later, does not count with these.
+    Each figure is the median over the rounds of what was measured one right after the other. A cell that is measured
+    again in another group, minutes later, does not count.
     """
 
     ours: Cell
     theirs: Sequence[Cell]
 
     def throughput(self, results: Results) -> float | None:
-        """Ours by the best of theirs."""
+        """Our throughput divided by the peers' best."""
         return self._compared(
             results, lambda each: ratio(each.median(self.ours, per_second), each.best(self.theirs, per_second))
         )
 
     def by_cpu(self, results: Results) -> float | None:
-        """The best of theirs by ours, of the CPU time for a request."""
+        """The peers' best CPU time per request divided by ours."""
         return self._compared(
             results, lambda each: ratio(each.best(self.theirs, cpu, min), each.median(self.ours, cpu))
         )
 
     def more_cpu(self, results: Results) -> float | None:
-        """The CPU time for a request of ours, by the best of theirs."""
+        """Our CPU time per request divided by the peers' best."""
         return ratio(1.0, self.by_cpu(results))
 
     def latency(self, results: Results) -> float | None:
-        """Our median time by the best of theirs."""
+        """Our median latency divided by the peers' best."""
         return self._compared(
             results, lambda each: ratio(each.median(self.ours, p50), each.best(self.theirs, p50, min))
         )
@@ -113,24 +113,24 @@ def compared(
     theirs: Sequence[str] = (),
     ours: str = "tabserve",
 ) -> Compared:
-    """Cells alike but for the peer; `theirs` are the encodings of the peers where they differ from ours."""
+    """Cells that differ only in the peer; `theirs` are the peers' encodings if they differ from ours."""
     own = Cell(ours, model, rows, encoding, connections)
     others = [Cell(peer, model, rows, each, connections) for peer in peers for each in theirs or (encoding,)]
     return Compared(own, others)
 
 
 def throughput(title: str, cells: Compared, target: float, stretch: float | None = None) -> Goal:
-    """Throughput over several connections, at least so many times the peers'."""
+    """Throughput over several connections, at least `target` times the peers'."""
     return Goal(title, cells.throughput, target, stretch, cells.by_cpu)
 
 
 def latency(title: str, cells: Compared, target: float, stretch: float) -> Goal:
-    """Median time at one connection, at most so many times the peers'."""
+    """Median latency at one connection, at most `target` times the peers'."""
     return Goal(title, cells.latency, target, stretch, at_most=True)
 
 
 def started(title: str, what: Callable[[Start], float], target: float) -> Goal:
-    """Of a start, at most so many times stock KServe's."""
+    """A figure of a start, at most `target` times stock KServe's."""
 
     def value(results: Results) -> float | None:
         ours, stock = (results.start(peer, "xgboost", what) for peer in ("tabserve", "kserve-custom"))
@@ -140,12 +140,12 @@ def started(title: str, what: Callable[[Start], float], target: float) -> Goal:
 
 
 def of_bare_engine(results: Results) -> float | None:
-    """Requests of 64 rows a second, by the calls a second of the fastest engine alone."""
+    """Requests of 64 rows per second, divided by the calls per second of the fastest bare engine."""
     return ratio(results.best(_BINARY, per_second), ratio(1.0, _alone(results)))
 
 
 def of_bare_engine_by_cpu(results: Results) -> float | None:
-    """The CPU time of the fastest engine's call, by that of a request."""
+    """The CPU time of the fastest bare engine's call, divided by that of a request."""
     return ratio(_alone(results), results.best(_BINARY, cpu, min))
 
 
@@ -154,13 +154,13 @@ def _alone(results: Results) -> float | None:
 
 
 def differs(results: Results) -> float | None:
-    """The largest difference of a probability from scikit-learn's."""
+    """The largest difference between a probability and scikit-learn's."""
     found = [start.difference for start in results.starts if start.peer == "tabserve" and start.model != "xgboost"]
     return max(found, default=None)
 
 
 def overloaded(rows: int, what: Callable[[Sample], float]) -> Value:
-    """The median of a figure under overload by requests of so many rows."""
+    """The median of a figure under overload, with requests of this many rows."""
 
     def value(results: Results) -> float | None:
         samples = [each for each in results.samples if each.cell.load == OVERLOAD and each.cell.rows == rows]
@@ -170,7 +170,7 @@ def overloaded(rows: int, what: Callable[[Sample], float]) -> Value:
 
 
 def goodput(rows: int) -> Value:
-    """Right answers a second under overload, by the mean of the closed loop's just before it and just after."""
+    """Right answers per second under overload, divided by the mean of the closed loops just before and after it."""
 
     def value(results: Results) -> float | None:
         shares = []
@@ -185,17 +185,17 @@ def goodput(rows: int) -> Value:
 
 
 def refusal(sample: Sample) -> float:
-    """99th percentile of the milliseconds to a refusal; 0 where none was refused."""
+    """The 99th percentile of the milliseconds to a refusal, 0 if none was refused."""
     return sample.measured.refused_quantiles[198] * 1e3 if sample.measured.refused else 0.0
 
 
 def growth(sample: Sample) -> float:
-    """The most memory by that shortly after the overload began."""
+    """The most memory, divided by the memory shortly after the overload began."""
     return max(sample.resident) / sample.resident[SETTLED_SECONDS]
 
 
 def grown(what: Callable[[Sample], float]) -> Value:
-    """Over a soak: the median of the last tenth by that of the first."""
+    """The median of a soak's last tenth, divided by that of its first."""
 
     def value(results: Results) -> float | None:
         values = [what(sample) for sample in _soaked(results, "tabserve")]
@@ -206,7 +206,7 @@ def grown(what: Callable[[Sample], float]) -> Value:
 
 
 def aged(what: Callable[[Measurement], float]) -> Value:
-    """After a soak: the median, over minutes, of a figure by the one that a fresh start had at the same time."""
+    """The median over minutes, after a soak, of a figure divided by a fresh start's at the same time."""
 
     def value(results: Results) -> float | None:
         old, new = (_soaked(results, "tabserve" + age) for age in (AGED, FRESH))
@@ -226,7 +226,7 @@ def _pipelines() -> list[Goal]:
         many = compared(("kserve-sklearnserver",), model=model, encoding="columns")
         one = compared(("kserve-sklearnserver",), model=model, encoding="columns", connections=1)
         targets += [
-            throughput(f"{model} pipeline, 1 row: throughput by KServe sklearnserver's", many, 15, 30),
+            throughput(f"{model} pipeline, 1 row: throughput ÷ KServe sklearnserver's", many, 15, 30),
             latency(f"{model} pipeline: p50", one, 1 / 10, 1 / 15),
         ]
     return targets
@@ -236,9 +236,9 @@ def _overloads() -> list[Goal]:
     targets = []
     for rows, many in ((1, "1 row"), (64, "64 rows")):
         targets += [
-            Goal(f"overload at three times capacity, {many}: goodput by capacity", goodput(rows), 0.9),
+            Goal(f"overload at three times capacity, {many}: goodput ÷ capacity", goodput(rows), 0.9),
             Goal(f"overload, {many}: p99 of refusals, ms", overloaded(rows, refusal), 50, at_most=True),
-            Goal(f"overload, {many}: memory by that after 10 s", overloaded(rows, growth), 1.05, at_most=True),
+            Goal(f"overload, {many}: memory ÷ that after 10 s", overloaded(rows, growth), 1.05, at_most=True),
         ]
     return targets
 
@@ -248,21 +248,21 @@ def _many(connections: int) -> str:
 
 
 def _explained(model: str, connections: int, peer: str = "tabserve-reasons") -> Compared:
-    """Decisions with reasons, and those without."""
+    """Decisions with reasons, compared with decisions without."""
     cells = [Cell(each, model, 1, "records", connections) for each in (peer, "tabserve-decisions")]
     return Compared(cells[0], cells[1:])
 
 
 def _reasons() -> list[Goal]:
-    """What reasons cost, told by the same chain and model without them."""
+    """The cost of reasons, compared with the same chain and model without them."""
     targets = []
     for connections in (1, 16):
         for model, most in _MOST.items():
-            title = f"{model}, decisions with reasons, {_many(connections)}: p50 by without"
+            title = f"{model}, decisions with reasons, {_many(connections)}: p50 ÷ that without"
             cells = _explained(model, connections)
             targets.append(Goal(title, cells.latency, most[connections], by_cpu=cells.more_cpu, at_most=True))
     some = _explained("payments", 16, "tabserve-some-reasons")
-    title = "payments, reasons for block and review, 16 connections: throughput by without"
+    title = "payments, reasons for block and review, 16 connections: throughput ÷ that without"
     return [*targets, Goal(title, some.throughput, 0.8, by_cpu=some.by_cpu)]
 
 
@@ -271,30 +271,30 @@ _chained = partial(compared, CHAINS, ours="tabserve-chain", encoding="json-predi
 _HOPS = Compared(Cell("tabserve-decisions", "xgboost", 1, "records", 1), [Cell("tabserve", "xgboost", 1, "json", 1)])
 
 TARGETS = (
-    throughput("1 row, 32 connections: throughput by the best stock server's", compared(STOCK), 6, 8),
-    throughput("the same by FastAPI's", compared(("fastapi",)), 3.5, 5),
-    throughput("the same by the no-op's", compared(("noop-http",)), 0.3, 0.4),
-    latency("1 row, 1 connection: p50 by the best stock server's", compared(STOCK, connections=1), 1 / 4, 1 / 5),
-    throughput("64 rows, JSON: throughput by the best stock server's", compared(STOCK, rows=64), 2, 3),
+    throughput("1 row, 32 connections: throughput ÷ the best stock server's", compared(STOCK), 6, 8),
+    throughput("the same ÷ FastAPI's", compared(("fastapi",)), 3.5, 5),
+    throughput("the same ÷ the no-op's", compared(("noop-http",)), 0.3, 0.4),
+    latency("1 row, 1 connection: p50 ÷ the best stock server's", compared(STOCK, connections=1), 1 / 4, 1 / 5),
+    throughput("64 rows, JSON: throughput ÷ the best stock server's", compared(STOCK, rows=64), 2, 3),
     throughput(
-        "64 rows, binary: throughput by the best stock server's",
+        "64 rows, binary: throughput ÷ the best stock server's",
         compared(STOCK, rows=64, encoding="binary", theirs=_ANY),
         3,
         4,
     ),
-    Goal("64 rows, binary: by the bare engine's", of_bare_engine, 0.6, 0.8, of_bare_engine_by_cpu),
+    Goal("64 rows, binary: throughput ÷ the bare engine's", of_bare_engine, 0.6, 0.8, of_bare_engine_by_cpu),
     *_pipelines(),
     Goal("pipelines: largest difference of a probability", differs, 1e-6, at_most=True),
-    throughput("chain, 1 row, 16 connections: throughput by the best KServe chain's", _chained(connections=16), 6, 10),
+    throughput("chain, 1 row, 16 connections: throughput ÷ the best KServe chain's", _chained(connections=16), 6, 10),
     latency("chain: p50 at 1 connection", _chained(connections=1), 1 / 4, 1 / 6),
-    latency("chain with records and decisions: p50 by our single hop's", _HOPS, 3, 2),
-    throughput("gRPC, 1 row: throughput by the no-op's", compared(("noop-grpc",), encoding="grpc"), 0.6, 0.8),
-    throughput("gRPC, 1 row: by stock KServe's", compared(("kserve-custom",), encoding="grpc"), 2.5, 3),
+    latency("chain with records and decisions: p50 ÷ our single hop's", _HOPS, 3, 2),
+    throughput("gRPC, 1 row: throughput ÷ the no-op's", compared(("noop-grpc",), encoding="grpc"), 0.6, 0.8),
+    throughput("gRPC, 1 row: throughput ÷ stock KServe's", compared(("kserve-custom",), encoding="grpc"), 2.5, 3),
     *_reasons(),
     *_overloads(),
-    started("start to first answer by stock KServe's", lambda start: start.seconds, 0.5),
-    started("resident memory by stock KServe's", lambda start: start.resident, 0.6),
-    Goal("soak: memory at the end by that at the start", grown(lambda each: median(each.resident)), 1.02, at_most=True),
+    started("time to the first answer ÷ stock KServe's", lambda start: start.seconds, 0.5),
+    started("resident memory ÷ stock KServe's", lambda start: start.resident, 0.6),
+    Goal("soak: memory at the end ÷ that at the start", grown(lambda each: median(each.resident)), 1.02, at_most=True),
     Goal("soak: open descriptors", grown(lambda each: each.descriptors), 1.0, at_most=True),
-    Goal("soak: p99 after it by a fresh start's, at the same time", aged(p99), 1.1, by_cpu=aged(cpu), at_most=True),
+    Goal("soak: p99 after it ÷ a fresh start's at the same time", aged(p99), 1.1, by_cpu=aged(cpu), at_most=True),
 )

@@ -1,4 +1,4 @@
-"""What models take and give: arrays of rows."""
+"""Arrays of rows, which models take and give."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def concatenate(parts: Sequence[Features]) -> Features:
 
 
 def dense(table: Any) -> Array:
-    """A transformer's output, sparse matrices and DataFrames included, as a matrix of FP64."""
+    """A transformer's output, which may be a sparse matrix or a DataFrame, as an FP64 matrix."""
     return np.asarray(table.toarray() if hasattr(table, "toarray") else table, np.float64)
 
 
 def blanked(matrix: Array, numbers: Sequence[float]) -> Array:
-    """A matrix with NaN in the place of these numbers."""
+    """The matrix with NaN in place of these numbers."""
     found = np.isin(matrix, np.array(numbers, matrix.dtype)) if numbers else None
     return matrix if found is None or not found.any() else np.where(found, np.nan, matrix).astype(matrix.dtype)

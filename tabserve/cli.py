@@ -43,17 +43,17 @@ def bundle() -> None:
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 _ALLOW_JOBLIB = click.option("--allow-joblib", is_flag=True, help="Load joblib files, which can run any code.")
 _TRUSTED = click.option(
-    "--trusted", multiple=True, metavar="NAME", help="Load this type of a skops file, too; may be given again."
+    "--trusted", multiple=True, metavar="NAME", help="Also load this type from a skops file; may be repeated."
 )
 
 
 @bundle.command()
 @click.argument("directory", type=_DIRECTORY)
-@click.option("--digest", help="Refuse any other bundle than this one, sha256:….")
+@click.option("--digest", help="Refuse any bundle but this one, sha256:….")
 @_ALLOW_JOBLIB
 @_TRUSTED
 def check(directory: Path, digest: str | None, allow_joblib: bool, trusted: Sequence[str]) -> None:
-    """Verify digests, versions, schema and the reference answers; status 1 where a check fails."""
+    """Verify digests, versions, schema and the reference answers; exit with status 1 if a check fails."""
     findings = bundles.check(directory, digest=digest, allow_joblib=allow_joblib, trusted=_names(trusted))
     rows = [{"check": f.check, "result": "ok" if f.ok else "FAILED", "detail": f.detail} for f in findings]
     click.echo(table(rows))
@@ -85,12 +85,12 @@ def show(directory: Path) -> None:
 
 
 def _names(trusted: Sequence[str]) -> list[str]:
-    """The services' setting has commas; so may the option."""
+    """Types split at commas, which the option may have because the services' setting does."""
     return [name for given in trusted for name in given.split(",") if name]
 
 
 def _to_trust(found: Bundle) -> list[str]:
-    """The types in a bundle that have to be trusted by name; needs skops where there may be any."""
+    """The types in a bundle that have to be trusted by name; needs skops if there may be any."""
     preprocessor = found.manifest.preprocessor
     parts = [part for part in (found.manifest.model, preprocessor) if part is not None and part.format == "skops"]
     if not parts:
@@ -108,9 +108,9 @@ def schema() -> None:
 @click.option(
     "--sample", type=click.File(encoding="utf-8"), help="A CSV file of records, for the values of categories."
 )
-@click.option("--task", type=click.Choice(get_args(Task)), help="What the model does; guessed where it is left out.")
+@click.option("--task", type=click.Choice(get_args(Task)), help="What the model does; guessed if left out.")
 def draft(folder: Path, sample: TextIO | None, task: Task | None) -> None:
-    """Print a schema.yaml to begin with, of the signature of an MLflow model."""
+    """Print a first schema.yaml, drafted from an MLflow model's signature."""
     rows = list(csv.DictReader(sample)) if sample else []
     values = {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
     try:
@@ -135,7 +135,7 @@ def up(
     allow_joblib: bool,
     trusted: Sequence[str],
 ) -> None:
-    """Run both services of a bundle here until Ctrl-C, and print a decision and a curl."""
+    """Run both services of a bundle on this machine until Ctrl-C, and print a decision and a curl."""
     try:
         found = bundles.load(directory, allow_joblib=allow_joblib)
     except bundles.BundleError as error:
@@ -145,7 +145,7 @@ def up(
     options = ["--allow_joblib=true"] if allow_joblib else []
     options += [f"--trusted={','.join(_names(trusted))}"] if trusted else []
     record = expected.record(found, 0)
-    for number in (signal.SIGINT, signal.SIGTERM):  # both stop the services, also where a shell has us ignore SIGINT
+    for number in (signal.SIGINT, signal.SIGTERM):  # both stop the services, even if the shell has us ignore SIGINT
         signal.signal(number, signal.default_int_handler)
     try:
         with local.services(str(directory), chosen, options) as running:
@@ -263,14 +263,14 @@ def _types(client: Client, model: str) -> dict[str, str]:
 def read_csv(file: Iterable[str], datatypes: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """The records of a CSV file with a header; an empty cell is a missing value.
 
-    datatypes: of each field, as the transformer's metadata name them.
+    datatypes: each field's datatype, as the transformer's metadata names it.
     """
     for row in csv.DictReader(file):
         yield {name: _value(text, datatypes.get(name, "BYTES")) for name, text in row.items() if text != ""}
 
 
 def _value(text: str, datatype: str) -> Any:
-    """The cell as the field's type; what does not read as one goes as it is, for the service to refuse by name."""
+    """The cell as the field's type; a cell that does not fit is sent as it is, for the service to refuse by name."""
     if datatype == "BOOL":
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
     if datatype.startswith(("FP", "INT", "UINT")):
@@ -291,33 +291,33 @@ def _decided(client: Client, model: str, records: Sequence[Mapping[str, Any]]) -
 @main.command(context_settings=_PASSED_ON)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def predictor(options: tuple[str, ...]) -> None:
-    """Run the predictor alone; `tabserve predictor --help` lists its settings."""
+    """Run only the predictor; `tabserve predictor --help` lists its settings."""
     _execute("tabserve_predictor", options)
 
 
 @main.command(context_settings=_PASSED_ON)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def transformer(options: tuple[str, ...]) -> None:
-    """Run the transformer alone; `tabserve transformer --help` lists its settings."""
+    """Run only the transformer; `tabserve transformer --help` lists its settings."""
     _execute("tabserve_transformer", options)
 
 
 @main.command(context_settings=_PASSED_ON)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def load(options: tuple[str, ...]) -> None:
-    """Send load to a server and judge it; `tabserve load --help` lists what it can do."""
+    """Send load to a server and judge its answers; `tabserve load --help` lists the commands."""
     _execute("tabserve_loadtest", options)
 
 
 def _execute(package: str, options: Sequence[str]) -> None:
-    """Become another program, with `-P`: nothing of the current folder is imported."""
+    """Become another program, with `-P`, so that nothing is imported from the current folder."""
     os.execv(sys.executable, [sys.executable, "-P", "-m", package, *options])
 
 
 @main.command()
-@click.option("--context", help="The context of the kubeconfig; default: its current one.")
+@click.option("--context", help="A context of the kubeconfig; default: its current one.")
 def doctor(context: str | None) -> None:
-    """Look which modes of the chart a cluster can run, and what is missing; status 1 where none can."""
+    """Show which modes of the chart a cluster can run, and what is missing; exit with status 1 if it can run none."""
     try:
         findings = clusters.examine(clusters.connect(context))
     except ModuleNotFoundError:
@@ -327,7 +327,7 @@ def doctor(context: str | None) -> None:
     click.echo(table(list(clusters.rows(findings))))
     can = clusters.modes(findings)
     for mode, runs in can.items():
-        click.echo(f"{mode} mode: {'can run' if runs else 'can not run'}")
+        click.echo(f"{mode} mode: {'can run' if runs else 'cannot run'}")
     sys.exit(0 if any(can.values()) else 1)
 
 

@@ -24,19 +24,19 @@ class Client:
         self._headers = {"content-type": "application/json", **({"host": host} if host else {})}
 
     def model_name(self) -> str:
-        """The name of the model served there. Raises ServiceError."""
+        """The name of the model that the transformer serves. Raises ServiceError."""
         names: list[str] = self.get("/v1/models")["models"]
         return names[0]
 
     def ready(self) -> bool:
-        """Whether it answers that it is ready."""
+        """Whether the transformer answers that it is ready."""
         try:
             return bool(self.get("/v2/health/ready").get("ready"))
         except ServiceError:
             return False
 
     def get(self, path: str) -> dict[str, Any]:
-        """A JSON answer. Raises ServiceError."""
+        """The JSON answer to a GET of a path. Raises ServiceError."""
         return self._answer(urllib.request.Request(self._url + path, headers=self._headers))
 
     def decide(self, model: str, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a Kubernetes cluster offers to the chart: which modes it can run, what is missing, and what to do about it."""
+"""Examine a Kubernetes cluster: which modes of the chart it can run, what is missing, and what to do about it."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ Get = Callable[[str], Json]
 OLDEST_KUBERNETES = (1, 32)
 OLDEST_KSERVE = (0, 20)
 KSERVE = "/apis/serving.kserve.io"
-# What the chart renders only when a flag of Knative's config-features allows it, and why one may want it.
+# Flags of Knative's config-features without which the chart renders less, and what each is for.
 FEATURES = {
-    "multi-container-probing": "probes on the predictor beside the transformer",
+    "multi-container-probing": "probes of the predictor as well as the transformer",
     "kubernetes.podspec-securitycontext": "a storage initializer where Pod Security is `restricted`",
     "kubernetes.podspec-topologyspreadconstraints": "spreading pods over nodes",
 }
 
 
 class Absent(Exception):
-    """There is no such thing in the cluster."""
+    """The cluster does not have what was asked for."""
 
 
 class Forbidden(Exception):
-    """The kubeconfig's user has no right to look."""
+    """The kubeconfig's user is not allowed to look."""
 
 
 class Requirement(NamedTuple):
-    """One thing looked at. needed: by which modes; state; remedy: what to do where it is not ok."""
+    """One thing that was looked at. needed: the modes that need it; remedy: what to do if it is not ok."""
 
     what: str
     needed: str
@@ -40,7 +40,7 @@ class Requirement(NamedTuple):
 
 
 def examine(get: Get) -> list[Requirement]:
-    """Everything the chart needs or can use, each looked at on its own."""
+    """Look, one by one, at everything the chart needs or can use."""
     checks = {
         "Kubernetes": kubernetes,
         "KServe": kserve,
@@ -56,21 +56,21 @@ def examine(get: Get) -> list[Requirement]:
 
 
 def look(what: str, check: Callable[[Get], Requirement], get: Get) -> Requirement:
-    """A check's finding; unknown where the right to look is missing."""
+    """A check's finding, `unknown` if looking is not allowed."""
     try:
         return check(get)
     except Forbidden as error:
-        return Requirement(what, "", "unknown", f"no right to read {error}", "Ask someone who may, or try it.")
+        return Requirement(what, "", "unknown", f"not allowed to read {error}", "Ask someone who is, or try it.")
 
 
 def modes(findings: list[Requirement]) -> dict[str, bool]:
-    """Whether each mode can run: nothing that it needs is missing."""
+    """Whether each mode can run, because nothing that it needs is missing."""
     lacking = {mode for finding in findings if finding.state == "missing" for mode in finding.needed.split(", ")}
     return {mode: mode not in lacking for mode in ("Standard", "Knative")}
 
 
 def kubernetes(get: Get) -> Requirement:
-    """The API server's version."""
+    """Check the API server's version."""
     version = get("/version")
     number = (int(version["major"]), int("".join(filter(str.isdigit, version["minor"]))))
     state: Literal["ok", "missing"] = "ok" if number >= OLDEST_KUBERNETES else "missing"
@@ -78,7 +78,7 @@ def kubernetes(get: Get) -> Requirement:
 
 
 def kserve(get: Get) -> Requirement:
-    """The kinds of KServe."""
+    """Check that KServe's kinds are installed."""
     remedy = "Install KServe 0.20 or later: its charts kserve-crd and kserve-resources."
     kinds = ("inferenceservices", "servingruntimes")
     there = served(get, f"{KSERVE}/v1beta1") | served(get, f"{KSERVE}/v1alpha1")
@@ -90,7 +90,7 @@ def kserve(get: Get) -> Requirement:
 
 
 def kserve_version(get: Get) -> Requirement:
-    """The version of KServe's controller, from the tag of its image."""
+    """Check the version of KServe's controller, from the tag of its image."""
     remedy = "Upgrade KServe to 0.20 or later."
     try:
         found = get("/apis/apps/v1/namespaces/kserve/deployments/kserve-controller-manager")
@@ -106,7 +106,7 @@ def kserve_version(get: Get) -> Requirement:
 
 
 def gateway(get: Get) -> Requirement:
-    """The Gateway API and a Gateway to attach routes to."""
+    """Check for the Gateway API, and for a Gateway to attach routes to."""
     if "httproutes" not in served(get, "/apis/gateway.networking.k8s.io/v1"):
         return Requirement(
             "Gateway API", "Standard", "missing", "no HTTPRoute", "Install a Gateway API implementation."
@@ -121,14 +121,14 @@ def gateway(get: Get) -> Requirement:
 
 
 def knative(get: Get) -> Requirement:
-    """Knative Serving."""
+    """Check for Knative Serving."""
     there = "services" in served(get, "/apis/serving.knative.dev/v1")
     remedy = "Install Knative Serving, or use mode Standard."
     return Requirement("Knative", "Knative", "ok" if there else "missing", "installed" if there else "none", remedy)
 
 
 def features(get: Get) -> Requirement:
-    """The flags of Knative that the chart makes use of."""
+    """Check the Knative flags that the chart can use."""
     try:
         data = get("/api/v1/namespaces/knative-serving/configmaps/config-features").get("data", {})
     except Absent:
@@ -141,14 +141,14 @@ def features(get: Get) -> Requirement:
 
 
 def metrics(get: Get) -> Requirement:
-    """The metrics API, without which no HorizontalPodAutoscaler scales."""
+    """Check for the metrics API, which every HorizontalPodAutoscaler needs."""
     there = "pods" in served(get, "/apis/metrics.k8s.io/v1beta1")
     remedy = "Install metrics-server, or set autoscaling.enabled to false."
     return Requirement("Metrics API", "", "ok" if there else "missing", "installed" if there else "none", remedy)
 
 
 def storage(get: Get) -> Requirement:
-    """Whether KServe's storage initializer may run where Pod Security `restricted` is enforced."""
+    """Check that KServe's storage initializer may run where Pod Security `restricted` is enforced."""
     listed = get(f"{KSERVE}/v1alpha1/clusterstoragecontainers")["items"] if has_storage(get) else []
     loose = [item["metadata"]["name"] for item in listed if not restricted(item["spec"]["container"])]
     remedy = "Give its container allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}, runAsNonRoot: true."
@@ -166,21 +166,21 @@ def has_storage(get: Get) -> bool:
 
 
 def restricted(container: Json) -> bool:
-    """Whether a container says itself what Pod Security `restricted` asks of containers."""
+    """Whether a container by itself meets what Pod Security `restricted` asks of containers."""
     security = container.get("securityContext") or {}
     dropped = security.get("capabilities", {}).get("drop", [])
     return security.get("allowPrivilegeEscalation") is False and "ALL" in dropped
 
 
 def monitors(get: Get) -> Requirement:
-    """The Prometheus Operator."""
+    """Check for the Prometheus Operator."""
     there = "podmonitors" in served(get, "/apis/monitoring.coreos.com/v1")
     detail = "podMonitor.enabled can be true" if there else "none: pods are annotated for scraping"
     return Requirement("PodMonitor", "", "ok", detail)
 
 
 def served(get: Get, api: str) -> set[str]:
-    """The resources of an API group and version; none where it is not installed."""
+    """The resources of an API group and version; empty if it is not installed."""
     try:
         return {entry["name"] for entry in get(api)["resources"]}
     except Absent:
@@ -195,7 +195,7 @@ def rows(findings: list[Requirement]) -> Iterator[dict[str, str]]:
 
 
 def connect(context: str | None) -> Get:
-    """A GET with the rights of the kubeconfig. Raises OSError where there is no cluster."""
+    """A GET with the rights of the kubeconfig. Raises OSError if no cluster answers."""
     from kubernetes import client, config
     from urllib3.exceptions import HTTPError
 

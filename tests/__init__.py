@@ -1,1 +1,1 @@
-"""Tests by what they need: unit (nothing), contract, faults and clients (processes and sockets), chart, cluster."""
+"""Tests, grouped by need: unit (nothing), contract, faults and clients (processes and sockets), chart, cluster."""

@@ -1,4 +1,4 @@
-"""Options, markers and the processes that several kinds of tests share."""
+"""Options, markers and processes that several kinds of tests share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.serving import ROOT, START_SECONDS, Service, running
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of tests/contract; they are here because pytest reads options only from the topmost conftest."""
+    """Add the options of tests/contract here, because pytest reads options only from the topmost conftest."""
     group = parser.getgroup("contract", "Open Inference Protocol (tests/contract)")
     group.addoption("--url", help="the server to test, http://HOST:PORT; default: the project's own, started here")
     group.addoption("--grpc", help="its gRPC address, HOST:PORT; without it the gRPC statements are skipped")
@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the markers known; no test of Hypothesis hangs on how fast the machine is."""
+    """Register the markers, and make Hypothesis independent of the machine's speed."""
     settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("untimed")
     config.addinivalue_line("markers", "statement(number): the statement of tests/contract/README.md that is tested")
@@ -66,14 +66,14 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def echo(logs: Path) -> Generator[Service]:
-    """The model that answers its inputs, behind the real server."""
+    """The model that echoes its inputs, behind the real server."""
     with running("tests.echo", log=logs / "echo.log") as service:
         yield service
 
 
 @pytest.fixture(scope="session")
 def typed_echo(logs: Path) -> Generator[Service]:
-    """The same without FP16, which has no typed contents over gRPC."""
+    """The echo model without FP16, which has no typed contents over gRPC."""
     with running("tests.echo", "--without=FP16", log=logs / "typed_echo.log") as service:
         yield service
 

@@ -19,7 +19,7 @@ type status int
 const (
 	answered status = iota // HTTP 200, gRPC OK
 	refused                // HTTP 503, gRPC UNAVAILABLE: the server has too much to do
-	failed                 // any other
+	failed                 // anything else
 )
 
 type connect func() (connection, error)

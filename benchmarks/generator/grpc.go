@@ -13,7 +13,7 @@ import (
 
 const modelInfer = "/inference.GRPCInferenceService/ModelInfer"
 
-// raw passes messages as the bytes they are, so that the generator spends nothing on protobuf.
+// raw passes messages as bytes, so that the generator spends no time on protobuf.
 type raw struct{}
 
 func (raw) Marshal(v any) ([]byte, error) { return v.([]byte), nil }

@@ -13,8 +13,8 @@ import (
 
 var errHead = errors.New("expected an HTTP/1.1 answer with a content-length, or chunked")
 
-// httpConnection is HTTP/1.1 with kept connections, as little of it as the servers measured here send:
-// net/http would cost more than the fastest of them.
+// httpConnection is HTTP/1.1 with kept connections, and only the parts of it that the measured servers send,
+// because net/http would cost more than the fastest of them.
 type httpConnection struct {
 	socket   net.Conn
 	requests [][]byte
@@ -53,7 +53,7 @@ func (c *httpConnection) exchange(request int) (answer, error) {
 	return c.receive()
 }
 
-// receive reads one answer; what it returns points into the connection's buffer.
+// receive reads one answer; the result points into the connection's buffer.
 func (c *httpConnection) receive() (answer, error) {
 	c.have = 0
 	headEnd, err := c.find(0, "\r\n\r\n")
@@ -77,7 +77,7 @@ func (c *httpConnection) receive() (answer, error) {
 	return answer{status, body}, err
 }
 
-// chunks reads a chunked body that starts at `at` of the buffer, and closes the gaps between its chunks.
+// chunks reads a chunked body that starts at `at` in the buffer, and closes the gaps between its chunks.
 func (c *httpConnection) chunks(at int) ([]byte, error) {
 	start, end := at, at
 	for {
@@ -113,7 +113,7 @@ func (c *httpConnection) find(from int, mark string) (int, error) {
 	}
 }
 
-// fill reads until the buffer has so many bytes, and more where they are there already.
+// fill reads until the buffer has at least this many bytes.
 func (c *httpConnection) fill(size int) error {
 	if size <= c.have {
 		return nil
@@ -136,7 +136,7 @@ func httpStatus(head []byte) status {
 	return failed
 }
 
-// headerValue is nil where the head has no such line; the name ends with its colon.
+// headerValue is nil if the head has no such line; the name ends with its colon.
 func headerValue(head []byte, name string) []byte {
 	for line := range bytes.SplitSeq(head, []byte("\r\n")) {
 		if len(line) > len(name) && bytes.EqualFold(line[:len(name)], []byte(name)) {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// exchangeWith answers one request with these pieces, each in a packet of its own.
+// exchangeWith answers one request with these pieces, each in its own packet.
 func exchangeWith(t *testing.T, pieces ...string) (answer, error) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

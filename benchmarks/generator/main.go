@@ -1,4 +1,4 @@
-// Command generator drives an inference server from one core and compares every answer with the bytes expected.
+// Command generator drives an inference server from one core and compares every answer with the expected bytes.
 //
 // Closed loop (each connection sends its next request when it has its answer) or, with -rate, open loop (requests
 // start at random times whatever the server does). The result is one JSON object on standard output.

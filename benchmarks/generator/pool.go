@@ -6,7 +6,7 @@ import (
 	"os"
 )
 
-// readPool reads entries of a little-endian length and that many bytes, up to the end of the file.
+// readPool reads entries of a little-endian length and as many bytes, up to the end of the file.
 func readPool(path string) ([][]byte, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {

@@ -19,7 +19,7 @@ func (m *measured) note(format string, arguments ...any) {
 	}
 }
 
-// result is what is printed. Times are in seconds; quantiles are of even steps from 0 to 1, then 0.999.
+// result is what is printed. Times are in seconds; quantiles are in even steps from 0 to 1, then 0.999.
 type result struct {
 	Seconds          float64   `json:"seconds"`
 	Right            int       `json:"right"`

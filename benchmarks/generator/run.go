@@ -79,7 +79,7 @@ type worker struct {
 	measured   measured
 }
 
-// loop is a closed loop: the next request goes out when the answer is there.
+// loop is a closed loop: the next request is sent when the answer is there.
 func (w *worker) loop(request int) {
 	for began := time.Now(); began.Before(w.window.until); began = time.Now() {
 		w.ask(request, began)
@@ -130,7 +130,7 @@ func (m *measured) add(got answer, expected []byte, took time.Duration) {
 	}
 }
 
-// arrivals are the requests of an open loop; `free` holds a token for each connection that has nothing to do.
+// arrivals are the requests of an open loop; `free` holds a token for each idle connection.
 type arrivals struct {
 	queue  chan arrival
 	free   chan struct{}
@@ -151,8 +151,8 @@ func newArrivals(connections int) *arrivals {
 }
 
 // schedule lets requests arrive at random (exponential gaps) until the window ends.
-// What arrives while every connection is busy is counted and never sent. It is not slept for: waking for each would slow
-// a server whose core is a sibling of the generator's.
+// What arrives while every connection is busy is counted and never sent. The generator does not sleep until each
+// arrival, because waking would slow a server whose core is a sibling of the generator's.
 func (a *arrivals) schedule(rate float64, w window, requests int) {
 	defer close(a.queue)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -179,7 +179,7 @@ func (a *arrivals) schedule(rate float64, w window, requests int) {
 	}
 }
 
-// nextFree waits until a connection is free, or until all is over, and returns when that was.
+// nextFree waits until a connection is free, or until the run is over, and returns when that was.
 func (a *arrivals) nextFree(over <-chan time.Time) time.Time {
 	select {
 	case token := <-a.free:

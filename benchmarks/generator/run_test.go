@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// arrive lets 1,000 requests a second arrive for 0.2 s, each of which takes so long, and returns how many were sent.
+// arrive lets 1,000 requests per second arrive for 0.2 s, each taking this long, and returns how many were sent.
 func arrive(a *arrivals, busy time.Duration) (sent int64) {
 	now := time.Now()
 	go a.schedule(1000, window{now, now.Add(200 * time.Millisecond)}, 10)
@@ -21,7 +21,7 @@ func TestEveryArrivalIsSentOrCounted(t *testing.T) {
 	idle, busy := newArrivals(1000), newArrivals(1)
 	all := arrive(idle, 0) + idle.unsent
 	sent := arrive(busy, 20*time.Millisecond)
-	// The gaps are the same both times; only where the window ends in them differs a little.
+	// The gaps are the same both times; only the end of the window within them differs a little.
 	if total := sent + busy.unsent; total < all-5 || total > all+5 {
 		t.Errorf("%d sent and %d unsent, expected %d in all", sent, busy.unsent, all)
 	}

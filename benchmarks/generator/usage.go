@@ -15,7 +15,7 @@ const ticksPerSecond = 100 // of /proc, on every Linux that Go runs on
 type usage struct {
 	Generator float64   `json:"generator"`
 	Server    float64   `json:"server"`
-	Cores     []float64 `json:"cores"` // by anything, stolen time included
+	Cores     []float64 `json:"cores"` // used by anything, including stolen time
 }
 
 func (u usage) since(before usage) usage {

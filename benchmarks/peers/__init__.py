@@ -1,1 +1,1 @@
-"""Servers to compare with, each a script that runs in an environment of its own."""
+"""Servers to compare with, each a script that runs in a separate environment."""

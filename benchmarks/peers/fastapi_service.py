@@ -1,4 +1,4 @@
-"""What a good engineer writes by hand: FastAPI, orjson, `inplace_predict` on one thread; nothing validated."""
+"""A good engineer's service, written by hand: FastAPI, orjson, `inplace_predict` on one thread, no validation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request, Response
 
 
 def main(port: str, model: str) -> None:
-    """Serve the booster of the file `model` on 127.0.0.1:port."""
+    """Serve the booster in the file `model` on 127.0.0.1:port."""
     booster = xgboost.Booster({"nthread": 1}, model_file=model)
     application = FastAPI()
 

@@ -10,7 +10,7 @@ from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer,
 
 
 class Custom(Model):  # type: ignore[misc]  # the SDK is not installed where types are checked
-    """A booster on one thread, kept out of the way of the server."""
+    """A booster on one thread, so that it does not compete with the server."""
 
     def __init__(self, name: str, file: str) -> None:
         super().__init__(name)

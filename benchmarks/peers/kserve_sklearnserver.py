@@ -1,4 +1,4 @@
-"""KServe's sklearnserver, which is in no package registry, as its model.py does it with PREDICT_PROBA set.
+"""KServe's sklearnserver, which is not in any package registry; this does what its model.py does with PREDICT_PROBA.
 
 Source: https://github.com/kserve/kserve/blob/v0.17.0/python/sklearnserver/sklearnserver/model.py
 """
@@ -13,7 +13,7 @@ from kserve.utils.utils import get_predict_input, get_predict_response
 
 
 class SKLearnModel(Model):  # type: ignore[misc]  # the SDK is not installed where types are checked
-    """A pipeline behind the SDK's own decoding, into a DataFrame where the request says "pd", and encoding."""
+    """A pipeline behind the SDK's own encoding and decoding, which makes a DataFrame if the request says "pd"."""
 
     def __init__(self, name: str, file: str) -> None:
         super().__init__(name)

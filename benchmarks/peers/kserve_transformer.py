@@ -1,4 +1,4 @@
-"""A KServe transformer that passes tensors on: the SDK alone, with its client of the predictor."""
+"""A KServe transformer that passes tensors on: only the SDK, with its client for the predictor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kserve import InferRequest, InferResponse, Model, ModelServer, PredictorCon
 
 
 class PassThrough(Model):  # type: ignore[misc]  # the SDK is not installed where types are checked
-    """`predict` is the SDK's own: it asks the predictor."""
+    """Passes tensors on; `predict` is the SDK's own, which asks the predictor."""
 
     def __init__(self, name: str, predictor: PredictorConfig) -> None:
         super().__init__(name, predictor)

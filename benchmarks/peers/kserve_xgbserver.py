@@ -1,4 +1,4 @@
-"""KServe's xgbserver, which is in no package registry, as its model.py does it: DMatrix and `predict` on one thread.
+"""KServe's xgbserver, which is not in any package registry; as in its model.py, DMatrix and `predict` on one thread.
 
 Source: https://github.com/kserve/kserve/blob/v0.17.0/python/xgbserver/xgbserver/model.py
 """
@@ -21,7 +21,7 @@ class XGBoostModel(Model):  # type: ignore[misc]  # the SDK is not installed whe
         self.ready = True
 
     def predict(self, payload: InferRequest, headers: dict[str, str] | None = None) -> InferResponse:
-        """What the booster's objective gives for every row."""
+        """The output of the booster's objective for every row."""
         matrix = xgboost.DMatrix(get_predict_input(payload), nthread=1)
         return get_predict_response(payload, self._booster.predict(matrix), self.name)
 

@@ -1,4 +1,4 @@
-"""The floor of gRPC on grpc.aio: takes the message as bytes, answers always the same bytes, does nothing else."""
+"""The floor of gRPC on grpc.aio: takes the message as bytes, always answers the same bytes, does nothing else."""
 
 from __future__ import annotations
 

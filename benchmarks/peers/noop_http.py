@@ -1,4 +1,4 @@
-"""The floor of REST on uvicorn: reads the request, answers always the same bytes, does nothing else."""
+"""The floor of REST on uvicorn: reads the request, always answers the same bytes, does nothing else."""
 
 from __future__ import annotations
 

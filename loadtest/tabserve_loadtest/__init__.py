@@ -1,1 +1,1 @@
-"""Load tests of a server of the Open Inference Protocol: behaviour, shape, verdict."""
+"""Load tests for servers of the Open Inference Protocol: behaviour, shape, verdict."""

@@ -1,4 +1,4 @@
-"""`python -m tabserve_loadtest`: Locust comes first, since it makes the standard library wait the way gevent does."""
+"""`python -m tabserve_loadtest`: Locust is imported first, because it patches the standard library for gevent."""
 
 import locust  # noqa: F401, I001
 import click

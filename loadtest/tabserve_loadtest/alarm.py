@@ -1,4 +1,4 @@
-"""A timer of the kernel's with nanoseconds (timerfd), since an event loop's own timers round to whole milliseconds."""
+"""A kernel timer in nanoseconds (timerfd), because an event loop's own timers round to whole milliseconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Setting(ctypes.Structure):
 
 
 class Alarm:
-    """A file descriptor that becomes readable at a time. Source: timerfd_create(2); Python has it from 3.13 on."""
+    """A file descriptor that becomes readable at a set time. Source: timerfd_create(2); Python has it from 3.13 on."""
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -33,17 +33,17 @@ class Alarm:
         return descriptor
 
     def set(self, at: int) -> None:
-        """Become readable at a time of `time.monotonic_ns`; at once where it has passed."""
+        """Become readable at a time of `time.monotonic_ns`, or at once if it has passed."""
         seconds, nanoseconds = divmod(max(at, 1), 1_000_000_000)
         setting = _Setting(_Time(0, 0), _Time(seconds, nanoseconds))
         if self._libc.timerfd_settime(self._descriptor, _ABSOLUTE, ctypes.byref(setting), None):
             raise OSError(ctypes.get_errno(), "timerfd_settime")
 
     def clear(self) -> None:
-        """Be no longer readable, until it is set again."""
+        """Stop being readable, until the alarm is set again."""
         with suppress(BlockingIOError):
             os.read(self._descriptor, 8)
 
     def close(self) -> None:
-        """Give the file descriptor back."""
+        """Close the file descriptor."""
         os.close(self._descriptor)

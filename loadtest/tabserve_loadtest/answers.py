@@ -1,4 +1,4 @@
-"""What a server answered, and whether it is what the request's answer must be."""
+"""Read a server's answers, and check that they are the expected ones."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tabserve_loadtest.target import Kind
 RELEASES = ("tabserve-transformer-release", "tabserve-predictor-release")
 REFUSALS = (429, 503)
 UNREADABLE = (ValueError, KeyError, TypeError, struct.error, DecodeError)
-"""What `Checker.read` raises."""
+"""The exceptions that `Checker.read` raises."""
 
 
 class Answer(msgspec.Struct):
-    """An HTTP answer, or a gRPC one as the HTTP answer that means the same. Names of headers are lower case."""
+    """An HTTP answer, or the HTTP answer that means the same as a gRPC one. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -31,25 +31,25 @@ class Answer(msgspec.Struct):
 
     @property
     def release(self) -> str:
-        """Which release it comes from; both, where transformer and predictor are of different ones."""
+        """The release that the answer comes from; both, if transformer and predictor are of different ones."""
         found = dict.fromkeys(self.headers[name] for name in RELEASES if name in self.headers)
         return " + ".join(found)
 
     @property
     def refused(self) -> bool:
-        """Whether the server said that it won't do this now."""
+        """Whether the server refused to do this now."""
         return self.status in REFUSALS
 
 
 class Checker:
-    """Checks answers to requests of one kind; answers that equal one found right are not read again."""
+    """Checks answers to requests of one kind; an answer equal to one found right is not read again."""
 
     def __init__(self, kind: Kind) -> None:
         self._decode = {"records": _predictions, "grpc": _grpc_outputs}.get(kind, _outputs)
         self._right: dict[int, bytes] = {}
 
     def problem(self, index: int, payload: Payload, answer: Answer) -> str | None:
-        """What is wrong with a 200 to the payload of that index; None where nothing is."""
+        """What is wrong with a 200 for the payload with this index, None if nothing is."""
         if self._right.get(index) == answer.body:
             return None
         assert payload.expected is not None
@@ -63,12 +63,12 @@ class Checker:
         return found
 
     def read(self, answer: Answer) -> Expected:
-        """The answer in the form that is expected of it later. Raises UNREADABLE."""
+        """The answer in the form of `Payload.expected`. Raises UNREADABLE."""
         return self._decode(answer)
 
 
 def difference(wanted: Any, got: Any, tolerance: float, at: str = "answer") -> str | None:
-    """Where two answers differ first; what is not asked for in `wanted` may be in `got`."""
+    """The first place where two answers differ; `got` may have more than `wanted`."""
     if isinstance(wanted, dict):
         if not isinstance(got, dict):
             return f"{at}: expected an object"
@@ -82,7 +82,7 @@ def difference(wanted: Any, got: Any, tolerance: float, at: str = "answer") -> s
             return f"{at}: expected {len(wanted)} elements"
         found = (difference(one, other, tolerance, at) for one, other in zip(wanted, got, strict=True))
         return next((one for one in found if one), None)
-    return None if _same(wanted, got, tolerance) else f"{at}: another value than expected"
+    return None if _same(wanted, got, tolerance) else f"{at}: not the expected value"
 
 
 def _same(wanted: Any, got: Any, tolerance: float) -> bool:

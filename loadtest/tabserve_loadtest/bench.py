@@ -1,4 +1,4 @@
-"""What a scenario works with: it asks for load and gets back what was measured, from one generator or from several."""
+"""The interface of scenarios: they ask for load and get back measurements, from one generator or several."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ WARM_UP_SECONDS = 1.0
 
 
 class BenchError(Exception):
-    """A generator was lost or did not get ready; the run is INVALID."""
+    """A generator was lost or did not get ready, so the run is INVALID."""
 
 
 class Bench:
     """Load on one target.
 
-    payloads: requests of so many rows. tell: gets a line of progress now and then. watched: replicas of the target.
+    payloads: makes requests of a number of rows. tell: called with lines of progress. watched: the target's replicas.
     """
 
     def __init__(
@@ -68,28 +68,28 @@ class Bench:
 
     @property
     def objectives(self) -> Objectives:
-        """Of the scenario that runs."""
+        """The objectives of the running scenario."""
         return self.plan.scenarios[self.scenario]
 
     def open(self, segments: Sequence[Segment], process: Process = "poisson") -> Recording:
-        """Arrivals by a schedule, whether or not earlier ones are answered. Raises BenchError."""
+        """Send requests by a schedule, whether or not earlier ones are answered. Raises BenchError."""
         self._seed += 1
         return self._run(Phase(tuple(segments), process, self._seed))
 
     def closed(self, users: int, seconds: float) -> Recording:
-        """Users that send their next request when the last is answered. Raises BenchError."""
+        """Let users send their next request when the last is answered. Raises BenchError."""
         return self._run(Phase(users=users, seconds=seconds))
 
     def warm_up(self) -> None:
-        """Two requests at a time for a moment; nothing of it is kept. Raises BenchError."""
+        """Send two requests at a time for a moment, and record nothing. Raises BenchError."""
         self.closed(2, WARM_UP_SECONDS)
 
     def stock_numbers(self) -> list[StockNumbers]:
-        """What Locust's own statistics say of the last stretch of load."""
+        """Locust's own statistics about the last stretch of load."""
         return numbers(self._stats)
 
     def replicas(self, start: float, seconds: float) -> dict[str, list[tuple[float, int]]]:
-        """By Deployment, (seconds after `start`, ready replicas); none where the cluster is not watched."""
+        """Pairs (seconds after `start`, ready replicas) by Deployment; empty if the cluster is not watched."""
         return self._watched.since(start, seconds) if self._watched else {}
 
     def pause(self, seconds: float) -> None:
@@ -97,7 +97,7 @@ class Bench:
         gevent.sleep(seconds)
 
     def tell(self, text: str) -> None:
-        """A line for whoever watches."""
+        """Print a line of progress."""
         self._tell(f"{self.scenario}: {text}")
 
     def _run(self, phase: Phase) -> Recording:

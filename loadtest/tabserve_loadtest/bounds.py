@@ -1,7 +1,7 @@
-"""What a count of requests over a limit proves: the binomial distribution, and nothing assumed about latencies.
+"""Find out what a count of requests over a limit proves, by the binomial distribution, for any latencies.
 
-With `n` independent requests, those slower than the true quantile q are binomial (n, 1 - q). So a bound on the count is
-a bound on the quantile, for any distribution; with none over it is MLPerf Inference's early-stopping rule
+Of `n` independent requests, the number slower than the true quantile q is binomial (n, 1 - q). So a bound on the count
+is a bound on the quantile, for any distribution. With none over the limit it is MLPerf Inference's early-stopping rule
 (https://github.com/mlcommons/inference_policies, "Early Stopping Criterion"): 459 requests for p99 at 99 %.
 """
 
@@ -15,15 +15,15 @@ import numpy.typing as npt
 
 
 def most_over(n: int, share: float, confidence: float) -> int:
-    """The most requests of `n` that may be over a limit while it is proven that fewer than `share` of all are.
+    """The most requests out of `n` that may be over a limit if it is still proven that fewer than `share` of all are.
 
-    -1 where `n` is too small to prove it even with none over.
+    -1 if `n` is too small to prove it even with none over.
     """
     return int(np.searchsorted(_cumulative(n, share), 1 - confidence, side="right")) - 1
 
 
 def least_over(n: int, share: float, confidence: float) -> int:
-    """The fewest requests of `n` over a limit that prove that more than `share` of all are; `n` + 1 where none do."""
+    """The fewest requests out of `n` over a limit that prove that more than `share` of all are; `n` + 1 if none do."""
     at_most = _cumulative(n, share)
     # P(X >= k) = 1 - P(X <= k - 1)
     return min(int(np.searchsorted(at_most, confidence, side="left")) + 1, n + 1)
@@ -43,7 +43,7 @@ def least_requests(over: int, share: float, confidence: float) -> int:
 
 @lru_cache(maxsize=64)
 def _cumulative(n: int, share: float) -> npt.NDArray[np.float64]:
-    """P(X <= k) for k = 0 … of a binomial (n, share), as far as it is not 1; from the ratios of its terms."""
+    """P(X <= k) of a binomial (n, share) for k = 0 … until it is 1, from the ratios of its terms."""
     last = min(n, math.ceil(n * share + 10 * math.sqrt(n * share * (1 - share)) + 20))
     k = np.arange(last)
     steps = np.log((n - k) / (k + 1)) + math.log(share / (1 - share))

@@ -1,4 +1,4 @@
-"""gRPC calls whose messages are encoded before and not decoded when timed."""
+"""gRPC calls whose messages are encoded before the run, and not decoded while they are timed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tabserve_loadtest.answers import Answer
 from tabserve_loadtest.target import Target
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
-# What a status means over HTTP; UNAVAILABLE is a refusal only where a server said it, not where none was reached.
+# What a status means over HTTP; UNAVAILABLE is a refusal only if a server said it, not if none was reached.
 _STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.NOT_FOUND: 404,
@@ -19,12 +19,12 @@ _STATUS = {
 
 
 def initialize() -> None:
-    """Make gRPC wait the way gevent does; once per process, before the first channel."""
+    """Make gRPC wait as gevent does; call this once per process, before the first channel."""
     grpc_gevent.init_gevent()
 
 
 class GrpcConnection:
-    """Asks one target over a channel and connection of its own."""
+    """Sends requests to one target over its own channel and connection."""
 
     def __init__(self, target: Target) -> None:
         options: list[tuple[str, object]] = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
@@ -35,7 +35,7 @@ class GrpcConnection:
         self._timeout = target.timeout
 
     def ask(self, request: bytes) -> Answer:
-        """Send a message and return the answer's. Raises TimeoutError, ConnectionError."""
+        """Send a message and return the answer. Raises TimeoutError, ConnectionError."""
         try:
             body, call = self._call.with_call(request, timeout=self._timeout)
         except grpc.RpcError as error:

@@ -1,4 +1,4 @@
-"""The report's charts as inline SVG whose colours are the page's, so that they follow light and dark."""
+"""The report's charts as inline SVG in the page's colours, so that they follow light and dark mode."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from tabserve_loadtest.document import Section
 
-# Stand-ins that matplotlib writes into the SVG, and the page's colours they are replaced by.
+# Placeholders that matplotlib writes into the SVG, and the page's colours that replace them.
 INK, FAINT, FIRST, SECOND, THIRD, BAD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 _COLOURS = {INK: "ink", FAINT: "faint", FIRST: "first", SECOND: "second", THIRD: "third", BAD: "bad"}
 _SIZE = (5.2, 3.1)
@@ -46,7 +46,7 @@ _STYLE: Any = {  # matplotlib's stubs list every key it has
 
 
 def charts(section: Section, prefix: str) -> list[str]:
-    """The SVGs of a scenario; prefix: of their ids, unique in the page."""
+    """A scenario's SVGs. prefix: the start of their ids, unique in the page."""
     drawn = [("Latency distribution", _distribution, bool(section.curve))]
     drawn += [("Latency over time", _latency, len(section.seconds) > 1)]
     drawn += [("Requests over time", _requests, len(section.seconds) > 1)]
@@ -82,7 +82,7 @@ def _inline(svg: str, label: str, prefix: str) -> str:
 
 
 def _distribution(axes: Axes, section: Section) -> None:
-    """Latency over the share of requests that took no longer, on a scale on which each nine is as wide as the last."""
+    """Plot latency over the share of requests that took no longer, on a scale where every nine has the same width."""
     nines = [(-math.log10(max(1 - share, 1e-9)), latency / 1000) for share, latency in section.curve if share < 1]
     axes.plot([x for x, _ in nines], [y for _, y in nines], color=FIRST, label="measured")
     for name, limit in section.limits.items():
@@ -157,7 +157,7 @@ def _seconds(axes: Axes) -> None:
 
 
 def _milliseconds(axes: Axes) -> None:
-    """A logarithmic axis in ms, with 1, 2, 5 as ticks where it is short."""
+    """Make a logarithmic axis in ms, with ticks at 1, 2, 5 if it is short."""
     low, high = _range(axes)
     axes.set_yscale("log")
     axes.set_ylim(low, high)

@@ -32,7 +32,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.group()
 def main() -> None:
-    """Load tests of a server of the Open Inference Protocol."""
+    """Load tests for servers of the Open Inference Protocol."""
 
 
 @main.command()
@@ -57,7 +57,7 @@ def render(file: Path, folder: Path) -> None:
 @click.argument("file", type=_FILE)
 @click.option("--peak", type=float, required=True, help="Requests per second to be served.")
 @click.option("--cpu", type=float, required=True, help="Cores the measured pod may use.")
-@click.option("--memory", type=float, required=True, help="MiB the measured pod takes (kubectl top pod).")
+@click.option("--memory", type=float, required=True, help="MiB the measured pod uses (kubectl top pod).")
 @click.option("--reaction", type=float, help="Seconds until a new pod is ready (reaction_s of autoscale).")
 def size(file: Path, peak: float, cpu: float, memory: float, reaction: float | None) -> None:
     """Print chart values for a peak rate, from the report.json of a `ramp` on one pod."""
@@ -78,22 +78,26 @@ def size(file: Path, peak: float, cpu: float, memory: float, reaction: float | N
 @click.option("--bundle", type=_FOLDER, help="Requests from its reference rows; without it, from the metadata.")
 @click.option("--allow-joblib", is_flag=True, help="Accept a bundle with joblib files (they are not loaded here).")
 @click.option("--user", type=click.Choice(["json", "binary", "grpc", "records"]), help="[default: records, or json]")
-@click.option("--set", "overrides", multiple=True, metavar="[SCENARIO.]NAME=VALUE", help="A number of the objectives.")
-@click.option("--objectives", "file", type=_FILE, default=objectives.DEFAULT, help="What is sent and must hold.")
-@click.option("--timeout", type=float, default=10.0, help="Seconds until a request is given up.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="[SCENARIO.]NAME=VALUE", help="Change a number of the objectives."
+)
+@click.option("--objectives", "file", type=_FILE, default=objectives.DEFAULT, help="What is sent, and what must hold.")
+@click.option("--timeout", type=float, default=10.0, help="Seconds until a request counts as lost.")
 @click.option("--users", type=click.IntRange(1, 20000), default=1000, help="Most requests in flight, per generator.")
-@click.option("--seed", type=int, default=1, help="Of the arrivals and the requests.")
-@click.option("--workers", type=click.IntRange(0, 64), default=0, help="Generators in processes of their own here.")
+@click.option("--seed", type=int, default=1, help="Random seed of arrivals and requests.")
+@click.option(
+    "--workers", type=click.IntRange(0, 64), default=0, help="Generators to start here, each in its own process."
+)
 @click.option(
     "--expect-workers", type=click.IntRange(0, 64), default=0, help="Generators that will join from elsewhere."
 )
 @click.option("--listen", default="127.0.0.1:0", help="HOST:PORT where generators join.")
-@click.option("--stock-users", type=click.IntRange(0, 1000), default=0, help="Locust's own closed-loop users beside.")
+@click.option("--stock-users", type=click.IntRange(0, 1000), default=0, help="Also run Locust's own closed-loop users.")
 @click.option("--watch", default="", metavar="NAMESPACE/SELECTOR", help="Deployments whose replicas are recorded.")
 @click.option("--report", "folder", type=click.Path(file_okay=False, path_type=Path), help="Where the report goes.")
 @click.option("--title", default="", help="What the report is about.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as one line of JSON, to be kept from a log.")
-@click.option("--quiet", is_flag=True, help="Print the verdicts only.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one line of JSON, to be found in a log.")
+@click.option("--quiet", is_flag=True, help="Print only the verdicts.")
 def run(**options: Any) -> None:
     """Run SCENARIOS and exit with 0 for PASS, 1 for FAIL, 2 for TOO FEW SAMPLES, 3 for INVALID.
 
@@ -132,7 +136,7 @@ def _play(options: dict[str, Any], scenarios: Sequence[str], plan: Plan) -> list
 
 @contextmanager
 def _services(options: dict[str, Any]) -> Generator[dict[str, str]]:
-    """Both services of the bundle; the options that name them."""
+    """Run both services of the bundle; yields the options that name them."""
     if not options["bundle"]:
         raise click.UsageError("--up needs --bundle")
     joblib = ["--allow_joblib=true"] if options["allow_joblib"] else []
@@ -161,7 +165,7 @@ def _target(options: dict[str, Any], bundle: Bundle | None) -> Target:
 
 
 def _maker(target: Target, bundle: Bundle | None, seed: int) -> Callable[[int], list[Payload]]:
-    """Requests of so many rows, made once for each number; a calm server has answered them."""
+    """A function that makes requests of a number of rows, once per number, and has the idle server answer them."""
     known: dict[int, list[Payload]] = {}
 
     def make(rows: int) -> list[Payload]:

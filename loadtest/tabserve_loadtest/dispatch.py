@@ -1,4 +1,4 @@
-"""Hands arrivals to free users at their intended time, whether or not earlier ones are answered."""
+"""Give arrivals to free users at their intended time, whether or not earlier ones are answered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tabserve_loadtest.schedule import Seconds
 
 
 class Arrival(NamedTuple):
-    """A request to send: its number in the run, when it was meant to start, and when the run started [monotonic ns]."""
+    """A request to send: its number in the run, its intended start, and the start of the run [monotonic ns]."""
 
     number: int
     intended: int
@@ -23,10 +23,10 @@ class Arrival(NamedTuple):
 
 
 class Dispatch:
-    """The arrivals of one phase after the other, for the users of this process.
+    """Gives the arrivals of each phase to the users of this process.
 
-    Free users wait on a stack, so that the one that answered last is next: as many connections are in use as there are
-    requests in flight, not as there are users. The clock runs in gevent's hub and switches to the user directly.
+    Free users wait on a stack, so that the last one to finish is next. So there are as many connections in use as
+    requests in flight, not as users. The clock runs in gevent's hub and switches to the user directly.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Dispatch:
         self._set()
 
     def close_loop(self, users: int, seconds: float, recording: Recording) -> None:
-        """Start a closed loop: so many users send their next request when the last is answered."""
+        """Start a closed loop, in which users send their next request when the last is answered."""
         now = time.monotonic_ns()
         self._begin(now, recording)
         self._times, self._next = [], 0
@@ -68,7 +68,7 @@ class Dispatch:
         self._closed_until = 0
 
     def take(self) -> Arrival:
-        """A user's next arrival; waits for it."""
+        """Wait for a user's next arrival, and return it."""
         if time.monotonic_ns() < self._closed_until:
             self._in_flight += 1
             return self._following()
@@ -80,16 +80,16 @@ class Dispatch:
         return arrival
 
     def done(self) -> None:
-        """An arrival was answered or given up; the user takes its next one."""
+        """Note that an arrival was answered or abandoned; its user will take the next one."""
         self._in_flight -= 1
 
     def wait(self, seconds: float) -> bool:
-        """Until every arrival is answered; False where some are not after so many seconds."""
+        """Wait until every arrival is answered; False if some are not in the given time."""
         return bool(self._idle.wait(seconds))
 
     @property
     def in_flight(self) -> int:
-        """Requests sent and not yet answered."""
+        """The number of requests sent and not yet answered."""
         return self._in_flight
 
     def _following(self) -> Arrival:
@@ -104,7 +104,7 @@ class Dispatch:
             self._idle.set()
 
     def _due(self) -> None:
-        """Runs in the hub: switches to a user for each arrival that is due, then sets the alarm for the next."""
+        """Switch to a user for each arrival that is due, then set the alarm for the next; runs in the hub."""
         self._alarm.clear()
         while self._next < len(self._times) and self._times[self._next] <= time.monotonic_ns():
             arrival = Arrival(self._numbers[self._next], self._times[self._next], self._origin)

@@ -1,4 +1,4 @@
-"""A run as plain data: what the JSON report holds and the page shows."""
+"""A run as plain data, which the JSON report holds and the page shows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNNAMED = "(unnamed)"
 
 
 class Point(msgspec.Struct, frozen=True):
-    """One second of a run: requests meant to start in it, how they ended, their latency in µs (0 where none)."""
+    """One second of a run: the requests meant to start in it, their outcomes, their latency in µs (0 without any)."""
 
     second: int
     requests: int
@@ -41,9 +41,9 @@ class Release(msgspec.Struct, frozen=True):
 
 
 class Section(msgspec.Struct, frozen=True):
-    """One scenario; without latencies where the generator was the limit.
+    """One scenario, without latencies if the generator was the limit.
 
-    curve: (share of requests, longest latency of these in µs). late: of starts, in µs.
+    curve: pairs (share of requests, their longest latency in µs). late: how late starts were, in µs.
     """
 
     scenario: str
@@ -92,7 +92,7 @@ def document(title: str, command: str, results: Sequence[Result], plan: Plan) ->
         command=command,
         versions={
             "python": platform.python_version(),
-            "tabserve": tabserve.__version__,  # not in the metadata of the image, where it is not installed
+            "tabserve": tabserve.__version__,  # not from the metadata, because in the image tabserve is not installed
             **{name: version(name) for name in ("locust", "hdrhistogram")},
         },
         confidence=plan.confidence,
@@ -143,7 +143,7 @@ def _point(number: int, recording: Recording) -> Point:
 
 
 def curve(latencies: Latencies, points: int = 200) -> list[tuple[float, int]]:
-    """The distribution, denser where it ends: (share of requests up to here, µs)."""
+    """The distribution as pairs (share of requests up to here, µs), denser towards its end."""
     n = latencies.count
     if not n:
         return []
@@ -153,7 +153,7 @@ def curve(latencies: Latencies, points: int = 200) -> list[tuple[float, int]]:
 
 
 def encode(found: Document, indent: int = 2) -> bytes:
-    """As JSON; indent 0 for a single line."""
+    """The document as JSON; indent 0 gives a single line."""
     return msgspec.json.format(msgspec.json.encode(found), indent=indent or -1)
 
 

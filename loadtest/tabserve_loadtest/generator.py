@@ -1,4 +1,4 @@
-"""The part of a run that every generating process does: get ready, send by the schedule, report what was measured."""
+"""The part of every generating process in a run: get ready, send by the schedule, report what was measured."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GRACE_SECONDS = 5.0
 
 
 class Generator:
-    """Listens to what the process in charge says, in this process or in another, and sends requests."""
+    """Listens to the process in charge, this one or another, and sends requests."""
 
     def __init__(self, environment: Environment, dispatch: Dispatch) -> None:
         runner = environment.runner
@@ -52,7 +52,7 @@ class Generator:
     def _run(self, prepare: Prepare, at: float) -> None:
         """Send one phase's requests, from `at` (seconds since 1970) on."""
         phase, recording = prepare.phase, Recording()
-        # A collection in the middle of a run would be counted as the server's latency.
+        # A garbage collection in the middle of a run would count as the server's latency.
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -62,7 +62,7 @@ class Generator:
         progress = gevent.spawn(self._report_progress, recording)
         seconds = phase.seconds + sum(segment.seconds for segment in phase.segments)
         if not self._dispatch.wait(at - time.time() + seconds + prepare.target.timeout + GRACE_SECONDS):
-            recording.error(f"timeout: {self._dispatch.in_flight} requests had no end")
+            recording.error(f"timeout: {self._dispatch.in_flight} requests did not end")
         progress.kill()
         recording.elapsed = (time.monotonic_ns() - origin) / 1e9
         recording.busy = meter.share()
@@ -99,19 +99,20 @@ def _progress(recording: Recording) -> Progress:
 
 
 class _Meter:
-    """How much of the time this process computed, or could have but waited for a core."""
+    """Measures how much of the time this process computed, or waited for a core."""
 
     def __init__(self) -> None:
         self._wall, self._used = time.monotonic(), _used()
 
     def share(self) -> float:
-        """Between 0 and 1, since the start."""
+        """The share of the time since the start, between 0 and 1."""
         return min(1.0, (_used() - self._used) / (time.monotonic() - self._wall))
 
 
 def _used() -> float:
     waited = 0
     with suppress(OSError, ValueError, IndexError):  # not every kernel has it
-        # Second: nanoseconds the main thread waited on a run queue (kernel: Documentation/scheduler/sched-stats.rst).
+        # The second field: nanoseconds the main thread waited on a run queue
+        # (kernel: Documentation/scheduler/sched-stats.rst).
         waited = int(Path("/proc/self/schedstat").read_text().split()[1])
     return time.process_time() + waited / 1e9

@@ -1,4 +1,4 @@
-"""A kept HTTP/1.1 connection that sends requests encoded before, and does little else: its own time would count."""
+"""A kept HTTP/1.1 connection, which sends encoded requests and does little else, because its own time would count."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHUNK = 65536
 
 
 class HttpConnection:
-    """Asks one target, one request at a time; connects when first asked and again when the server has closed."""
+    """Sends requests to one target, one at a time; connects when first used, and again when the server has closed."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -22,7 +22,7 @@ class HttpConnection:
     def ask(self, request: bytes) -> Answer:
         """Send a request and read its answer.
 
-        A request on a kept connection that the server has closed meanwhile is sent once more on a new one. Raises
+        If the server has closed the kept connection meanwhile, the request is sent once more on a new one. Raises
         TimeoutError, OSError, httptools.HttpParserError.
         """
         kept = self._socket is not None
@@ -73,11 +73,11 @@ class HttpConnection:
 
 
 class _Closed(Exception):
-    """The server has closed a kept connection before it answered anything."""
+    """The server closed a kept connection before it answered anything."""
 
 
 class _Reader:
-    """Gathers what httptools' parser finds; the names of the methods are the parser's."""
+    """Gathers what httptools' parser finds, in methods that have the parser's names."""
 
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}

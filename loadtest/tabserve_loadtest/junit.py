@@ -1,4 +1,4 @@
-"""A run as JUnit's XML, one test case per objective, for CI to show."""
+"""Write a run as JUnit's XML, one test case per objective, for CI to show."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tabserve_loadtest.verdict import Judgement, Verdict
 
 
 def encode(document: Document) -> bytes:
-    """The XML: a broken objective is a failure; what could not be told, or not be trusted, an error."""
+    """The XML: a broken objective is a failure, one that is undecided or can't be trusted an error."""
     root = Xml.Element("testsuites", name=document.title)
     for section in document.sections:
         root.append(_suite(section))

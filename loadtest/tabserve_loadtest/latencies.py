@@ -1,4 +1,4 @@
-"""Latencies as a histogram in microseconds: three significant digits, merged exactly, quantiles with bounds."""
+"""Latencies as a histogram in microseconds, with three significant digits, exact merging, and bounds on quantiles."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LOWEST, HIGHEST, DIGITS = 1, 600_000_000, 3
 
 
 class Quantile(msgspec.Struct, frozen=True):
-    """A quantile of `n` latencies in microseconds; `low` and `high` hold it, each with the confidence asked for.
+    """A quantile of `n` latencies in microseconds, between `low` and `high`, each with the requested confidence.
 
-    high is None where there are too few latencies to bound it.
+    high is None if there are too few latencies for a bound.
     """
 
     q: float
@@ -34,34 +34,34 @@ class Latencies:
     def __init__(self, encoded: bytes | None = None) -> None:
         self._histogram = HdrHistogram.decode(encoded, b64_wrap=False) if encoded else _empty()
         self.record = self._histogram.record_value
-        """Record one latency in microseconds; called once per request, so it is the histogram's own method."""
+        """Records one latency in microseconds. It is called for every request, so it is the histogram's own method."""
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of latencies."""
         return int(self._histogram.total_count)
 
     @property
     def longest(self) -> int:
-        """The longest, in microseconds; 0 where there are none."""
+        """The longest latency in microseconds, 0 if there are none."""
         return int(self._histogram.get_max_value()) if self.count else 0
 
     def merge(self, other: Latencies) -> None:
-        """Add what another holds; the result is that of recording everything here."""
+        """Add another's latencies; the result is the same as if all had been recorded here."""
         self._histogram.add(other._histogram)
 
     def encode(self) -> bytes:
-        """Compressed, as `Latencies(encoded)` reads it (HdrHistogram's V2 encoding)."""
+        """The compressed form that `Latencies(encoded)` reads (HdrHistogram's V2 encoding)."""
         encoded: bytes = self._histogram.encode()
         return encoded
 
     def over(self, limit: float) -> int:
-        """How many are longer than the limit in microseconds, to the resolution of the buckets."""
+        """How many latencies are longer than a limit in microseconds, to the resolution of the buckets."""
         upper, counts = self.buckets()
         return int(counts[upper > self._histogram.get_highest_equivalent_value(math.floor(limit))].sum())
 
     def buckets(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Longest latency and count of every bucket that is not empty, ascending."""
+        """The longest latency and the count of every bucket that is not empty, ascending."""
         counts = np.ctypeslib.as_array(self._histogram.counts)
         used = np.flatnonzero(counts)
         highest, start = self._histogram.get_highest_equivalent_value, self._histogram.get_value_from_index
@@ -73,7 +73,7 @@ class Latencies:
         return [int(upper[at]) for at in np.searchsorted(np.cumsum(counts), ranks)]
 
     def quantile(self, q: float, confidence: float) -> Quantile | None:
-        """A quantile with a lower and an upper bound, each with this confidence; None where nothing was recorded."""
+        """A quantile with a lower and an upper bound, each with this confidence; None if nothing was recorded."""
         n = self.count
         if not n:
             return None
@@ -83,7 +83,7 @@ class Latencies:
         return Quantile(q, n, value, min(low, value), max(high, value) if most >= 0 else None)
 
     def quantiles(self, confidence: float) -> list[Quantile]:
-        """The usual ones: p50, p90, p99 and p99.9; none where nothing was recorded."""
+        """The usual quantiles p50, p90, p99 and p99.9; empty if nothing was recorded."""
         found = (self.quantile(q, confidence) for q in (0.5, 0.9, 0.99, 0.999))
         return [quantile for quantile in found if quantile is not None]
 

@@ -1,4 +1,4 @@
-"""What a scenario hands back: a recording, figures of its own, and what to show of them."""
+"""The result of a scenario: a recording, its own figures, and tables to show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tabserve_loadtest.verdict import Judgement, milliseconds
 
 
 class Table(msgspec.Struct, frozen=True):
-    """A table of the report: a title, the columns' names and the rows."""
+    """A table for the report: a title, the columns' names and the rows."""
 
     title: str
     columns: tuple[str, ...]
@@ -24,9 +24,9 @@ class Table(msgspec.Struct, frozen=True):
 class Measured(msgspec.Struct):
     """One scenario's measurements.
 
-    load: in words, what was sent. figures: by name; `at_least` and `at_most` of the objectives are judged on them.
-    closed: whether users waited for answers. refusals_allowed: whether a refusal is an answer and no error.
-    findings: verdicts of the scenario's own. offered: segments of the open loop, for the page.
+    load: what was sent, in words. figures: by name; the objectives' `at_least` and `at_most` are judged on them.
+    closed: whether users waited for answers. refusals_allowed: whether a refusal counts as an answer, not as an error.
+    findings: the scenario's own verdicts. offered: segments of the open loop, for the page.
     replicas: by workload, (second, ready replicas) at each change.
     """
 
@@ -44,7 +44,7 @@ class Measured(msgspec.Struct):
 def recovery_seconds(recording: Recording, after: float, objectives: Objectives) -> float | None:
     """Seconds after `after` until 95 % of each later second's requests are answered right and within the limits.
 
-    None where that is not so to the end.
+    None if that does not hold to the end.
     """
     later = sorted(number for number in recording.seconds if number >= after)
     bad = [number for number in later if not _well(recording.seconds[number], objectives)]
@@ -62,12 +62,12 @@ def _well(second: Second, objectives: Objectives) -> bool:
 
 
 def rate_of(recording: Recording, outcome: str, seconds: Sequence[int]) -> float:
-    """Requests per second that ended so, over those seconds of the run."""
+    """Requests per second with this outcome, over the given seconds of the run."""
     found = [recording.seconds[number].outcomes[outcome] for number in seconds if number in recording.seconds]
     return sum(found) / max(1, len(seconds))
 
 
 def p50_and_p99(latencies: Latencies) -> tuple[str, ...]:
-    """For a table's row: in words, `none` where nothing was recorded."""
+    """The p50 and p99 as text for a table's row, `none` if nothing was recorded."""
     quantiles = (latencies.quantile(q, 0.99) for q in (0.5, 0.99))
     return tuple(milliseconds(quantile.value) if quantile else "none" for quantile in quantiles)

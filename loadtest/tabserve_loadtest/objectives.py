@@ -1,4 +1,4 @@
-"""`objectives.yaml`: what each scenario sends and what must hold, and how the command line overrides it."""
+"""Read `objectives.yaml`, what each scenario sends and what must hold, with overrides from the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT = Path(__file__).with_name("objectives.yaml")
 
 
 class ObjectivesError(Exception):
-    """A file or an override that can't be used; the message says expected, got, where."""
+    """A file or an override can't be used; the message says expected, got, where."""
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -23,10 +23,10 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Load(_Strict, frozen=True):
     """What a scenario sends; each scenario says which of these it uses.
 
-    rate: arrivals per second. users: in a closed loop. rows: per request. seconds: of the run, or of one step.
-    factor: of the peak over the rate, or from one step to the next. most: the highest rate tried. precision: how near
-    the lowest rate that breaks and the highest that holds must be, as a ratio. peak_seconds: of a spike.
-    share: of requests that a canary is to get.
+    rate: arrivals per second. users: how many, in a closed loop. rows: rows per request. seconds: length of the run, or
+    of one step. factor: ratio of the peak to the rate, or of one step to the last. most: the highest rate tried.
+    precision: the largest ratio of the lowest rate that breaks to the highest that holds. peak_seconds: length of a
+    spike. share: the share of requests that a canary is to get.
     """
 
     rate: float = 0
@@ -43,8 +43,8 @@ class Load(_Strict, frozen=True):
 class Objectives(_Strict, frozen=True):
     """What must hold in one scenario.
 
-    latency: quantile ("p99.9") to its limit in ms. error_rate: most failed requests of all, 0 for none at all.
-    at_least, at_most: limits of the scenario's own figures, by name.
+    latency: from a quantile ("p99.9") to its limit in ms. error_rate: the largest share of failed requests, 0 for none.
+    at_least, at_most: limits for the scenario's own figures, by name.
     """
 
     load: Load
@@ -55,7 +55,7 @@ class Objectives(_Strict, frozen=True):
 
 
 class Generator(_Strict, frozen=True):
-    """Beyond which the generator was the limit; see objectives.yaml."""
+    """Limits beyond which the generator was the bottleneck; see objectives.yaml."""
 
     late_ms: float
     late_share: float
@@ -91,7 +91,7 @@ def read(path: Path, overrides: Sequence[str] = (), scenarios: Sequence[str] = (
 
 
 def fraction(name: str) -> float:
-    """0.99 for `p99`. Raises ObjectivesError."""
+    """The fraction that a quantile's name means, 0.99 for `p99`. Raises ObjectivesError."""
     try:
         value = float(name.removeprefix("p")) / 100
     except ValueError:

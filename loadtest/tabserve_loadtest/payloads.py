@@ -1,4 +1,4 @@
-"""The requests of a run, encoded before it starts, each with what its answer must be."""
+"""The requests of a run, encoded before it starts, each with its expected answer."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Expected: TypeAlias = dict[str, Any]
 
 
 class PayloadError(Exception):
-    """No requests can be made; the message is for the user."""
+    """Requests can't be made; the message is for the user."""
 
 
 class Payload(msgspec.Struct, array_like=True):
     """One request.
 
-    data: HTTP head and body, or a gRPC message. expected: of V2 each output's elements by name; of V1 the keys every
-    prediction must have; None until a calm server has told. tolerance: of numbers, relative to the larger of 1 and the
-    expected value.
+    data: HTTP head and body, or a gRPC message. expected: for V2 each output's elements by name; for V1 the keys that
+    every prediction must have; None until an idle server has answered. tolerance: for numbers, relative to the larger
+    of 1 and the expected value.
     """
 
     data: bytes
@@ -42,7 +42,7 @@ class Payload(msgspec.Struct, array_like=True):
 
 
 def from_bundle(target: Target, bundle: Bundle, rows: int, seed: int) -> list[Payload]:
-    """Requests of seeded draws from a bundle's reference rows. Raises PayloadError, TargetError."""
+    """Requests with rows drawn from a bundle's reference by a seed. Raises PayloadError, TargetError."""
     picks = _picks(_complete_rows(bundle), rows, seed)
     tolerance = max(bundle.manifest.model.tolerance, 1e-9)
     if target.kind == "records":
@@ -61,7 +61,7 @@ def from_bundle(target: Target, bundle: Bundle, rows: int, seed: int) -> list[Pa
 
 
 def from_metadata(target: Target, rows: int, seed: int) -> list[Payload]:
-    """Requests of seeded values for the inputs a server declares; what they are answered is learned from it.
+    """Requests with random values for the inputs that a server declares; the server itself gives the expected answers.
 
     Raises PayloadError, TargetError.
     """
@@ -78,7 +78,7 @@ def from_metadata(target: Target, rows: int, seed: int) -> list[Payload]:
 
 
 def encode(target: Target, tensors: Sequence[Tensor], outputs: Sequence[str]) -> bytes:
-    """A V2 request as it goes over the wire; outputs: those asked for, none for the model's own."""
+    """A V2 request in its wire form. outputs: the outputs to ask for, none for the model's default."""
     if target.kind == "grpc":
         return pb.ModelInferRequest(
             model_name=target.model,
@@ -129,7 +129,7 @@ def _length(bundle: Bundle) -> int:
 
 
 def _complete_rows(bundle: Bundle) -> Array:
-    """Rows whose boolean fields have a value, since a BOOL tensor has no null."""
+    """The rows whose boolean fields have a value, because a BOOL tensor has no null."""
     complete = np.ones(_length(bundle), bool)
     for field in bundle.schema.record:
         if field.type == "boolean":
@@ -138,7 +138,7 @@ def _complete_rows(bundle: Bundle) -> Array:
 
 
 def _columns(bundle: Bundle, inputs: Sequence[str]) -> tuple[list[Tensor], dict[str, Array]]:
-    """The reference rows as the tensors this server takes, and the outputs to ask for with their values."""
+    """The reference rows as the tensors that this server takes, and the outputs to ask for with their values."""
     model, reference = bundle.manifest.model, bundle.reference
     outputs = {name: reference.outputs[name] for name in model.default_outputs}
     if set(inputs) == set(reference.records):
@@ -182,7 +182,7 @@ def _tensor(name: str, column: Array, boolean: bool) -> Tensor:
 
 
 def _generated(spec: Mapping[str, Any], rows: int, rng: np.random.Generator) -> Tensor:
-    """Values for a declared input: its first variable dimension has `rows`, others two elements."""
+    """Values for a declared input; its first variable dimension has `rows` elements, others have two."""
     sizes = [int(size) for size in spec["shape"]]
     shape = [size if size >= 0 else rows if place == 0 else 2 for place, size in enumerate(sizes)]
     dtype = DATATYPES.get(spec["datatype"])

@@ -1,4 +1,4 @@
-"""What the process in charge tells the generators, and what they tell it; the same words to one and to several."""
+"""The messages between the process in charge and the generators, the same for one and for several."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tabserve_loadtest.schedule import Process, Segment
 from tabserve_loadtest.target import Target
 
 PREPARE, READY, START, PROGRESS, RECORDED = "prepare", "ready", "begin", "progress", "recorded"
-"""The messages' names: prepare and start go to the generators, the others come from them."""
+"""The messages' names; prepare and start go to the generators, the others come from them."""
 BODY = "body"
 
 
 class Phase(msgspec.Struct, frozen=True):
     """One stretch of load. Open loop: arrivals by the process and segments. Closed loop: `users` for `seconds`.
 
-    index, count: which of how many generators sends.
+    index, count: which generator sends, out of how many.
     """
 
     segments: tuple[Segment, ...] = ()
@@ -31,7 +31,7 @@ class Phase(msgspec.Struct, frozen=True):
 
 
 class Prepare(msgspec.Struct):
-    """The next phase, and its requests where they are others than before."""
+    """The next phase, and its requests if they are new."""
 
     phase: Phase
     target: Target
@@ -39,7 +39,7 @@ class Prepare(msgspec.Struct):
 
 
 class Progress(msgspec.Struct):
-    """How a phase goes: requests and errors so far, how many started late, and the last second's latencies in µs."""
+    """The progress of a phase: requests, errors and late starts so far, and the last second's latencies in µs."""
 
     requests: int
     errors: int
@@ -49,5 +49,5 @@ class Progress(msgspec.Struct):
 
 
 def pack(content: msgspec.Struct | bytes) -> dict[str, Any]:
-    """A message as Locust carries it: a dict that msgpack knows."""
+    """A message in the form that Locust sends, a dict of msgpack's types."""
     return {BODY: content if isinstance(content, bytes) else msgspec.msgpack.encode(content)}

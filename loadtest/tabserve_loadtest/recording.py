@@ -1,4 +1,4 @@
-"""What a generator measured, in a form that is merged exactly with what others did."""
+"""The measurements of a generator, in a form that merges exactly with others'."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ERROR_TEXTS = 20
 
 
 class Second(msgspec.Struct):
-    """The requests meant to start in one second of a run. latencies: of those not refused, in µs."""
+    """The requests meant to start in one second of a run. latencies: in µs, without refused requests."""
 
     latencies: Latencies
     outcomes: Counter[str]
@@ -25,9 +25,9 @@ class Second(msgspec.Struct):
 class Recording:
     """One run of a schedule. Times in microseconds, latencies from the intended start.
 
-    latencies: of every request that was sent and not refused, wrong and failed ones too, by release ("" where the
-    answer names none). refused: of those refused with 503, 429 or their like. late: how long after their intended
-    start requests were sent. service: of answered requests, from being sent: what a closed loop would have measured.
+    latencies: of every request that was sent and not refused, also wrong and failed ones, by release ("" if the answer
+    names none). refused: latencies of refusals (503, 429 and similar). late: how long after their intended start
+    requests were sent.
     """
 
     def __init__(self) -> None:
@@ -38,12 +38,12 @@ class Recording:
         self.errors: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.elapsed = 0.0
-        """Seconds from the first intended start to the last answer, the longest of all generators."""
+        """Seconds from the first intended start to the last answer; the maximum over all generators."""
         self.busy = 0.0
-        """Share of the time the generator computed or waited for a core, the highest of all generators."""
+        """Share of the time that the generator computed or waited for a core; the maximum over all generators."""
 
     def add(self, second: int, latency: int, late: int, outcome: Outcome, release: str, rows: int) -> None:
-        """One request: when it was meant to start [s], its times [µs], how it ended and its release."""
+        """Add one request: its intended start [s], its times [µs], its outcome and its release."""
         place = self._second(second)
         place.outcomes[outcome] += 1
         self.late.record(late)
@@ -59,11 +59,11 @@ class Recording:
             self.counts["rows"] += rows
 
     def drop(self, second: int) -> None:
-        """One request that was never sent, since no user was free."""
+        """Add one request that was never sent, because no user was free."""
         self._second(second).outcomes["dropped"] += 1
 
     def error(self, text: str) -> None:
-        """Count an error by its text; beyond some texts by `others`."""
+        """Count an error by its text, or after many different texts as `others`."""
         known = text in self.errors or len(self.errors) < ERROR_TEXTS
         self.errors[text if known else "others"] += 1
 
@@ -75,12 +75,12 @@ class Recording:
 
     @property
     def outcomes(self) -> Counter[str]:
-        """How many requests ended how."""
+        """The number of requests by outcome."""
         return sum((second.outcomes for second in self.seconds.values()), Counter())
 
     @property
     def latencies(self) -> Latencies:
-        """Of every request that was sent and not refused."""
+        """The latencies of all requests that were sent and not refused."""
         merged = Latencies()
         for latencies in self.releases.values():
             merged.merge(latencies)
@@ -102,7 +102,7 @@ class Recording:
         self.busy = max(self.busy, other.busy)
 
     def encode(self) -> bytes:
-        """As `decode` reads it; histograms in HdrHistogram's own encoding."""
+        """The form that `decode` reads, with histograms in HdrHistogram's own encoding."""
         return msgspec.msgpack.encode(
             _Encoded(
                 {release: latencies.encode() for release, latencies in self.releases.items()},

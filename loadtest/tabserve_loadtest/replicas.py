@@ -1,4 +1,4 @@
-"""How many replicas are ready over time, from the cluster's API by way of kubectl."""
+"""The number of ready replicas over time, from the cluster's API through kubectl."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ STOP_SECONDS = 10.0
 
 
 class Replicas:
-    """What `kubectl get deployments --watch` has told: at each change, by Deployment, its ready replicas."""
+    """The output of `kubectl get deployments --watch`: each Deployment's ready replicas at each change."""
 
     def __init__(self) -> None:
         self._changes: dict[str, list[tuple[float, int]]] = {}
 
     def add(self, line: str) -> None:
-        """A line `NAME READY`; without a number none is ready."""
+        """Add a line `NAME READY`; without a number none is ready."""
         name, _, ready = line.strip().partition(" ")
         if name:
             self._changes.setdefault(name, []).append((time.time(), int(ready or 0)))
 
     def since(self, start: float, seconds: float) -> dict[str, list[tuple[float, int]]]:
-        """By Deployment, (seconds after `start`, ready) from 0 on; start: seconds since 1970."""
+        """Pairs (seconds after `start`, ready replicas) by Deployment, from 0 on. start: seconds since 1970."""
         return {name: during(changes, start, seconds) for name, changes in self._changes.items()}
 
 
 def during(changes: list[tuple[float, int]], start: float, seconds: float) -> list[tuple[float, int]]:
-    """The changes from `start` on for so many seconds, the first of them as it was when that began."""
+    """The changes from `start` on for the given seconds, beginning with the state at `start`."""
     before = [ready for at, ready in changes if at <= start]
     first = before[-1] if before else changes[0][1]
     later = [(at - start, ready) for at, ready in changes if start < at <= start + seconds]
@@ -44,7 +44,7 @@ def during(changes: list[tuple[float, int]], start: float, seconds: float) -> li
 
 @contextmanager
 def watching(namespace: str, selector: str) -> Generator[Replicas]:
-    """Watch the Deployments of a namespace that a label selector chooses, while the block runs."""
+    """Watch, while the block runs, the Deployments that a label selector chooses in a namespace."""
     found = Replicas()
     command = ["kubectl", "get", "deployments", "--namespace", namespace, "--selector", selector, "--watch"]
     process = subprocess.Popen([*command, "-o", f"jsonpath={LINE}"], stdout=subprocess.PIPE, text=True)

@@ -14,7 +14,7 @@ PAGE, DATA, JUNIT = "report.html", "report.json", "junit.xml"
 
 
 def text(found: Document) -> str:
-    """The verdicts and what they rest on, for a terminal."""
+    """The verdicts and their grounds, for a terminal."""
     return "\n\n".join([*(_section(section) for section in found.sections), found.verdict.value])
 
 
@@ -31,13 +31,13 @@ def _section(section: Section) -> str:
 
 
 def command(arguments: Sequence[str]) -> str:
-    """The command line as it can be typed again."""
+    """The command line in a form that can be typed again."""
     return shlex.join(["tabserve", "load", *arguments[1:]])
 
 
 def write(folder: Path, found: Document) -> None:
-    """Write report.html, report.json and junit.xml into a folder, which is made."""
-    from tabserve_loadtest import page  # brings matplotlib, which takes longer to load than a generator to start
+    """Write report.html, report.json and junit.xml into a new folder."""
+    from tabserve_loadtest import page  # loads matplotlib, which takes longer than starting a generator
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PAGE).write_text(page.render(found))

@@ -1,4 +1,4 @@
-"""One scenario's measurements with what follows from them."""
+"""A scenario's measurements and their verdict."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tabserve_loadtest.verdict import Judgement, Verdict, overall, worst
 
 
 class StockNumbers(msgspec.Struct, frozen=True):
-    """What Locust's own statistics say of one of its entries, in milliseconds as it rounds them."""
+    """One entry of Locust's own statistics, in its rounded milliseconds."""
 
     name: str
     requests: int
@@ -24,7 +24,7 @@ class StockNumbers(msgspec.Struct, frozen=True):
 class Result(msgspec.Struct):
     """One scenario with its verdict.
 
-    trusted: False where the generator was the limit; then nothing of the server's latency is reported.
+    trusted: False if the generator was the limit; then the server's latency is not reported.
     """
 
     scenario: str
@@ -35,10 +35,10 @@ class Result(msgspec.Struct):
 
     @property
     def verdict(self) -> Verdict:
-        """Of all its findings."""
+        """The verdict from all findings."""
         return overall(self.findings)
 
 
 def verdict(results: Sequence[Result]) -> Verdict:
-    """Of the whole run."""
+    """The verdict on the whole run."""
     return worst([result.verdict for result in results])

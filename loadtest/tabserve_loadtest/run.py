@@ -1,4 +1,4 @@
-"""A whole run: scenarios one after the other on one target, each with its findings."""
+"""Run scenarios one after the other on one target, each with its findings."""
 
 from __future__ import annotations
 

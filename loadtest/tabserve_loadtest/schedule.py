@@ -1,4 +1,4 @@
-"""When requests are meant to arrive, decided before the run and whatever the server does."""
+"""Decide when requests are meant to arrive, before the run and whatever the server does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Process: TypeAlias = Literal["poisson", "constant"]
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """A stretch of a run: arrivals per second, and how many seconds."""
+    """A stretch of a run: arrivals per second, and its length in seconds."""
 
     rate: float
     seconds: float

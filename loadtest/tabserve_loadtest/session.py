@@ -1,4 +1,4 @@
-"""Locust's environment and runners, set up for a run: one process alone, one in charge of several, or one of these."""
+"""Set up Locust's environment and runners: for a single process, one in charge of several, or one of these."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ STOP_SECONDS = 10.0
 
 
 class SessionError(Exception):
-    """The generators could not be started; the message is for the user."""
+    """The generators can't be started; the message is for the user."""
 
 
 @contextmanager
 def alone(target: Target, users: int, stock: int = 0) -> Generator[Environment]:
-    """One process that sends itself. stock: users of Locust's own kind beside."""
+    """A single process, which sends requests itself. stock: how many of Locust's own users to add."""
     environment = _environment(target, users, stock)
     environment.create_local_runner()
     Caller.work = Work(Dispatch(), target, [])
@@ -48,7 +48,7 @@ def alone(target: Target, users: int, stock: int = 0) -> Generator[Environment]:
 
 @contextmanager
 def in_charge(target: Target, users: int, address: str, expected: int, workers: int) -> Generator[Environment]:
-    """One process that lets others send. address: HOST:PORT to listen on. users: of each. workers: started here."""
+    """A process that lets others send. address: HOST:PORT to listen on. users: per worker. workers: started here."""
     host, _, port = address.rpartition(":")
     environment = _environment(target, users * expected, 0)
     environment.create_master_runner(host, int(port))
@@ -63,7 +63,7 @@ def in_charge(target: Target, users: int, address: str, expected: int, workers: 
 
 
 def join(address: str) -> None:
-    """Send for the process in charge at HOST:PORT until it says that all is done."""
+    """Send requests for the process in charge at HOST:PORT until it says that the run is over."""
     host, _, port = address.rpartition(":")
     calls.initialize()
     environment = Environment(user_classes=[*KINDS.values()])
@@ -74,9 +74,9 @@ def join(address: str) -> None:
 
 
 def learn(target: Target, payloads: Sequence[Payload]) -> None:
-    """Ask the calm server: for what is expected of each payload without an answer, or whether it answers at all.
+    """Ask the idle server for the answer to each payload without one, or just whether it answers at all.
 
-    Where it refuses it is waited for. Raises TargetError.
+    While it refuses, this waits. Raises TargetError.
     """
     connection = GrpcConnection(target) if target.kind == "grpc" else HttpConnection(target)
     checker = Checker(target.kind)
@@ -105,7 +105,7 @@ def _accepted(connection: GrpcConnection | HttpConnection, request: bytes) -> An
 
 def _environment(target: Target, users: int, stock: int) -> Environment:
     calls.initialize()
-    # It warns of starting users quickly; here users cost nothing until an arrival wakes them.
+    # It warns against starting users quickly, but here users cost nothing until an arrival wakes them.
     logging.getLogger("locust.runners").setLevel(logging.ERROR)
     user = KINDS[target.kind]
     user.fixed_count, Stock.fixed_count = users, stock

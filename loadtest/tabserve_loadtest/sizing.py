@@ -1,4 +1,4 @@
-"""From measured capacity to the chart's values, with the derivation beside every number."""
+"""Derive the chart's values from measured capacity, with the derivation next to every number."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MEMORY_HEADROOM = 1.5
 
 
 class SizingError(Exception):
-    """The report has nothing to derive values from; the message is for the user."""
+    """The report holds nothing to derive values from; the message is for the user."""
 
 
 class Pod(msgspec.Struct, frozen=True):
-    """One pod as it was measured: requests/s it holds, the CPU it may use in cores, the memory it took in MiB."""
+    """A measured pod: the requests/s it holds, the CPU it may use in cores, the memory it used in MiB."""
 
     capacity: float
     cpu: float
@@ -33,12 +33,12 @@ def capacity(document: Document) -> float:
 
 
 def replicas(pod: Pod, peak: float) -> int:
-    """Fewest pods that hold the peak rate at 70 % of their capacity, with one of them lost."""
+    """The fewest pods that hold the peak rate at 70 % of their capacity, with one of them lost."""
     return math.ceil(peak / (pod.capacity * HEADROOM)) + 1
 
 
 def snippet(pod: Pod, peak: float, reaction: float | None) -> str:
-    """Values for charts/tabserve; each is explained where it stands.
+    """Values for charts/tabserve, each with a comment that explains it.
 
     peak: requests per second to be served. reaction: seconds until a new pod is ready, as `autoscale` measured it.
     """
@@ -48,7 +48,7 @@ def snippet(pod: Pod, peak: float, reaction: float | None) -> str:
     waited = f"; a new pod is ready after {reaction:.0f} s (autoscale), until then the others carry" if reaction else ""
     return f"""\
 # One pod of {millicores}m holds {pod.capacity:.4g} requests/s within the objectives (ramp).
-# Planned load per pod: {HEADROOM:.0%} of that = {per_pod:.4g} requests/s, so that a burst is no breach{waited}.
+# Planned load per pod: {HEADROOM:.0%} of that = {per_pod:.4g} requests/s, so that a burst breaches nothing{waited}.
 predictor:
   resources:
     # The CPU the capacity was measured with. Memory: the measured {pod.memory:g} MiB and half as much again.

@@ -1,4 +1,4 @@
-"""Locust as it comes: closed-loop users and whole milliseconds, to be shown beside what is measured here."""
+"""Locust as it comes, with closed-loop users and whole milliseconds, to compare with what is measured here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAME = "closed loop"
 
 
 class Stock(FastHttpUser):
-    """A user that waits for its answer and counts from when it sent, as Locust's users do."""
+    """A user that waits for its answer and counts from sending, as Locust's users do."""
 
     request: ClassVar[bytes] = b""
     wait_time = constant_throughput(10)
@@ -30,7 +30,7 @@ class Stock(FastHttpUser):
 
 
 def numbers(stats: RequestStats) -> list[StockNumbers]:
-    """All entries with requests."""
+    """All entries of the statistics that have requests."""
     return [_numbers(entry) for entry in stats.entries.values() if entry.num_requests]
 
 

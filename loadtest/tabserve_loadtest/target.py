@@ -1,4 +1,4 @@
-"""The server under load: where it is, and what it says of itself before the run."""
+"""The server under load: where it is, and what it says about itself before the run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ ASK_SECONDS = 30.0
 
 
 class TargetError(Exception):
-    """The server does not answer, or not as a server of the protocol; the message is for the user."""
+    """The server does not answer, or not by the protocol; the message is for the user."""
 
 
 class Target(msgspec.Struct, frozen=True):
     """A server of the Open Inference Protocol.
 
-    url: root of REST. grpc: HOST:PORT, needed for users of kind `grpc` only. host: the Host header (and authority)
-    behind a gateway, "" for the url's own. kind: of the users. timeout: seconds until a request is given up.
+    url: root of REST. grpc: HOST:PORT, needed only for users of kind `grpc`. host: the Host header (and authority)
+    behind a gateway, "" for the url's own. kind: the users' kind. timeout: seconds until a request counts as lost.
     """
 
     url: str
@@ -43,16 +43,16 @@ class Target(msgspec.Struct, frozen=True):
 
     @property
     def authority(self) -> str:
-        """What the Host header says."""
+        """The value of the Host header."""
         return self.host or urlsplit(self.url).netloc
 
     def path(self, kind: Kind) -> str:
-        """Where requests of a kind go."""
+        """The path for requests of a kind."""
         prefix, model = urlsplit(self.url).path.rstrip("/"), quote(self.model, safe="")
         return f"{prefix}/v1/models/{model}:predict" if kind == "records" else f"{prefix}/v2/models/{model}/infer"
 
     def metadata(self) -> dict[str, Any]:
-        """What it says of the model. Raises TargetError."""
+        """The server's metadata of the model. Raises TargetError."""
         return get(self.url, f"/v2/models/{quote(self.model, safe='')}", self.host)
 
 
@@ -77,7 +77,7 @@ def get(url: str, path: str, host: str = "") -> dict[str, Any]:
 
 
 def only_model(url: str, host: str = "") -> str:
-    """The model's name where the server lists one only (V1's list, or the repository index). Raises TargetError."""
+    """The model's name if the server lists only one (V1's list, or the repository index). Raises TargetError."""
     names = get(url, "/v1/models", host).get("models", [])
     if len(names) != 1:
         raise TargetError(f"{url} lists {len(names)} models: say which with --model")

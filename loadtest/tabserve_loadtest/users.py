@@ -1,4 +1,4 @@
-"""The users: each waits for an arrival, sends its request, checks the answer and records how long it took."""
+"""Users, each of which waits for an arrival, sends its request, checks the answer and records the latency."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tabserve_loadtest.target import Kind, Target
 
 
 class Work:
-    """What the users of a process share in a phase: the arrivals, the requests and the answers found right."""
+    """What the users of a process share in a phase: arrivals, requests, and answers found right."""
 
     def __init__(self, dispatch: Dispatch, target: Target, payloads: list[Payload]) -> None:
         self.dispatch = dispatch
@@ -28,7 +28,7 @@ class Work:
 
 
 class Caller(User):
-    """A user of any kind. Every answer also goes to Locust's own statistics, under the kind."""
+    """A user of any kind. Every answer also goes into Locust's own statistics, under the kind's name."""
 
     abstract = True
     kind: ClassVar[Kind]
@@ -102,25 +102,25 @@ def _ask(connection: HttpConnection | GrpcConnection, request: bytes) -> tuple[A
 
 
 class RestJson(Caller):
-    """V2 over REST, tensors as JSON."""
+    """A user that sends V2 over REST, with tensors as JSON."""
 
     kind = "json"
 
 
 class RestBinary(Caller):
-    """V2 over REST, binary tensors."""
+    """A user that sends V2 over REST, with binary tensors."""
 
     kind = "binary"
 
 
 class Grpc(Caller):
-    """V2 over gRPC, raw tensors."""
+    """A user that sends V2 over gRPC, with raw tensors."""
 
     kind = "grpc"
 
 
 class Records(Caller):
-    """V1 records, answered with decisions."""
+    """A user that sends V1 records, which are answered with decisions."""
 
     kind = "records"
 

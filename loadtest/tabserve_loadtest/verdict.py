@@ -1,4 +1,4 @@
-"""From what was measured to PASS, FAIL, TOO FEW SAMPLES or INVALID."""
+"""Judge measurements: PASS, FAIL, TOO FEW SAMPLES or INVALID."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tabserve_loadtest.recording import ERRORS, Recording
 
 
 class Verdict(Enum):
-    """How a run ended; `exit_code` is the process's."""
+    """The verdict on a run; `exit_code` is the process's."""
 
     PASS = "PASS"
     FAIL = "FAIL"
@@ -22,12 +22,12 @@ class Verdict(Enum):
 
     @property
     def exit_code(self) -> int:
-        """0, 1, 2 or 3."""
+        """The exit code, 0, 1, 2 or 3."""
         return list(Verdict).index(self)
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """One objective, what was measured, and what follows."""
+    """One objective, what was measured, and the verdict."""
 
     objective: str
     verdict: Verdict
@@ -35,14 +35,14 @@ class Judgement(msgspec.Struct, frozen=True):
 
 
 def overall(findings: Sequence[Judgement]) -> Verdict:
-    """Of one scenario: a measurement that can't be trusted comes before a broken objective, that before doubt."""
+    """The verdict on one scenario: INVALID comes before FAIL, and FAIL before TOO FEW SAMPLES."""
     order = (Verdict.INVALID, Verdict.FAIL, Verdict.TOO_FEW)
     found = {finding.verdict for finding in findings}
     return next((verdict for verdict in order if verdict in found), Verdict.PASS)
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
-    """Of several scenarios: what one of them has proven to break counts whatever happened to the others."""
+    """The verdict on several scenarios: a broken objective in one counts, whatever happened to the others."""
     order = (Verdict.FAIL, Verdict.INVALID, Verdict.TOO_FEW)
     return next((verdict for verdict in order if verdict in verdicts), Verdict.PASS)
 
@@ -54,7 +54,7 @@ def judge(
     confidence: float,
     refusals_allowed: bool = False,
 ) -> list[Judgement]:
-    """A finding per objective. figures: the scenario's own, which `at_least` and `at_most` name."""
+    """One finding per objective. figures: the scenario's own figures, which `at_least` and `at_most` name."""
     findings = [_errors(recording, objectives.error_rate, confidence, refusals_allowed)]
     findings += [_latency(recording, name, limit, confidence) for name, limit in objectives.latency.items()]
     for name, limit in objectives.at_least.items():
@@ -104,7 +104,7 @@ def _figure(objective: str, value: float | None, holds: object) -> Judgement:
 
 
 def trust(recording: Recording, limits: Generator, closed: bool) -> list[Judgement]:
-    """INVALID findings where the generator was the limit; none where it was not. closed: it waited for answers."""
+    """INVALID findings if the generator was the limit, otherwise none. closed: users waited for answers."""
     outcomes = recording.outcomes
     total, dropped = outcomes.total(), outcomes["dropped"]
     findings = []

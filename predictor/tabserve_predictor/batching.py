@@ -26,9 +26,9 @@ from tabserve.inference.model import Context
 from tabserve_predictor.instruments import Instruments
 
 INLINE_SECONDS = 0.002
-"""An engine call expected to need more CPU time runs in a thread, so that health and metrics are answered meanwhile.
+"""A call expected to need more CPU time than this runs in a thread, so that health and metrics are still answered.
 
-CPU time, not wall time: on a busy machine, or waiting for the interpreter's lock, a short call takes long.
+It is CPU time, not wall time, because a short call takes long on a busy machine or behind the interpreter's lock.
 """
 
 AT_ONCE_SECONDS = 0.0005

@@ -1,4 +1,4 @@
-"""V2 tensors to the features a model takes: one matrix, or one column per feature."""
+"""Turn V2 tensors into the features that a model takes: one matrix, or one column per feature."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted
 from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec, text
 
 WHOLE_LIMIT = 2**53
-"""Whole numbers up to here are exact in FP64."""
+"""The largest whole number up to which all are exact in FP64."""
 _FP64 = DATATYPES["FP64"]
 
 
@@ -23,7 +23,7 @@ class Inputs:
     """Reads the inputs of one model's requests.
 
     may_miss: the features that may have no value. max_rows: more rows are a RequestTooLarge.
-    Every other misfit is an InvalidRequest.
+    Anything else that does not fit is an InvalidRequest.
     """
 
     def __init__(self, model: ModelInfo, may_miss: Collection[str], max_rows: int) -> None:
@@ -39,7 +39,7 @@ class Inputs:
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:
-        """What metadata declares: the matrix where every feature is a number, else a column per feature."""
+        """The inputs in the metadata: the matrix if every feature is a number, otherwise a column per feature."""
         if self._numeric:
             return (TensorSpec(MATRIX, self._model.datatype, (-1, len(self._specs))),)
         return tuple(
@@ -47,7 +47,7 @@ class Inputs:
         )
 
     def features(self, inputs: Sequence[Tensor]) -> Features:
-        """The features, as the model's engines take them."""
+        """The features in the form that the model's engines take."""
         if len(inputs) == 1 and inputs[0].name == MATRIX:
             return self._accepted.of_matrix(self._matrix(inputs[0]), MATRIX)
         return self._accepted.of_columns(self._columns(inputs))
@@ -56,7 +56,9 @@ class Inputs:
         expected = len(self._specs)
         array = tensor.array
         if self._model.input == "columns" and not self._numeric:
-            raise InvalidRequest(f"input `{MATRIX}`: expected one input per feature, since some are not numbers")
+            raise InvalidRequest(
+                f"input `{MATRIX}`: expected one input per feature, since some features are not numbers"
+            )
         if array.ndim != 2 or array.shape[1] != expected:
             raise InvalidRequest(f"input `{MATRIX}`: expected shape [-1, {expected}], got {list(array.shape)}")
         if array.dtype.kind not in "fiu":
@@ -104,7 +106,7 @@ class Inputs:
         return _typed(spec.name, array, _FP64)
 
     def _categories(self, tensor: Tensor, array: Array, spec: FeatureSpec) -> Array:
-        """The categories as text; an empty one is a missing value, since BYTES has no null."""
+        """The categories as text; an empty one is a missing value, because BYTES has no null."""
         if tensor.datatype != "BYTES":
             raise InvalidRequest(f"input `{spec.name}`: expected BYTES, got {tensor.datatype}")
         known, values = self._known[spec.name], array.tolist()
@@ -133,15 +135,17 @@ def _texts(tensor: Tensor, array: Array, spec: FeatureSpec) -> Array:
         except UnicodeDecodeError:
             raise InvalidRequest(f"input `{spec.name}`: expected UTF-8, got other bytes at [{row}]") from None
         if len(texts[-1]) > spec.max_length:
-            expected = f"a text of at most {spec.max_length} characters"
-            raise InvalidRequest(f"input `{spec.name}`: expected {expected}, got one of {len(texts[-1])} at [{row}]")
+            expected = f"text of at most {spec.max_length} characters"
+            raise InvalidRequest(
+                f"input `{spec.name}`: expected {expected}, got {len(texts[-1])} characters at [{row}]"
+            )
     return np.array(texts, object)
 
 
 def _typed(name: str, array: Array, dtype: np.dtype[np.float64]) -> Array:
-    """The array as the model's floating point type, infinite where that is too small; NaN is a missing value.
+    """The array in the model's floating point type; NaN is a missing value.
 
-    Whole numbers that no FP64 holds are refused.
+    Numbers too large for the type become infinite. Whole numbers that FP64 does not hold exactly are refused.
     """
     if array.dtype.kind in "iu" and ((array > WHOLE_LIMIT) | (array < -WHOLE_LIMIT)).any():
         raise InvalidRequest(f"input `{name}`: expected whole numbers up to 2^53, got a larger one")
@@ -152,7 +156,7 @@ def _typed(name: str, array: Array, dtype: np.dtype[np.float64]) -> Array:
 
 
 def _known(spec: FeatureSpec) -> dict[bytes, str | None]:
-    """The categories by what a request may hold."""
+    """The categories by the bytes that a request may hold."""
     return {b"": None} | {value.encode(): value for value in spec.values}
 
 

@@ -1,4 +1,4 @@
-"""V1 instances to tensors: rows of numbers, or objects of named features."""
+"""Turn V1 instances into tensors: rows of numbers, or objects of named features."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def decode_instances(body: bytes) -> list[Row | Named]:
 
 
 def tensors(instances: list[Row | Named]) -> tuple[Tensor, ...]:
-    """One matrix from rows, or one column per name from objects; they can't be mixed, and there must be one at least.
+    """One matrix from rows, or one column per name from objects; they can't be mixed, and at least one must be given.
 
     Raises InvalidRequest.
     """
@@ -43,14 +43,14 @@ def tensors(instances: list[Row | Named]) -> tuple[Tensor, ...]:
     names = named[0].keys()
     for index, instance in enumerate(instances):
         if not isinstance(instance, dict) or instance.keys() != names:
-            raise InvalidRequest(f"instance {index}: expected an object with {', '.join(names)}, as the first")
+            raise InvalidRequest(f"instance {index}: expected an object with {', '.join(names)}, like the first")
     return tuple(_column(name, [instance[name] for instance in named]) for name in names)
 
 
 def _matrix(rows: list[Row]) -> Array:
     for index, row in enumerate(rows):
         if len(row) != len(rows[0]):
-            raise InvalidRequest(f"instance {index}: expected {len(rows[0])} values as in the first, got {len(row)}")
+            raise InvalidRequest(f"instance {index}: expected {len(rows[0])} values, as in the first, got {len(row)}")
     return np.array(rows, np.float64).reshape(len(rows), -1)
 
 

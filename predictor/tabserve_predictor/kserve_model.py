@@ -1,4 +1,4 @@
-"""The predictor as a kserve.Model, for the stock ModelServer and for hooks of your own."""
+"""The predictor as a kserve.Model, for the stock ModelServer and for your own hooks."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from tabserve.kserve_adapter import KServeModel
 
 
 class PredictorModel(KServeModel):
-    """Subclass it, override `preprocess` or `postprocess`, and name it with `--model_class=module:Class`."""
+    """To add hooks, subclass this, override `preprocess` or `postprocess`, and set `--model_class=module:Class`."""

@@ -1,4 +1,4 @@
-"""The predictor as a plain class: tensors to tensors, on a bundle's engines."""
+"""The predictor as a plain class, which turns tensors into tensors with a bundle's engines."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Predictor:
-    """Answers for one bundle; implements tabserve.inference.model.Model."""
+    """Answers requests for one bundle; implements tabserve.inference.model.Model."""
 
     def __init__(self, bundle: Bundle, engine_set: EngineSet, settings: Settings, metrics: Metrics) -> None:
         info = bundle.manifest.model
@@ -72,19 +72,19 @@ class Predictor:
         )
 
     async def start(self) -> None:
-        """Nothing runs in the background."""
+        """Do nothing, because nothing runs in the background."""
 
     async def stop(self) -> None:
-        """Nothing runs in the background."""
+        """Do nothing, because nothing runs in the background."""
 
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
-        """V2. Raises InvalidRequest, RequestTooLarge, DeadlineExceeded, or what the engine raises."""
+        """Answer a V2 request. Raises InvalidRequest, RequestTooLarge, DeadlineExceeded, or what the engine raises."""
         features = self._inputs.features(request.inputs)
         names = self._outputs.requested(request.outputs)
         return InferResponse(await self.answer(features, names, context))
 
     async def answer(self, features: Features, names: Sequence[str], context: Context) -> tuple[Tensor, ...]:
-        """The named outputs for every row, from the engine that serves requests of that many rows."""
+        """The named outputs for every row, from the engine that serves requests of this size."""
         count = rows(features)
         if not count:
             return self._outputs.empty(names)
@@ -94,7 +94,7 @@ class Predictor:
         return self._outputs.tensors(names, computed)
 
     async def predict(self, body: bytes, context: Context) -> bytes:
-        """V1: `{"instances": [[…], …]}`, or named features, to `{"predictions": […]}`: the model's `predict`."""
+        """Answer a V1 body, `{"instances": [[…], …]}` or named features, with `{"predictions": […]}` from `predict`."""
         instances = decode_instances(body)
         predictions = await self.predictions(tensors(instances), context) if instances else []
         return orjson.dumps({"predictions": predictions})

@@ -1,4 +1,4 @@
-"""How many threads the container may use."""
+"""Find out how many threads the container may use."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def available(cgroup: Path = CGROUP) -> int:
-    """Whole CPUs of the container's quota (cgroup v2 or v1) and affinity, at least one.
+    """The whole CPUs in the container's quota (cgroup v2 or v1) and affinity, at least one.
 
-    A quota of 1500m gives 1: more threads than CPUs are throttled, and the slowest of them is the request's latency.
+    A quota of 1500m gives 1: more threads than CPUs are throttled, and the slowest of them sets the request's latency.
     """
     affinity = len(os.sched_getaffinity(0))
     quota = _quota_v2(cgroup / "cpu.max") or _quota_v1(cgroup / "cpu")

@@ -1,4 +1,4 @@
-"""Whether a schema and a model speak of the same features, classes and outputs."""
+"""Verify that a schema and a model agree on features, classes and outputs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def verify_outputs(computed: Sequence[str], schema: Schema) -> None:
     decision = schema.outputs.decision
     missing = [name for name in schema.outputs.default if name not in known]
     if missing:
-        raise BundleError(SCHEMA, f"`outputs.default`: expected some of {sorted(known)}, got {missing[0]!r}", _REMEDY)
+        raise BundleError(SCHEMA, f"`outputs.default`: expected one of {sorted(known)}, got {missing[0]!r}", _REMEDY)
     if decision is not None and (needed := _needed(decision.score, schema)) not in known:
         problem = f"`outputs.decision`: the score `{decision.score}` needs {needed}, which this model does not give"
         raise BundleError(SCHEMA, problem, _other_score(known))
@@ -69,7 +69,7 @@ def verify_outputs(computed: Sequence[str], schema: Schema) -> None:
 
 
 def _needed(score: str, schema: Schema) -> str:
-    """The output that a decision's score is taken of."""
+    """The output that holds a decision's score."""
     if score in schema.outputs.classes:
         return "predict_proba"
     return "predict" if score in schema.outputs.targets else score
@@ -82,11 +82,11 @@ def _other_score(known: Collection[str]) -> str:
 
 
 def verify_classes(model: ModelInfo, schema: Schema) -> None:
-    """Refuse a schema that names other classes or targets than the model has. Raises BundleError."""
+    """Refuse a schema whose classes or targets are not the model's. Raises BundleError."""
     named, own = schema.outputs.classes, model.classes
     if model.targets != max(1, len(schema.outputs.targets)):
         got = len(schema.outputs.targets)
-        problem = f"`outputs.targets`: expected {model.targets} names, one for each value the model answers, got {got}"
+        problem = f"`outputs.targets`: expected {model.targets} names, one for each value the model gives, got {got}"
         raise BundleError(SCHEMA, problem, "Name them in the order of the columns the model was trained on.")
     if named and own and len(named) != len(own):
         raise BundleError(SCHEMA, f"`outputs.classes`: expected {len(own)} names, got {len(named)}", _REMEDY)
@@ -96,4 +96,4 @@ def verify_classes(model: ModelInfo, schema: Schema) -> None:
 
 def _verify_input(manifest: Manifest) -> None:
     if manifest.preprocessor is not None and manifest.model.input != "matrix":
-        raise BundleError(manifest.model.file, "a preprocessor gives a matrix, the model takes columns", _REMEDY)
+        raise BundleError(manifest.model.file, "a preprocessor gives a matrix, but the model takes columns", _REMEDY)

@@ -19,7 +19,7 @@ _SECONDS = 600.0
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was checked. detail: what was found, and where it failed what to do."""
+    """One thing that was checked. detail: what was found and, after a failure, what to do."""
 
     check: str
     ok: bool
@@ -35,8 +35,8 @@ def check(
 ) -> list[Finding]:
     """Everything a service would find out about a bundle when it starts; ends with the first failure.
 
-    The arguments are those of `load`. The model is loaded in a process of its own, because a malformed file can crash
-    XGBoost (dmlc/xgboost#7903): that is a failed check like any other.
+    The arguments are as in `load`. The model is loaded in a separate process, because a malformed file can crash
+    XGBoost (dmlc/xgboost#7903); a crash is a failed check like any other.
     """
     steps = _Steps(Path(path), digest, allow_joblib, tuple(trusted))
     findings: list[Finding] = []
@@ -65,7 +65,7 @@ class _Steps:
     def files(self) -> str:
         loading.verify_files(self._folder, self._contents)
         size = sum(entry.size for entry in self._contents.files.values())
-        return f"{len(self._contents.files)} files of {size / 1e6:.1f} MB, digests equal"
+        return f"{len(self._contents.files)} files, {size / 1e6:.1f} MB in all; every digest matches"
 
     def formats(self) -> str:
         loading.verify_formats(self._folder, self._contents, allow_joblib=self._allow_joblib)
@@ -85,7 +85,7 @@ class _Steps:
         return ", ".join(f"{name} {libraries.installed(name)}" for name in saved_with)
 
     def trial(self) -> list[Finding]:
-        """What loading the model in another process finds."""
+        """The findings of loading the model in another process."""
         command = [sys.executable, "-P", "-m", "tabserve.engines.isolated", str(self._folder), str(self._digest)]
         command += ["--allow-joblib"] if self._allow_joblib else []
         command += [f"--trusted={name}" for name in self._trusted]

@@ -1,4 +1,4 @@
-"""The one error of a bundle that can't be used."""
+"""The error that says why a bundle can't be used."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 
 class BundleError(ValueError):
-    """A bundle, or what should become one, is refused: the file, what is wrong with it, and what to do.
+    """A bundle, or what should become one, is refused.
 
-    file: the file or argument at fault; remedy: the next step, as a sentence.
+    file: the file or argument at fault. problem: what is wrong with it. remedy: what to do next, as a sentence.
     """
 
     def __init__(self, file: str, problem: str, remedy: str) -> None:
@@ -21,24 +21,24 @@ class BundleError(ValueError):
 class UntrustedError(BundleError):
     """A model holds types that nobody vouched for.
 
-    types: their names. remedy: how to trust them where the error is shown; default: in Python.
+    types: their names. remedy: how to trust them, in the words of whoever sees the error; default: Python's.
     """
 
     def __init__(self, file: str, types: Sequence[str], remedy: str = "") -> None:
-        in_python = f"If you know them, trust them by name: trusted={list(types)}. Else save a model without them."
+        in_python = f"If you know them, trust them by name: trusted={list(types)}. Otherwise save a model without them."
         super().__init__(file, f"holds types that are not trusted: {', '.join(types)}", remedy or in_python)
         self.types = tuple(types)
 
     def on_command_line(self) -> UntrustedError:
-        """The same for somebody who runs `tabserve`."""
+        """The same error, for somebody who runs `tabserve`."""
         options = " ".join(f"--trusted {name}" for name in self.types)
         return UntrustedError(self.file, self.types, f"If you know them, trust them by name: {options}.")
 
     def in_service(self) -> UntrustedError:
-        """The same for somebody who runs a service."""
+        """The same error, for somebody who runs a service."""
         names = ",".join(self.types)
         remedy = (
             f"If you know them, trust them by name: --trusted {names}, the variable TABSERVE_TRUSTED={names}, "
-            f"or in the chart `trusted: [{', '.join(self.types)}]`."
+            f"or `trusted: [{', '.join(self.types)}]` in the chart."
         )
         return UntrustedError(self.file, self.types, remedy)

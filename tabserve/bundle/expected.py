@@ -20,7 +20,7 @@ def record(bundle: Bundle, row: int) -> Record:
 
 
 def decision(bundle: Bundle, row: int) -> dict[str, Any]:
-    """What the bundle's schema makes of a reference row's outputs: `decision`, `score`, `label`, as far as it can."""
+    """The bundle's own answer for a reference row: those of `decision`, `score` and `label` that its schema gives."""
     model = bundle.manifest.model
     classes = class_names(bundle)
     decisions = Decisions(bundle.schema, model, classes)

@@ -16,7 +16,7 @@ from tabserve.schema.columns import Columns, rows
 from tabserve.schema.features import derive, matrix
 
 Preprocess: TypeAlias = Callable[[dict[str, Array]], Array]
-"""A fitted preprocessor: feature columns to the model's matrix."""
+"""A fitted preprocessor, from feature columns to the model's matrix."""
 
 
 class RecordFeatures:
@@ -77,11 +77,11 @@ class ModelInput:
         return InvalidRequest(f"feature `{name}`: expected a value, got none at row {row}")
 
     def _holds(self, numbers: Array) -> bool:
-        """Whether there are only numbers that the model takes, and none is missing."""
+        """Whether all are numbers that the model takes, and none is missing."""
         return holds_all(np.abs(numbers) <= self._largest if self._narrow else np.isfinite(numbers))
 
     def _check_values(self, matrix: Array) -> None:
-        """Raise where a value is missing that must not be, or a code is that of no category."""
+        """Raise if a required value is missing, or a code belongs to no category."""
         if self._required and np.isnan(matrix).any():
             gaps = np.isnan(matrix[:, self._required])
             for row, at in np.argwhere(gaps)[:1].tolist():
@@ -100,7 +100,7 @@ class ModelInput:
                 raise self.missing(name, row)
 
     def _refuse_beyond(self, source: str, array: Array) -> None:
-        """Raise where a number is infinite, or beyond what the model takes."""
+        """Raise if a number is infinite, or too large for the model."""
         for at in np.argwhere(np.abs(array) > self._largest)[:1].tolist():
             text = f"expected finite numbers within ±{self._largest:.3g}, got one out of range at {at}"
             raise InvalidRequest(f"input `{source}`: {text}")

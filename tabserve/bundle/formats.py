@@ -1,4 +1,4 @@
-"""What a model file is, by its first bytes; its name proves nothing."""
+"""The format of a model file, from its first bytes; its name proves nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tabserve.bundle.errors import BundleError
 
-# A zip is skops (its schema.json says so when it is read). Everything joblib.dump writes, compressed or not, unpickles.
+# A zip is skops (its schema.json says so when it is read). Reading any output of joblib.dump, even compressed,
+# unpickles.
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"{L", "ubj"),
     (b'{"', "json"),
@@ -27,14 +28,14 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 
 
 def recognise(path: Path) -> str:
-    """The format a file's first bytes say: ubj, json, lightgbm, skops, joblib (any pickle), onnx or `unknown`."""
+    """The format that a file's first bytes show: ubj, json, lightgbm, skops, joblib (any pickle), onnx or `unknown`."""
     with path.open("rb") as file:
         head = file.read(8)
     return next((name for magic, name in _MAGIC if head.startswith(magic)), "unknown")
 
 
 def verify(path: Path, expected: str, *, allow_joblib: bool) -> None:
-    """Refuse a file that is not of the format the manifest names, or a pickle that was not allowed.
+    """Refuse a file whose format is not the manifest's, or a pickle that was not allowed.
 
     Raises BundleError.
     """
@@ -45,6 +46,6 @@ def verify(path: Path, expected: str, *, allow_joblib: bool) -> None:
     if expected == "joblib" and not allow_joblib:
         raise BundleError(
             path.name,
-            "a joblib file runs code of whoever wrote it when it is loaded",
+            "loading a joblib file runs its author's code",
             "Save it as skops, or allow joblib if you trust its author (allow_joblib=True).",
         )

@@ -1,4 +1,4 @@
-"""Names of 0.1 that have moved to `tabserve.train`; they go in 0.3."""
+"""Names from 0.1 that have moved to `tabserve.train`; 0.3 will remove them here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions of the libraries a bundle was saved with, against those installed; nothing is imported to find out."""
+"""Compare the versions of the libraries that saved a bundle with the installed ones, without importing any."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import MANIFEST
 
-# A library may come from another distribution than the one of its name.
+# A library may come from a distribution with another name.
 _DISTRIBUTIONS = {"xgboost": ("xgboost", "xgboost-cpu")}
 OF_ENGINE: dict[str, tuple[str, ...]] = {
     "xgboost": ("xgboost",),
@@ -40,7 +40,7 @@ def verify(libraries: Iterable[str], saved_with: Mapping[str, str]) -> None:
         if _release(found) < _release(wanted):
             raise BundleError(
                 MANIFEST,
-                f"was saved with {library} {wanted}, installed is the older {found}",
+                f"was saved with {library} {wanted}, but the older {found} is installed",
                 f"Install {library} {wanted} or newer, or save the bundle again with {found}.",
             )
 

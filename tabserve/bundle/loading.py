@@ -17,7 +17,7 @@ from tabserve.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, REFERENCE, SC
 from tabserve.schema import schema as schemas
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_FOLDER = "Give the folder tabserve.train.save wrote."
+_FOLDER = "Give the folder that tabserve.train.save wrote."
 Part: TypeAlias = Literal["model", "preprocessor"]
 _AGAIN = "Copy the bundle again, or save it again."
 
@@ -26,7 +26,7 @@ class Bundle(msgspec.Struct, frozen=True):
     """A verified bundle. Its model is not loaded yet: `tabserve.engines.load` does that.
 
     digest: `sha256:…` of `bundle.json`, which names the whole bundle.
-    trusted: types of a skops file to load beside those known to be safe.
+    trusted: types in a skops file to load besides the known safe ones.
     """
 
     path: Path
@@ -37,7 +37,7 @@ class Bundle(msgspec.Struct, frozen=True):
     trusted: tuple[str, ...] = ()
 
     def file(self, name: str) -> Path:
-        """Where one of its files is."""
+        """The path of one of the bundle's files."""
         return self.path / name
 
 
@@ -51,9 +51,9 @@ def load(
 ) -> Bundle:
     """Verify a bundle and read its manifest, schema and reference rows; imports no ML library.
 
-    digest: refuse any other bundle than this one. allow_joblib: accept a model or preprocessor that is a pickle, which
+    digest: refuse any bundle but this one. allow_joblib: accept a model or preprocessor that is a pickle, which
     runs its author's code when an engine loads it. opened: what will be loaded here; the transformer leaves the model
-    to the predictor, so it may be a pickle. trusted: types a skops file may hold beside those known to be safe.
+    to the predictor, so it may be a pickle. trusted: types that a skops file may hold besides the known safe ones.
     Raises BundleError.
     """
     folder = Path(path)
@@ -69,7 +69,7 @@ def read_manifest(folder: Path, digest: str | None) -> tuple[Manifest, str]:
     data = _manifest_bytes(folder)
     found = manifest.digest(data)
     if digest not in (None, found):
-        raise BundleError(MANIFEST, f"expected digest {digest}, got {found}", "Give the bundle of that digest.")
+        raise BundleError(MANIFEST, f"expected digest {digest}, got {found}", "Give the bundle with that digest.")
     return manifest.decode(data), found
 
 
@@ -91,7 +91,7 @@ def verify_files(folder: Path, contents: Manifest) -> None:
 def verify_formats(
     folder: Path, contents: Manifest, *, allow_joblib: bool, opened: Sequence[Part] = ("model", "preprocessor")
 ) -> None:
-    """Refuse a model or preprocessor that is not what the manifest says, or a pickle to be opened here.
+    """Refuse a model or preprocessor that is not what the manifest says, or a pickle that would be opened here.
 
     Raises BundleError.
     """

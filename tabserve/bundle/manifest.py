@@ -1,4 +1,4 @@
-"""`bundle.json`: what is in a bundle, with digests, and how its model is to be evaluated."""
+"""`bundle.json`: what is in a bundle, with digests, and how to evaluate its model."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class FileEntry(_Strict, frozen=True):
 
 
 class FeatureSpec(_Strict, frozen=True):
-    """One feature as the model, or the preprocessor, takes it.
+    """One feature, as the model or the preprocessor takes it.
 
     values: the categories in the order of their codes. They are the model's training order, which may differ from the
     schema's. source: the schema feature it is computed from, "" where it is computed from several.
     max_length: how many characters a text may have.
-    dtype: the column's in the table of the scikit-learn engine, where `frame` alone does not say it; `object[int]` is a
-    column of Python's integers, and a category of `float64` one of codes. missing: what stands in a column of objects
-    where there is no value, NaN or None.
+    dtype: the column's dtype in the scikit-learn engine's table, where `frame` does not already give it. `object[int]`
+    is a column of Python integers; a category of `float64` is a column of codes. missing: the mark for a missing value
+    in a column of objects, NaN or None.
     """
 
     name: str
@@ -62,7 +62,7 @@ class FeatureSpec(_Strict, frozen=True):
 
     @property
     def is_text(self) -> bool:
-        """Whether an estimator that takes a table is given its text."""
+        """Whether an estimator that takes a table is given the feature as text."""
         return self.type != "number" and self.dtype != "float64"
 
 
@@ -74,7 +74,7 @@ class EngineRange(_Strict, frozen=True):
 
 
 class Timing(_Strict, frozen=True):
-    """The shortest engine call for the default outputs, one thread, different rows each call."""
+    """The shortest engine call for the default outputs, with one thread and different rows in each call."""
 
     engine: EngineName
     rows: int
@@ -90,7 +90,7 @@ class Agreement(_Strict, frozen=True):
 
 
 class ModelInfo(_Strict, frozen=True):
-    """The model: its file, what it takes, what it gives, and which engine serves a request of how many rows.
+    """The model: its file, what it takes, what it gives, and which engine serves requests of which size.
 
     input: one `matrix` [rows, features] of `datatype` (a category as its code, NaN where missing), or `columns`
     [rows], one per feature (numbers FP64, categories as text).
@@ -98,17 +98,17 @@ class ModelInfo(_Strict, frozen=True):
     DataFrame whose categories are text ("object") or pandas categoricals ("category").
     outputs: what the native engine computes, of `predict`, `predict_proba`, `margin`, `anomaly_score`, `contributions`.
     (`label` is not among them: a service makes it from `predict` and the schema's class names.)
-    range: numbers beyond it are refused, as the library does; "" for that of `datatype`.
+    range: numbers beyond the range of this datatype are refused, as the library does; "" means `datatype`.
     missing: numbers that mean a missing value to the model, as NaN does.
     classes: the model's own class values, in the order of `predict_proba`; empty for a regression.
-    likeliest: whether `predict` is always the class of the highest `predict_proba`.
-    targets: how many values a regression gives a row.
+    likeliest: whether `predict` is always the class with the highest `predict_proba`.
+    targets: how many values a regression gives per row.
     onnx: the converted form's file, None where there is none. datatype is also that of every output of floats.
-    row_independent: engines whose structure lets a row's answer be the same bytes whatever rows stand beside it.
+    row_independent: engines whose structure makes a row's answer the same bytes whatever the other rows are.
     engines: the plan, `from_rows` ascending from 0.
     tolerance: how far an engine's probabilities and values may be from the reference outputs, relative to the larger
     of 1 and the value.
-    notes: what was not done at save and why, such as "onnx: not converted: …".
+    notes: what `save` did not do, and why, such as "onnx: not converted: …".
     """
 
     file: str
@@ -173,7 +173,9 @@ def decode(data: bytes) -> Manifest:
     try:
         found = msgspec.json.decode(data, type=_Format).format
         if found != FORMAT:
-            raise BundleError(MANIFEST, f"expected format {FORMAT}, got {found}", "Use the tabserve that saved it.")
+            raise BundleError(
+                MANIFEST, f"expected format {FORMAT}, got {found}", "Use the version of tabserve that saved it."
+            )
         contents = msgspec.json.decode(data, type=Manifest)
     except msgspec.DecodeError as error:
         raise BundleError(MANIFEST, f"not a manifest: {error}", "Save the bundle again.") from error
@@ -184,7 +186,7 @@ def decode(data: bytes) -> Manifest:
 
 
 def digest(data: bytes) -> str:
-    """A bundle's digest: that of the bytes of its `bundle.json`, which hold the digests of every other file."""
+    """A bundle's digest, from the bytes of its `bundle.json`, which hold the digests of every other file."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 

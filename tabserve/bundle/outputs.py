@@ -1,4 +1,4 @@
-"""What a model can be asked for by name, and how engine results become tensors."""
+"""The outputs that a model can be asked for by name, and how engine results become tensors."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Outputs:
             return self.default
         for output in outputs:
             if output.name not in self._specs:
-                raise InvalidRequest(f"outputs: expected some of {', '.join(self._specs)}; got {quoted(output.name)}")
+                raise InvalidRequest(f"outputs: expected one of {', '.join(self._specs)}; got {quoted(output.name)}")
         return tuple(dict.fromkeys(output.name for output in outputs))
 
     def tensors(self, names: Sequence[str], computed: Mapping[str, Array]) -> tuple[Tensor, ...]:
-        """The named tensors, of what an engine computed."""
+        """The named tensors, made from what an engine computed."""
         return tuple([self._tensor(self._specs[name], computed) for name in names])
 
     def empty(self, names: Sequence[str]) -> tuple[Tensor, ...]:
@@ -56,5 +56,5 @@ class Outputs:
 
 @lru_cache
 def of_engine(names: tuple[str, ...]) -> tuple[str, ...]:
-    """What an engine must compute for these outputs."""
+    """The outputs that an engine must compute for these."""
     return tuple(dict.fromkeys("predict" if name == LABEL else name for name in names))

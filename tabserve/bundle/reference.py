@@ -1,4 +1,4 @@
-"""`reference.npz`: rows a bundle is checked with, and how its training data was distributed."""
+"""`reference.npz`: the rows that a bundle is checked with, and how its training data was distributed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Columns: TypeAlias = dict[str, Array]
 class Histogram(msgspec.Struct, frozen=True):
     """How one feature was distributed.
 
-    bounds: of a number, the edges of the bins [bins + 1], quantiles of the data, both ends inclusive; of a category,
+    bounds: for a number, the edges of the bins [bins + 1], quantiles of the data, both ends inclusive; for a category,
     its values [bins]. counts: rows per bin [bins]. missing: rows without a value.
     """
 
@@ -33,7 +33,7 @@ class Histogram(msgspec.Struct, frozen=True):
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """Up to 1,000 rows as records, as the model's features, and what the model answered; histograms of all rows."""
+    """Up to 1,000 rows: the records, the model's features and the model's answers; and histograms of all rows."""
 
     records: Columns
     features: Features
@@ -42,7 +42,7 @@ class Reference(msgspec.Struct, frozen=True):
 
 
 def histogram(spec: FeatureSpec, column: Array) -> Histogram:
-    """The distribution of a feature column; categories are `str` objects, None where missing. Of a text, its length."""
+    """The distribution of a feature column, for a text of its length; categories are `str` objects, None if missing."""
     if spec.type == "text":
         column = np.array([len(text) for text in column], np.float64)
     if spec.type == "category":
@@ -86,7 +86,11 @@ def read(path: Path) -> Reference:
 
 
 def _stored(key: str, column: Array) -> dict[str, Array]:
-    """Numbers as they are; words as fixed-width unicode, long ones as UTF-8 and where each ends; missing in a mask."""
+    """A column as arrays that need no pickle.
+
+    Numbers stay as they are. Words become fixed-width unicode, long ones UTF-8 and where each ends; a mask marks the
+    missing ones.
+    """
     if column.dtype != object:
         return {key: column}
     absent = np.array([value is None for value in column], bool)

@@ -15,10 +15,10 @@ from tabserve.inference.tensors import TensorSpec
 MATRIX = "input-0"
 """The name of the matrix input, as in KServe's own examples."""
 LABEL = "label"
-"""The output that is the class's name in the schema, made of `predict`."""
+"""The output that holds the class's name in the schema, made from `predict`."""
 
 ANOMALY = ("anomaly", "normal")
-"""The names of an outlier detector's classes, -1 and 1, where the schema gives none."""
+"""Names for an outlier detector's classes, -1 and 1, where the schema gives none."""
 
 _CLASS_DATATYPES = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}
 
@@ -31,7 +31,7 @@ def class_names(bundle: Bundle) -> tuple[str, ...]:
 
 
 def _name(value: ClassValue) -> str:
-    """0 or 1 for a boolean, so that a model has the same labels whether it was trained on those or on booleans."""
+    """The class's name: 0 or 1 for a boolean, so that training on booleans or on 0 and 1 gives the same labels."""
     return str(int(value) if isinstance(value, bool) else value)
 
 
@@ -42,7 +42,7 @@ def labels(model: ModelInfo, names: Sequence[str], predicted: Array) -> Array:
 
 
 def may_miss(bundle: Bundle) -> frozenset[str]:
-    """The model features that may have no value: those the model was proven to answer without."""
+    """The model features that may have no value, because the model was proven to answer without them."""
     if bundle.manifest.preprocessor is None:
         return bundle.schema.may_miss
     features = np.asarray(bundle.reference.features)
@@ -51,7 +51,7 @@ def may_miss(bundle: Bundle) -> frozenset[str]:
 
 
 def output_specs(model: ModelInfo) -> dict[str, TensorSpec]:
-    """Everything that can be asked for, by name; datatypes and shapes are the model's, whichever engine computes it."""
+    """The outputs that can be asked for, by name; datatypes and shapes are the model's, whatever the engine."""
     names = (*model.outputs, LABEL) if model.classes else model.outputs
     return {name: TensorSpec(name, _datatype(name, model), _shape(name, model)) for name in names}
 
@@ -63,7 +63,7 @@ def target_names(bundle: Bundle) -> dict[str, str]:
 
 
 def described(specs: Iterable[TensorSpec]) -> str:
-    """Tensors as JSON text, for metadata properties."""
+    """Describe tensors as JSON text, for metadata properties."""
     return orjson.dumps([{"name": s.name, "datatype": s.datatype, "shape": s.shape} for s in specs]).decode()
 
 

@@ -1,4 +1,4 @@
-"""Engines: what evaluates a model on arrays. One module per engine; its library is imported only when it is used."""
+"""Engines evaluate a model on arrays. There is one module per engine; its library is imported only when it is used."""
 
 from tabserve.engines.engine import Engine
 from tabserve.engines.preprocessor import load_preprocessor

@@ -1,4 +1,4 @@
-"""scikit-learn's estimators: read from their file, and given their features as they were in training."""
+"""Read scikit-learn's estimators from their files, and give them their features as in training."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _HOME = (
 
 
 def read(path: Path, form: str, trusted: Sequence[str] = ()) -> Any:
-    """The estimator in a skops file, or in a joblib file the caller allowed. Raises BundleError.
+    """The estimator in a skops file, or in a joblib file that the caller allowed. Raises BundleError.
 
-    trusted: types to load beside those skops and we know to be safe.
+    trusted: types to load besides the known safe ones.
     """
     if form == "joblib":
         return _unpickled(path)
@@ -56,7 +56,7 @@ def read(path: Path, form: str, trusted: Sequence[str] = ()) -> Any:
 
 
 def untrusted(path: Path) -> set[str]:
-    """The types in a skops file that neither skops nor we know to be safe; nothing of it is loaded."""
+    """The types in a skops file that neither skops nor tabserve knows to be safe; nothing in it is loaded."""
     from skops.io import get_untrusted_types
 
     return set(get_untrusted_types(file=path)) - TYPES
@@ -73,7 +73,7 @@ def can_answer(estimator: Any, output: str) -> bool:
 def answer(estimator: Any, output: str, table: Any) -> Array:
     """One output of an estimator: `predict`, `predict_proba`, `margin` or `anomaly_score`.
 
-    The anomaly score is the decision function the other way round: higher is stranger, and the model's own border is at
+    The anomaly score is the decision function with its sign reversed: higher is stranger, and the model's own limit is
     0. Raises whatever the estimator raises.
     """
     found = np.asarray(getattr(estimator, _METHODS.get(output, output))(table))
@@ -83,12 +83,12 @@ def answer(estimator: Any, output: str, table: Any) -> Array:
 
 
 def presenter(features: Sequence[FeatureSpec], frame: str) -> Callable[[Features], Any]:
-    """What turns features into the table an estimator was trained on, as `frame` and the specs' dtypes have it."""
+    """A function from features to the table an estimator was trained on, as `frame` and the specs' dtypes say."""
     return tables.table(features, frame) if frame else lambda given: given
 
 
 def one_job(model: Any) -> None:
-    """Let no part start workers of its own: they cost more than a request, and add up in any order."""
+    """Set every part to one worker: starting workers costs more than a request, and they add up in any order."""
     parameters = model.get_params(deep=True)
     jobs = {name: 1 for name in parameters if name == "n_jobs" or name.endswith("__n_jobs")}
     model.set_params(**jobs)

@@ -1,4 +1,4 @@
-"""A bundle's model loaded in another process: a malformed file can crash XGBoost (dmlc/xgboost#7903)."""
+"""Load a bundle's model in another process, because a malformed file can crash XGBoost (dmlc/xgboost#7903)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tabserve.engines.selection import load, load_native
 def verify_loads(bundle: Bundle) -> None:
     """Load the engines in a forked child and forget them.
 
-    To be called before the process has threads of its own. Raises BundleError where the child died of a signal; what
-    else is wrong with the bundle, loading it here will say.
+    Call it before the process starts threads. Raises BundleError if a signal killed the child; anything else that is
+    wrong with the bundle will show when it is loaded here.
     """
     child = os.fork()
     if child == 0:
@@ -39,7 +39,7 @@ def verify_loads(bundle: Bundle) -> None:
 def main(arguments: list[str]) -> None:
     """Load model and preprocessor in this process, for `bundle check`, and print the findings as JSON.
 
-    The exit code is 0 also where one failed.
+    The exit code is 0 even if a check failed.
     """
     parser = argparse.ArgumentParser(prog="python -m tabserve.engines.isolated", description=__doc__)
     parser.add_argument("folder")
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _model(bundle: Bundle) -> list[Finding]:
-    """The native engine is loaded in any case, so that nothing is left for the first request that needs it."""
+    """The findings for the model; its native engine is always loaded, as the first request that needs it would."""
     info = bundle.manifest.model
     try:
         native = load_native(bundle, threads=1)

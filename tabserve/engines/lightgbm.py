@@ -1,4 +1,4 @@
-"""LightGBM, asked through its Booster."""
+"""Evaluate LightGBM's models through the Booster."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _OBJECTIVE = re.compile(r"^objective=(\S+)", re.MULTILINE)
 
 
 class LightGBMEngine:
-    """A Booster on a matrix of FP64; categories are codes, missing values NaN."""
+    """A Booster on an FP64 matrix; categories are codes, missing values NaN."""
 
     name = "lightgbm"
 
     def __init__(self, path: Path, info: ModelInfo, *, threads: int, reference: Features | None = None) -> None:
-        """`reference`: rows to prove independence with. Raises BundleError."""
+        """reference: rows to prove independence with. Raises BundleError."""
         self._booster = read(path)
         self._classes = np.array(info.classes, _dtype(info)) if info.classes else None
         self._threads = threads
@@ -61,12 +61,12 @@ class LightGBMEngine:
 
 
 def probabilities(values: Array) -> Array:
-    """[rows, classes] of what a Booster predicts: one column where there are two classes."""
+    """Probabilities [rows, classes] from a Booster's prediction, which for two classes has one column."""
     return values if values.ndim > 1 else np.column_stack([1.0 - values, values])
 
 
 def contributions(booster: Any, values: Array) -> Array:
-    """[rows, features + 1] or [rows, classes, features + 1] of what stands side by side in one row."""
+    """Contributions [rows, features + 1] or [rows, classes, features + 1] from LightGBM's flat rows."""
     groups = booster.num_model_per_iteration()
     return values if groups == 1 else values.reshape(len(values), groups, -1)
 
@@ -74,7 +74,7 @@ def contributions(booster: Any, values: Array) -> Array:
 def read(path: Path) -> Any:
     """The Booster in a text file, read by LightGBM itself. Raises BundleError.
 
-    A malformed file can end the process: verify its digest first.
+    A malformed file can end the process, so verify its digest first.
     """
     import lightgbm
 
@@ -86,7 +86,7 @@ def read(path: Path) -> Any:
 
 
 def objective(booster: Any) -> str:
-    """The name of what was trained for, `binary`; `none` where its file tells none."""
+    """The name of the training objective, such as `binary`; `none` if the file holds none."""
     found = _OBJECTIVE.search(booster.model_to_string(num_iteration=1))
     return found[1] if found else "none"
 

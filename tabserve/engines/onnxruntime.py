@@ -1,4 +1,4 @@
-"""ONNX Runtime, for models and preprocessors that were converted when the bundle was saved."""
+"""Run models and preprocessors in ONNX Runtime, if they were converted when the bundle was saved."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _FLOATS = {"FP32": np.float32, "FP64": np.float64}
 def library() -> Any:
     """The library, imported with its telemetry off.
 
-    From 1.29 on it reports paths, names of models and texts of errors to its vendor, and keeps them in HOME. It reads
-    the variable while it is imported; disable_telemetry_events() comes too late. What the environment says stays.
+    From version 1.29 it reports paths, names of models and texts of errors to its vendor, and keeps them in HOME. The
+    library reads the variable at import, so disable_telemetry_events() is too late. A variable already set stays.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
@@ -33,7 +33,7 @@ def library() -> Any:
 class Session:
     """An ONNX graph with one input for a matrix, or one [rows, 1] per feature, in their order.
 
-    A converter does not keep names that are no identifiers.
+    Inputs go by position, because a converter keeps only names that are identifiers.
     """
 
     def __init__(self, path: Path, *, threads: int) -> None:
@@ -45,7 +45,7 @@ class Session:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.enable_cpu_mem_arena = False
-        options.log_severity_level = 4  # what fails is raised as well
+        options.log_severity_level = 4  # failures are raised as well
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except errors() as error:
@@ -55,11 +55,11 @@ class Session:
             ) from error
         self._inputs = [(one.name, _DTYPES[one.type]) for one in session.get_inputs()]
         self.outputs = tuple(one.name for one in session.get_outputs())
-        # The session behind: what InferenceSession.run checks first, in Python, holds for everything run here.
+        # The inner session: everything run here passes the checks that InferenceSession.run does first, in Python.
         self._session = session._sess
 
     def run(self, features: Features, outputs: Sequence[str]) -> list[Array]:
-        """The named outputs. A missing category is the empty text, which ONNX has for it."""
+        """The named outputs. A missing category becomes the empty text, as in ONNX."""
         if not isinstance(features, np.ndarray):
             columns = zip(self._inputs, features.values(), strict=True)
             fed = {name: _column(column, dtype) for (name, dtype), column in columns}
@@ -72,12 +72,12 @@ class Session:
 
 
 class OnnxEngine:
-    """A converted model; floats come out in the native engine's precision, classes as the model's own."""
+    """A converted model; its floats have the native engine's precision, its classes are the model's own values."""
 
     name = "onnxruntime"
 
     def __init__(self, path: Path, info: ModelInfo, *, threads: int, reference: Features | None = None) -> None:
-        """`reference`: rows to prove independence with. Raises BundleError."""
+        """reference: rows to prove independence with. Raises BundleError."""
         self._session = Session(path, threads=threads)
         self._missing = info.missing
         self._float, self._targets = _FLOATS[info.datatype], info.targets
@@ -115,7 +115,7 @@ def _column(column: Array, dtype: Any) -> Array:
 
 
 def errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises: its errors have no root of their own, only their module in common."""
+    """The exceptions of ONNX Runtime, which have only their module in common, no base class."""
     state = library().capi.onnxruntime_pybind11_state
     named = [getattr(state, name) for name in dir(state)]
     found = (one for one in named if isinstance(one, type) and issubclass(one, Exception))

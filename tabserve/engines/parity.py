@@ -1,4 +1,4 @@
-"""Whether an engine repeats a bundle's reference answers, and whether rows influence each other in it."""
+"""Check whether an engine repeats a bundle's reference answers, and whether rows influence each other in it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tabserve.bundle.manifest import ModelInfo
 from tabserve.bundle.reference import Reference
 from tabserve.engines.engine import Engine
 
-# Sizes around the widths of vector units, and the block sizes libraries switch algorithms at.
+# Sizes around the widths of vector units, and around the block sizes at which libraries switch algorithms.
 _BATCHES = (2, 3, 5, 8, 17, 64, 100)
-_SINGLE_ROWS = 16  # each of them first in a vector unit that in the whole it is one of; every start pays for it
+_SINGLE_ROWS = 16  # each is compared alone and within a vector unit; every start pays for these
 _ROWS = 128
 
 
 def disagreement(engine: Engine, reference: Reference, info: ModelInfo) -> str | None:
-    """What is wrong with an engine's answers to the reference rows, None where nothing is.
+    """What is wrong with an engine's answers to the reference rows, None if nothing is.
 
-    Classes must be equal; probabilities and values within the manifest's tolerance.
+    Classes must be equal, and probabilities and values must be within the manifest's tolerance.
     """
     names = [name for name in reference.outputs if name in engine.outputs]
     answers = engine.run(reference.features, names)
@@ -32,9 +32,9 @@ def disagreement(engine: Engine, reference: Reference, info: ModelInfo) -> str |
 
 
 def differences(answers: Mapping[str, Array], expected: Mapping[str, Array]) -> dict[str, float]:
-    """Per output, the largest difference, relative to the larger of 1 and the expected value.
+    """The largest difference of each output, relative to the larger of 1 and the expected value.
 
-    Infinite where shapes differ, or where values that are not numbers do.
+    It is infinite if shapes differ, or values that are not numbers.
     """
     return {name: _difference(answers[name], expected[name]) for name in expected}
 
@@ -52,7 +52,7 @@ def _difference(answer: Array, expected: Array) -> float:
 
 
 def rows_are_independent(engine: Engine, features: Features) -> bool:
-    """Whether every output of every row has the same bytes, alone and in batches of many sizes."""
+    """Whether every output of every row has the same bytes, by itself and in batches of many sizes."""
     features = take(features, slice(0, _ROWS))
     count = rows(features)
     names = sorted(engine.outputs)

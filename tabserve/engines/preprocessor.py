@@ -1,4 +1,4 @@
-"""The fitted preprocessor of a bundle: feature columns become the model's matrix."""
+"""A bundle's fitted preprocessor, which turns feature columns into the model's matrix."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ Preprocess: TypeAlias = Callable[[Columns], Array]
 
 
 def load_preprocessor(bundle: Bundle, threads: int = 1) -> Preprocess:
-    """What makes the model's matrix [rows, model features] from the schema's feature columns.
+    """A function from the schema's feature columns to the model's matrix [rows, model features].
 
-    An ONNX preprocessor loads no scikit-learn. Raises BundleError: there is none, or it does not repeat the reference.
+    An ONNX preprocessor loads no scikit-learn. Raises BundleError if there is none, or it does not repeat the
+    reference.
     """
     info = bundle.manifest.preprocessor
     if info is None:
@@ -42,7 +43,7 @@ def load_preprocessor(bundle: Bundle, threads: int = 1) -> Preprocess:
 
 
 def _typed(matrix: Array, dtype: type) -> Array:
-    """The matrix as the model's floating point type, infinite where that is too small, which the predictor refuses."""
+    """The matrix in the model's floating point type; numbers too large for it become infinite, and are refused."""
     with np.errstate(over="ignore"):
         return matrix.astype(dtype, copy=False)
 
@@ -50,7 +51,7 @@ def _typed(matrix: Array, dtype: type) -> Array:
 def open_preprocessor(
     path: Path, info: PreprocessorInfo, saved_with: dict[str, str], threads: int, trusted: Sequence[str] = ()
 ) -> Preprocess:
-    """A preprocessor from its file, not yet held against the reference rows. Raises BundleError."""
+    """A preprocessor from its file, not yet compared with the reference rows. Raises BundleError."""
     if info.format == "onnx":
         libraries.verify(libraries.OF_ENGINE["onnxruntime"], saved_with)
         session = Session(path, threads=threads)
@@ -63,7 +64,7 @@ def open_preprocessor(
 
 
 def given(specs: Sequence[FeatureSpec], frame: str, columns: Columns) -> Features:
-    """Columns where the preprocessor selects them by name and some are text, else a matrix of FP64."""
+    """Columns if the preprocessor selects them by name and some are text, otherwise an FP64 matrix."""
     if frame and any(spec.is_text for spec in specs):
         return {spec.name: columns[spec.name] for spec in specs}
     return schema_features.matrix(columns, specs, np.float64)

@@ -1,4 +1,4 @@
-"""The engines of a bundle, and which of them answers a request."""
+"""Load a bundle's engines, and select the one that answers a request."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ CONTRIBUTIONS = "contributions"
 class EngineSet:
     """The engines that serve one bundle.
 
-    outputs: what can be asked for. dropped: why an engine of the plan is not used, one sentence each.
+    outputs: the outputs that can be asked for. dropped: one sentence for each engine of the plan that is not used.
     """
 
     def __init__(self, engines: Sequence[Engine], plan: Sequence[EngineRange], dropped: Sequence[str] = ()) -> None:
-        """`engines`: the native one first; `plan`: ranges of rows, ascending from 0."""
+        """engines: the native one first; plan: ranges of rows, ascending from 0."""
         self._native = engines[0]
         self._by_name = {engine.name: engine for engine in engines}
         self._plan = [(part.from_rows, self._by_name.get(part.engine, self._native)) for part in reversed(plan)]
@@ -42,10 +42,10 @@ class EngineSet:
         return tuple(self._by_name)
 
     def select(self, rows: int, outputs: Sequence[str]) -> Engine:
-        """The engine for a request of that many rows: the plan's where it computes these outputs, else the native one.
+        """The engine for a request of this many rows: the plan's if it computes these outputs, otherwise the native.
 
-        The native one adds the contributions to what the plan's computes, so that an answer is the same with them and
-        without. The answer depends on nothing but the two arguments. Raises KeyError for an output no engine computes.
+        The native engine only adds contributions to the outputs of the plan's, so that these are the same with and
+        without them. The engine depends only on the two arguments. Raises KeyError for an output no engine computes.
         """
         for from_rows, engine in self._plan:
             if rows >= from_rows:
@@ -61,7 +61,7 @@ class EngineSet:
 
 
 class Explained:
-    """A converted engine, with the contributions of the native one."""
+    """A converted engine, with contributions from the native one."""
 
     def __init__(self, engine: Engine, native: Engine) -> None:
         self.name: str = engine.name
@@ -76,7 +76,7 @@ class Explained:
 
 
 class Deferred:
-    """The native engine of a bundle whose default outputs another engine computes: loaded by the first call."""
+    """The native engine of a bundle whose default outputs another engine computes, loaded by the first call."""
 
     row_independent = False
 
@@ -95,11 +95,11 @@ class Deferred:
 
 
 def load(bundle: Bundle, *, threads: int = 1) -> EngineSet:
-    """Load the engines a bundle's plan needs and hold them against its reference rows.
+    """Load the engines that a bundle's plan needs and compare them with its reference rows.
 
-    A converted form that can't be loaded, or disagrees, is dropped: the native engine takes its place. The native
-    engine is loaded now when the plan, a default output or the schema's reasons need it, and otherwise by the first
-    request for an output only it computes. Raises BundleError where it can't be loaded or disagrees.
+    A converted form that can't be loaded, or disagrees, is dropped, and the native engine takes its place. The native
+    engine is loaded now if the plan, a default output or the schema's reasons need it. Otherwise the first request for
+    an output that only it computes loads it. Raises BundleError if it can't be loaded or disagrees.
     """
     info = bundle.manifest.model
     converted, dropped = _converted(bundle, threads)
@@ -112,7 +112,7 @@ def load(bundle: Bundle, *, threads: int = 1) -> EngineSet:
 
 
 def load_native(bundle: Bundle, threads: int) -> Engine:
-    """The engine of the library the model was trained with. Raises BundleError, also where it disagrees."""
+    """The engine of the library that trained the model. Raises BundleError, also if it disagrees."""
     engine = open_engine(bundle, bundle.manifest.model.native, threads)
     problem = parity.disagreement(engine, bundle.reference, bundle.manifest.model)
     if problem is not None:
@@ -125,7 +125,7 @@ def load_native(bundle: Bundle, threads: int) -> Engine:
 
 
 def open_engine(bundle: Bundle, name: EngineName, threads: int) -> Engine:
-    """One engine of a bundle, not yet held against its reference rows. Raises BundleError."""
+    """One engine of a bundle, not yet compared with its reference rows. Raises BundleError."""
     info, features = bundle.manifest.model, bundle.reference.features
     libraries.verify(libraries.OF_ENGINE[name], bundle.manifest.libraries)
     if name == "onnxruntime":

@@ -1,4 +1,4 @@
-"""Arrays of a model from a file whose shapes and numbers scikit-learn's native code follows unchecked."""
+"""Verify arrays of a model from a file: scikit-learn's native code follows their shapes and numbers unchecked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def verify(model: Any) -> None:
 
 
 def _verify_neighbours(model: Any, width: int) -> None:
-    """The rows it was fitted on, and the place of each one's class among the classes."""
+    """The rows that the model was fitted on, and the position of each row's class among the classes."""
     rows = int(model.n_samples_fit_)
     _expect("neighbours", model._fit_X.shape, (rows, width))
     if not hasattr(model, "classes_"):
@@ -39,20 +39,20 @@ def _verify_neighbours(model: Any, width: int) -> None:
 
 
 def _verify_support(model: Any, width: int) -> None:
-    """Support vectors, how many there are of each class, and the coefficients of each pair of classes."""
+    """Support vectors, their number per class, and the coefficients for each pair of classes."""
     classifies, precomputed = hasattr(model, "classes_"), model.kernel == "precomputed" or callable(model.kernel)
     count, counts, coefficients = len(model.support_), np.asarray(model._n_support), model._dual_coef_
     classes = len(counts) if classifies else 2
     pairs = classes * (classes - 1) // 2
     if (counts < 0).any() or (counts.sum() if classifies else counts[0]) != count:
-        raise ValueError("support vectors: their number is not that of their classes")
+        raise ValueError("support vectors: their number does not match their classes")
     _expect("support vectors' coefficients", coefficients.shape, (classes - 1, count))
     if hasattr(coefficients, "indptr"):
         _expect("support vectors' coefficients", np.shape(coefficients.data), ((classes - 1) * count,))
     _expect("support vectors' intercepts", np.shape(model._intercept_), (pairs,))
     for probabilities in (model._probA, model._probB):
         if np.size(probabilities) not in (0, pairs):
-            raise ValueError("support vectors: probabilities of other pairs of classes")
+            raise ValueError("support vectors: probabilities for the wrong pairs of classes")
     if precomputed:
         _verify_places("support vectors", np.asarray(model.support_), int(model.shape_fit_[0]))
     else:
@@ -60,7 +60,7 @@ def _verify_support(model: Any, width: int) -> None:
 
 
 def _verify_stages(model: Any, width: int) -> None:
-    """Gradient boosting adds each stage to the columns that its first estimate has."""
+    """Boosting stages must have the columns of the first estimate, to which they are added."""
     stages = int(model.n_trees_per_iteration_)
     _expect("boosting stages", np.shape(model.estimators_)[1:], (stages,))
     first = model._raw_predict_init(np.zeros((2, width), np.float32))

@@ -1,4 +1,4 @@
-"""scikit-learn, asked through the estimator itself."""
+"""Evaluate scikit-learn's models through the estimator itself."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tabserve.engines.estimators import answer, one_job, presenter
 
 
 class SklearnEngine:
-    """An estimator or pipeline on a matrix of FP64, or on columns where it takes text."""
+    """An estimator or pipeline on an FP64 matrix, or on columns if it takes text."""
 
     name = "sklearn"
 
     def __init__(self, model: Any, info: ModelInfo, *, threads: int, reference: Features) -> None:
-        """`reference`: rows to prove independence with, and to centre contributions on. Raises BundleError."""
+        """reference: rows to prove independence with, and to centre contributions on. Raises BundleError."""
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
         threadpool_limits(threads)

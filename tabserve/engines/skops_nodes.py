@@ -1,4 +1,4 @@
-"""What skops would do with a name in a file: what we trust may be looked up or made, never called as it is loaded."""
+"""Verify what skops would do with names in a file: those we trust may be looked up or made, never called at load."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import Any
 from tabserve.engines.trusted import FUNCTIONS, TYPES
 
 _LOOKED_UP = frozenset({"FunctionNode"})
-# They make an object by `__new__`, or by a constructor of skops' own choice, and give it its state.
+# These make an object with `__new__`, or with a constructor that skops chooses, and give it its state.
 _MADE = frozenset({"ObjectNode", "DTypeNode", "PartialNode", "SparseMatrixNode", "TreeNode"})
-# A dict is made by calling its type with nothing.
+# A dict is made by calling its type without arguments.
 _BUNCH = ("DictNode", "sklearn.utils._bunch.Bunch")
 
 
 def verify(path: Path) -> None:
-    """Refuse a file in which a name of ours stands where skops would call it with what the file holds.
+    """Refuse a file in which skops would call a name that we trust with what the file holds.
 
-    skops trusts a name wherever it stands. What it calls on its own trust is not looked at. Raises ValueError.
+    skops trusts a name wherever it is in the file. Names that skops trusts by itself are not looked at. Raises
+    ValueError.
     """
     with zipfile.ZipFile(path) as file:
         tree = json.loads(file.read("schema.json"))
@@ -28,11 +29,11 @@ def verify(path: Path) -> None:
         loader, name = node["__loader__"], f"{node.get('__module__')}.{node.get('__class__')}"
         allowed = _LOOKED_UP if name in FUNCTIONS else _MADE
         if name in TYPES and loader not in allowed and (loader, name) != _BUNCH:
-            raise ValueError(f"{name} would be called as it is loaded ({loader})")
+            raise ValueError(f"{name} would be called by loading the file ({loader})")
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every node of a file's tree."""
+    """All nodes in a file's tree."""
     waiting = [tree]
     while waiting:
         part = waiting.pop()

@@ -1,4 +1,4 @@
-"""scikit-learn's trees from a file: their node indices, which scikit-learn itself follows unchecked."""
+"""Verify the node indices of scikit-learn's trees from a file, which scikit-learn itself follows unchecked."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _HISTOGRAM = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
 _TREE = "sklearn.tree._tree.Tree"
 
 
-# They check their rows once, and hand them to their trees unchecked.
+# These check their rows once, and pass them to their trees unchecked.
 _UNCHECKED = frozenset({"sklearn.ensemble._forest", "sklearn.ensemble._gb", "sklearn.ensemble._iforest"})
 _BITSET = 8
 
 
 def verify(model: Any) -> None:
-    """Refuse trees whose nodes point outside the tree, backwards, or to a feature that is not there.
+    """Refuse trees whose nodes point outside the tree, backwards, or to a feature that does not exist.
 
     Raises ValueError. Source: scikit-learn #34558, and skops' reasons not to trust these types.
     """
@@ -37,18 +37,18 @@ def verify(model: Any) -> None:
 
 
 def _verify(left: Array, right: Array, feature: Array, inner: Array, width: int) -> None:
-    """Children come after their parent, so every walk ends."""
+    """Children must come after their parent, so that every walk ends."""
     own, count = np.arange(len(left))[inner], len(left)
     children = np.stack([left[inner], right[inner]]).astype(np.int64)
     features = feature[inner].astype(np.int64)
     if count == 0 or (children <= own).any() or (children >= count).any():
         raise ValueError("a tree's nodes point outside the tree")
     if (features < 0).any() or (features >= width).any():
-        raise ValueError(f"a tree splits on a feature beyond the {width} there are")
+        raise ValueError(f"a tree splits on a feature beyond the {width} it has")
 
 
 def _verify_categories(predictor: Any, mapper: Any) -> None:
-    """Splits on categories look up a bitset of the tree, and one of the model for each categorical feature."""
+    """Splits on categories must point to a bitset of the tree, and to one of the model for each categorical feature."""
     nodes = predictor.nodes[(predictor.nodes["is_leaf"] == 0) & (predictor.nodes["is_categorical"] != 0)]
     if not len(nodes):
         return
@@ -60,9 +60,9 @@ def _verify_categories(predictor: Any, mapper: Any) -> None:
 
 
 def parts(model: Any) -> Iterator[tuple[int, Any]]:
-    """Every object inside a model, with the number of columns that the rows which reach it are sure to have.
+    """Every object inside a model, with the number of columns that rows which reach it are sure to have.
 
-    One that is reached in several ways comes once for each number.
+    An object that is reached in several ways comes once for each number.
     """
     waiting, seen = [(0, False, model)], set()
     while waiting:
@@ -79,7 +79,7 @@ def parts(model: Any) -> Iterator[tuple[int, Any]]:
 
 
 def _members(width: int, part: Any) -> Iterator[tuple[int, bool, Any]]:
-    """The trees that get an ensemble's rows unchecked: all columns, or those drawn for each."""
+    """The trees that get an ensemble's rows unchecked: all columns, or the columns drawn for each."""
     if not _UNCHECKED.isdisjoint(base.__module__ for base in type(part).__mro__) and hasattr(part, "estimators_"):
         drawn = getattr(part, "estimators_features_", None)
         for at, member in enumerate(np.ravel(np.asarray(part.estimators_, object))):

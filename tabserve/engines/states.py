@@ -1,4 +1,4 @@
-"""Search trees, sparse matrices and splines from a file: what native code follows unchecked in them."""
+"""Verify search trees, sparse matrices and splines from a file, which native code follows unchecked."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from tabserve.arrays import Array
 from tabserve.engines import skops_types
 
-# How many arrays of bounds each kind of search tree reads: the least and the most of a box, or the centre of a ball.
+# How many arrays of bounds each kind of search tree reads: a box's minimum and maximum, or a ball's centre.
 _BOUNDS = {"sklearn.neighbors._kd_tree.KDTree": 2, "sklearn.neighbors._ball_tree.BallTree": 1}
 _METRICS = "sklearn.metrics._dist_metrics."
 _SPLINES = ("scipy.interpolate._bsplines.BSpline", "scipy.interpolate._bsplines._BSpline")
 
 
 def verify(model: Any) -> None:
-    """Refuse a model in which an index leads out of the array it is for. Raises ValueError."""
+    """Refuse a model in which an index points outside its array. Raises ValueError."""
     for _, part in skops_types.parts(model):
         kind = f"{type(part).__module__}.{type(part).__qualname__}"
         if kind in _BOUNDS:
@@ -24,7 +24,7 @@ def verify(model: Any) -> None:
         elif kind.startswith(_METRICS):
             _verify_metric(part)
         elif kind in _SPLINES:
-            # The constructor holds knots, coefficients and degree against each other; reading a state does not.
+            # The constructor compares knots, coefficients and degree; reading a state does not.
             type(part)(part.t, part.c, part.k)
         elif kind.startswith("scipy.sparse."):
             _verify_sparse(part)
@@ -41,13 +41,13 @@ def _verify_search(
     count: int,
     *rest: Any,
 ) -> None:
-    """The nodes divide the rows among them, every inner one between its two children: 2i + 1 and 2i + 2."""
+    """The nodes must divide the rows among them, every inner one between its two children, 2i + 1 and 2i + 2."""
     *_, metric, weights = rest
     rows, width = data.shape
     if not np.array_equal(np.sort(order), np.arange(rows)) or leaf_size < 1:
         raise ValueError("a search tree's rows point outside its data")
     if count < 1 or len(nodes) != count or bounds.shape != (arrays, count, width):
-        raise ValueError("a search tree's nodes are not those it has bounds for")
+        raise ValueError("a search tree's nodes do not match its bounds")
     start, end = nodes["idx_start"], nodes["idx_end"]
     inner = np.flatnonzero(nodes["is_leaf"] == 0)
     left, right = 2 * inner + 1, 2 * inner + 2
@@ -57,7 +57,7 @@ def _verify_search(
     if (start[0], end[0]) != (0, rows) or not divided.all():
         raise ValueError("a search tree's nodes do not divide its rows")
     if weights is not None and np.shape(weights) != (rows,):
-        raise ValueError("a search tree's weights are not those of its rows")
+        raise ValueError("a search tree's weights do not match its rows")
     if not type(metric).__module__.startswith(_METRICS.rstrip(".")):
         raise ValueError("a search tree has no metric")
     _verify_metric(metric)

@@ -1,4 +1,4 @@
-"""Features become the table an estimator was trained on: every column in the dtype it had then."""
+"""Turn features into the table an estimator was trained on, with every column in the dtype it had then."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MARKERS = {"nan": float("nan"), "none": None}
 
 
 def table(specs: Sequence[FeatureSpec], frame: str) -> Callable[[Features], Any]:
-    """What turns features into a DataFrame of the specs' names and dtypes, or into an array of the same values.
+    """A function from features to a DataFrame with the specs' names and dtypes, or to an array of the same values.
 
-    frame: `object` or `category`, what a category is whose spec names no dtype; `array` for an array of objects.
+    frame: `object` or `category`, the dtype of a category whose spec names none; `array` for an array of objects.
     """
     import pandas
 
@@ -37,7 +37,7 @@ def table(specs: Sequence[FeatureSpec], frame: str) -> Callable[[Features], Any]
 
 
 def _column(spec: FeatureSpec, frame: str) -> Callable[[Array], Any]:
-    """What turns one feature, numbers as floats or words, into a column."""
+    """A function from one feature (numbers as floats, or words) to a column."""
     import pandas
 
     marker = _MARKERS[spec.missing]
@@ -61,7 +61,7 @@ def _numbers(dtype: str, marker: Any) -> Callable[[Array], Any]:
     kind = np.dtype(dtype.removeprefix("object[").removesuffix("]"))
 
     def typed(numbers: Array) -> Any:
-        # numpy's integers and booleans hold no missing value: then the column is one of objects.
+        # numpy's integers and booleans can't hold a missing value, so the column becomes one of objects.
         if dtype.startswith("object[") or np.isnan(numbers).any():
             return pandas.Series(_marked(_objects(numbers, kind), marker), dtype=object)
         return numbers.astype(kind)
@@ -70,7 +70,7 @@ def _numbers(dtype: str, marker: Any) -> Callable[[Array], Any]:
 
 
 def _objects(numbers: Array, kind: Any) -> Array:
-    """Numbers as Python's own, None where missing."""
+    """Numbers as Python objects, None where missing."""
     missing = np.isnan(numbers)
     objects = np.where(missing, 0, numbers).astype(kind).astype(object)
     objects[missing] = None
@@ -78,6 +78,6 @@ def _objects(numbers: Array, kind: Any) -> Array:
 
 
 def _marked(values: Array, marker: Any) -> Array:
-    """Objects with another marker than None where they are missing."""
+    """Objects with this marker in place of None where they are missing."""
     missing: Array = np.equal(values, None)  # type: ignore[call-overload]  # numpy compares objects with anything
     return np.where(missing, marker, values) if marker is not None and missing.any() else values

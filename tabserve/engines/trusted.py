@@ -1,10 +1,10 @@
-"""What a skops file may hold beside what skops itself knows to be safe: reviewed types of the libraries we build on.
+"""Reviewed types that a skops file may hold besides those that skops itself knows to be safe.
 
 A type is here if making such an object and giving it its state runs only the library's own plain code, whatever the
-file holds: skops makes it by `__new__` and `__setstate__` or `__dict__`, and everything inside it must be trusted as
-well. Where native code would follow what the state says unchecked, `skops_types` and `states` look at it before the
-model is used. A function is here if it may be called with the rows of a request: as a file is loaded it is only looked
-up, which `skops_nodes` sees to.
+file holds. skops makes it with `__new__` and `__setstate__` or `__dict__`, and everything inside it must be trusted
+as well. Where native code would follow a state unchecked, `skops_types` and `states` verify it before the model is
+used. A function is here if it may be called with the rows of a request. Loading a file only looks it up, which
+`skops_nodes` verifies.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ REVIEWED = {
     "numpy": ("2.4", "2.5"),
     "scipy": ("1.17", "1.18"),
 }
-"""The first and the last minor version of each library that the tables below are meant for; a test fails for others."""
+"""The first and last minor version of each library that the tables below are meant for; a test fails for others."""
 
 _PLAIN = {
     # A dtype is read from an empty array, without unpickling.
     "numpy": ("dtype",),
-    # They hold a function, which must be trusted itself, and call nothing before they are called.
+    # These hold a function, which must be trusted itself, and call nothing until they are called.
     "functools": ("partial",),
     "builtins": ("object",),
     "sklearn._loss.loss": ("HalfTweedieLoss", "HalfTweedieLossIdentity"),
@@ -41,7 +41,7 @@ _PLAIN = {
         "StratifiedKFold", "StratifiedShuffleSplit", "TimeSeriesSplit", "_CVIterableWrapper",
     ),
     "sklearn.multiclass": ("_ConstantPredictor",),
-    # They hold arrays, and are not used to predict.
+    # These hold arrays, and are not used to predict.
     "sklearn.neural_network._stochastic_optimizers": ("AdamOptimizer", "SGDOptimizer"),
     "sklearn.utils._bunch": ("Bunch",),
     "sklearn.utils._metadata_requests": ("MetadataRequest", "MethodMetadataRequest"),
@@ -90,13 +90,13 @@ def _names(*tables: dict[str, tuple[str, ...]]) -> frozenset[str]:
 
 
 FUNCTIONS = _names(_FUNCTIONS)
-"""The functions among them."""
+"""The functions among the types and functions that we trust."""
 TYPES = _names(_PLAIN, _FUNCTIONS, _VERIFIED)
 """Every type and function we trust, by the name skops gives it."""
 
 LEFT = {
     "sklearn.cluster._kmeans._kmeans_single_lloyd": (
-        "a file could have it called with arrays of any shape as it is loaded, and its native code trusts their shapes"
+        "loading a file could call it with arrays of any shape, and its native code trusts their shapes"
     ),
 }
-"""What scikit-learn's own estimators hold and we do not trust, each with the reason; a user may, by name."""
+"""Types that scikit-learn's estimators hold and we do not trust, with the reason; a user may trust them by name."""

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol (V2): tensors, codecs, errors, server and client."""
+"""The Open Inference Protocol (V2): tensors, codecs, errors and the server."""

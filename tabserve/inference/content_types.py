@@ -1,7 +1,7 @@
-"""MLServer's parameter `content_type`: what V2 means without it is read, all else is refused.
+"""MLServer's parameter `content_type` is accepted if V2 means the same without it, and refused otherwise.
 
-V2 has no such parameter, so a server may ignore it like any other that it does not know. But text in base64 is then
-scored as the text that it is not. Source: MLServer 1.7, docs/user-guide/content-type.md and mlserver/codecs:
+V2 has no such parameter, so a server may ignore it like any other unknown one. But then base64 would be scored as
+plain text. Source: MLServer 1.7, docs/user-guide/content-type.md and mlserver/codecs:
 
 | content type | of | decoded to | in V2 |
 |---|---|---|---|
@@ -10,7 +10,7 @@ scored as the text that it is not. Source: MLServer 1.7, docs/user-guide/content
 | `pd` | a request | a column per input | the same where each input is one column |
 | `base64`, `datetime`, `pd_json`, … | an input | something else | not at all |
 
-An empty one is none, there and here.
+An empty one counts as none, as in MLServer.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from collections.abc import Sequence
 from tabserve.inference.errors import InvalidRequest, quoted
 
 CONTENT_TYPE = "content_type"
-"""The parameter's name."""
+"""The name of the parameter."""
 
 
 def misfit(content_type: object, datatype: str) -> str | None:
-    """What is wrong with the content type of an input of this datatype; None where it says what V2 says."""
+    """What is wrong with an input's content type, given its datatype; None if it means what V2 means."""
     same, plain = ("str", "text") if datatype == "BYTES" else ("np", "values")
     if content_type in ("", same):
         return None
@@ -33,9 +33,9 @@ def misfit(content_type: object, datatype: str) -> str | None:
 
 
 def check_request(content_type: object, inputs: Sequence[tuple[str, Sequence[int]]]) -> None:
-    """Refuse the content type of a whole request where it does not say what V2 says. Raises InvalidRequest.
+    """Refuse a whole request's content type if it does not mean what V2 means. Raises InvalidRequest.
 
-    inputs: datatype and shape of each.
+    inputs: each input's datatype and shape.
     """
     if content_type == "" or (len(inputs) == 1 and misfit(content_type, inputs[0][0]) is None):
         return
@@ -47,7 +47,7 @@ def check_request(content_type: object, inputs: Sequence[tuple[str, Sequence[int
 
 
 def check_output(content_type: object, name: str) -> None:
-    """Refuse a form of answer that is not V2's own. Raises InvalidRequest."""
+    """Refuse an output's content type that is not V2's own form. Raises InvalidRequest."""
     if content_type not in ("", "np", "str"):
         got = quoted(str(content_type))
         raise InvalidRequest(f'output `{name}`: expected {CONTENT_TYPE} "np", "str" or none, got {got}')

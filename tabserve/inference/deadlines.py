@@ -1,4 +1,4 @@
-"""Until when a request's answer is waited for."""
+"""Wait for a request's answer until its deadline."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tabserve.inference.errors import DeadlineExceeded, InvalidRequest
 T = TypeVar("T")
 
 _RESOLUTION_SECONDS = 0.001
-"""Of the event loop's timers."""
+"""The resolution of the event loop's timers."""
 
 
 def deadline(timeout_ms: bytes | None, waited: float = 0.0) -> float:
-    """The time.monotonic() that the header x-request-timeout-ms stands for; infinite without one.
+    """The time.monotonic() that the header x-request-timeout-ms stands for, infinite without one.
 
     waited: seconds since the request came.
     """
@@ -31,8 +31,9 @@ def deadline(timeout_ms: bytes | None, waited: float = 0.0) -> float:
 class Deadlines:
     """Waits for answers until their deadlines, on one event loop, with one timer for all of them.
 
-    The timer stays when an answer has come, and when it rings it is set again for whoever waits then. Most requests
-    have the same timeout, so it is set once in that time; one for each request would be set and cancelled every time.
+    The timer stays when an answer has come, and when it fires it is set again for whoever waits then. Most requests
+    have the same timeout, so the timer is set once in that time; a timer per request would be set and cancelled each
+    time.
     """
 
     def __init__(self) -> None:
@@ -41,9 +42,9 @@ class Deadlines:
         self._rings = math.inf  # in time.monotonic()
 
     def in_time(self, answer: asyncio.Future[T], deadline: float) -> Awaitable[T]:
-        """The answer; raises DeadlineExceeded when time.monotonic() reaches the deadline.
+        """The answer. Raises DeadlineExceeded when time.monotonic() reaches the deadline.
 
-        Not asyncio.timeout, which sets a timer for every request.
+        This does not use asyncio.timeout, which sets a timer for every request.
         """
         return answer if deadline == math.inf else self._bounded(answer, deadline)
 

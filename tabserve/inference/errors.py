@@ -1,4 +1,4 @@
-"""Errors a client can see, and the one table that maps them to HTTP and gRPC."""
+"""The errors that a client can see, and the table that maps them to HTTP and gRPC."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 
 class InferenceError(Exception):
-    """Root of every error a service answers with.
+    """The root of every error that a service answers with.
 
     InferenceError                500 INTERNAL
     ├── InvalidRequest            400 INVALID_ARGUMENT
@@ -27,7 +27,7 @@ class InferenceError(Exception):
     http_status = 500
     grpc_status = "INTERNAL"
     retry_after: int | None = None
-    """Seconds after which a client may try again; None when trying again cannot help."""
+    """Seconds after which a client may try again, None if trying again cannot help."""
 
     @property
     def message(self) -> str:
@@ -57,7 +57,7 @@ class RequestTooLarge(InferenceError):
 
 
 class UnsupportedMediaType(InferenceError):
-    """A content type or encoding the server does not read."""
+    """A content type or encoding that the server does not support."""
 
     http_status = 415
     grpc_status = "INVALID_ARGUMENT"
@@ -84,7 +84,7 @@ class PredictorUnavailable(Unavailable):
 
 
 class DeadlineExceeded(InferenceError):
-    """The client's deadline passed before the answer was there."""
+    """The client's deadline passed before there was an answer."""
 
     http_status = 504
     grpc_status = "DEADLINE_EXCEEDED"

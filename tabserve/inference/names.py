@@ -1,6 +1,6 @@
-"""What a model may be called: the same in a bundle, in the settings of a service, and in the chart's `modelName`.
+"""The names a model may have, the same in a bundle, in a service's settings, and in the chart's `modelName`.
 
-Such a name needs no escapes in a URL, a header, a label of Kubernetes or a shell.
+Such a name needs no escapes in a URL, a header, a Kubernetes label or a shell.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _fits = re.compile(PATTERN).fullmatch
 
 
 def misfit(name: str) -> str | None:
-    """What is wrong with a model's name; None where it is one."""
+    """What is wrong with a model's name, None if it is valid."""
     if _fits(name) and len(name) <= LONGEST:
         return None
     characters = "letters, digits, `-`, `_` and `.`, a letter or digit first and last"

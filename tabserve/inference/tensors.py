@@ -33,7 +33,7 @@ DATATYPES: dict[str, np.dtype[Any]] = {
     "BYTES": np.dtype(object),
 }
 LITTLE_ENDIAN = {dtype: dtype.newbyteorder("<") for dtype in DATATYPES.values()}
-"""Of each its form on the wire, which on most machines is the same."""
+"""Each datatype in its wire form, which on most machines is the same."""
 DATATYPE_OF: dict[np.dtype[Any], str] = {dtype: name for name, dtype in DATATYPES.items()}
 
 
@@ -49,14 +49,14 @@ class Tensor(msgspec.Struct, frozen=True, gc=False):
 
 
 class RequestedOutput(msgspec.Struct, frozen=True, gc=False):
-    """An output the client asked for; `binary` is None where the client did not say."""
+    """An output that the client asked for; `binary` is None if the client did not say."""
 
     name: str
     binary: bool | None = None
 
 
 class InferRequest(msgspec.Struct, frozen=True):
-    """What a client asks of a model. `outputs` empty means the model's default outputs."""
+    """A client's request to a model; no `outputs` means the model's default outputs."""
 
     inputs: tuple[Tensor, ...]
     id: str | None = None
@@ -66,7 +66,7 @@ class InferRequest(msgspec.Struct, frozen=True):
 
 
 class InferResponse(msgspec.Struct, frozen=True):
-    """What a model answers; the server adds the model's name, version and the request's id."""
+    """A model's answer; the server adds the model's name, version and the request's id."""
 
     outputs: tuple[Tensor, ...]
     parameters: Parameters = {}
@@ -81,7 +81,7 @@ class TensorSpec(msgspec.Struct, frozen=True):
 
 
 class ModelMetadata(msgspec.Struct, frozen=True):
-    """What `GET v2/models/{name}` and ModelMetadata answer.
+    """The answer to `GET v2/models/{name}` and ModelMetadata.
 
     `outputs` are the tensors returned by default; tensors that must be asked for by name are described in
     `properties["optional_outputs"]` (OIP ModelMetadataResponse.properties).
@@ -96,7 +96,7 @@ class ModelMetadata(msgspec.Struct, frozen=True):
 
 
 def holds_all(mask: Array) -> bool:
-    """Whether every element of a BOOL array is true; for a few rows in a fraction of the time of numpy's `all`."""
+    """Whether every element of a BOOL array is true; for a few rows this is much faster than numpy's `all`."""
     return 0 not in mask.tobytes()
 
 
@@ -108,7 +108,7 @@ def holds_any(mask: Array) -> bool:
 def text(value: bytes | str) -> str:
     """A BYTES element as text.
 
-    Raises UnicodeDecodeError (a ValueError) where it is not UTF-8.
+    Raises UnicodeDecodeError (a ValueError) if it is not UTF-8.
     """
     return value if isinstance(value, str) else value.decode()
 
@@ -116,7 +116,7 @@ def text(value: bytes | str) -> str:
 def binary_elements(data: bytes, dtype: np.dtype[Any], shape: Sequence[int]) -> Array:
     """The array in a tensor's raw bytes: little-endian, row-major, BYTES as 4-byte length and content.
 
-    Numbers are not copied. Raises ValueError where size and shape disagree.
+    Numbers are not copied. Raises ValueError if size and shape disagree.
     Source: Triton extension_binary_data.md; inference_grpc.md "Raw tensor contents".
     """
     count = prod(shape)
@@ -139,14 +139,16 @@ def _split_bytes(data: bytes, count: int) -> Array:
         elements.append(data[at + 4 : at + 4 + size])
         at += 4 + size
     if len(elements) != count or at != len(data):
-        raise ValueError(f"expected {count} BYTES elements, each with its length, got {len(data)} bytes that are not")
+        raise ValueError(
+            f"expected {count} BYTES elements, each with its length, got {len(data)} bytes that do not hold them"
+        )
     array = np.empty(count, object)
     array[:] = elements
     return array
 
 
 def elements_binary(array: Array) -> bytes:
-    """The raw bytes of a tensor's array, as `binary_elements` reads them."""
+    """The raw bytes of a tensor's array, in the form that `binary_elements` reads."""
     if array.dtype.kind != "O":
         return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
     encoded = [e.encode() if isinstance(e, str) else e for e in array.ravel()]

@@ -1,4 +1,4 @@
-"""Columns of records: checked against the schema, with defaults filled in."""
+"""Columns of records, checked against the schema, with defaults filled in."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from tabserve.schema.schema import NOW, OTHER, Field, Schema
 from tabserve.schema.timestamps import EARLIEST, LATEST, seconds
 
 Columns: TypeAlias = dict[str, Array]
-"""One array [rows] per field: number, integer, boolean (0, 1) and timestamp (seconds since 1970) as FP64, NaN where
-missing; category and text as `str` objects, None where a category is missing; ids likewise, where records have them."""
+"""One array [rows] per field.
+
+Number, integer, boolean (0, 1) and timestamp (seconds since 1970) are FP64, NaN where missing. Category and text are
+`str` objects, None where a category is missing. Ids are the same, if records have them.
+"""
 
 LONGEST_ID = 256
 """How many characters the id of a record may have."""
@@ -38,12 +41,12 @@ class Misfit(NamedTuple):
     got: str
 
     def __str__(self) -> str:
-        """``record 3, field `country`: expected one of DE, FR, IT, got "XX"``."""
+        """The error for a value: ``record 3, field `country`: expected one of DE, FR, IT, got "XX"``."""
         return f"{where(self.record, self.field)}: expected {self.expected}, got {self.got}"
 
 
 class Checks:
-    """What a schema asks of columns, compiled once: every check is a few numpy calls for all numeric fields at once."""
+    """A schema's checks of columns, compiled once: each is a few numpy calls for all numeric fields at once."""
 
     def __init__(self, schema: Schema, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -131,7 +134,7 @@ def _text_misfits(field: Field, values: list[str | None]) -> Iterator[Misfit]:
         if value is None or (len(value) <= field.longest and value.isascii()):
             continue
         if len(value) > field.longest:
-            yield Misfit(record, field.name, expectation(field), f"one of {len(value)}")
+            yield Misfit(record, field.name, expectation(field), f"{len(value)} characters")
         elif any("\ud800" <= each <= "\udfff" for each in value):
             yield Misfit(record, field.name, "UTF-8", "a lone surrogate")
 
@@ -154,7 +157,7 @@ def rows(columns: Columns) -> int:
 
 
 def expectation(field: Field) -> str:
-    """What a field takes, in words, with its bounds and unit; long lists of values are shortened."""
+    """A field's expected values in words, with bounds and unit; long lists of values are shortened."""
     if field.type == "category":
         values = ", ".join(_shortened(value) for value in field.values[:_MOST_VALUES])
         more = len(field.values) - _MOST_VALUES
@@ -162,7 +165,7 @@ def expectation(field: Field) -> str:
     if field.type == "timestamp":
         return _INSTANT
     if field.type == "text":
-        return f"a text of at most {field.longest} characters"
+        return f"text of at most {field.longest} characters"
     unit = f" {field.unit}" if field.unit else ""
     if field.min is not None and field.max is not None:
         return f"{_NOUNS[field.type]} from {field.min:g} to {field.max:g}{unit}"
@@ -174,7 +177,7 @@ def expectation(field: Field) -> str:
 
 
 def where(record: int, field: str) -> str:
-    """``record 3, field `country` ``; records count from 0."""
+    """The place of a value: ``record 3, field `country` ``; records count from 0."""
     return f"record {record}, field `{field}`"
 
 
@@ -193,7 +196,7 @@ def _shortened(text: str) -> str:
 
 
 def _bounds(field: Field) -> tuple[float, float]:
-    """Inclusive and finite, so that an infinity is out of bounds."""
+    """A field's bounds, inclusive and finite, so that an infinity is out of bounds."""
     if field.type == "timestamp":
         return EARLIEST, LATEST
     low, high = field.bounds

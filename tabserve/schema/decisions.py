@@ -1,4 +1,4 @@
-"""Predictor outputs become decisions: score, label, band and reasons."""
+"""Turn predictor outputs into decisions: score, label, band and reasons."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tabserve.schema.schema import ANOMALY_SCORE, MARGIN, PREDICT, Reasons, Sche
 
 
 class Contributor(Protocol):
-    """A model feature; `source` is the schema's feature it comes from, "" where that is several."""
+    """A model feature; `source` is the schema feature that it comes from, "" if there are several."""
 
     @property
     def name(self) -> str:
@@ -23,33 +23,33 @@ class Contributor(Protocol):
 
     @property
     def source(self) -> str:
-        """The schema feature."""
+        """The schema feature that the model feature comes from."""
 
 
 class Model(Protocol):
-    """What decisions must know of a model, as its entry in a bundle's manifest tells it."""
+    """What decisions need to know about a model, as its entry in a bundle's manifest gives it."""
 
     @property
     def features(self) -> Sequence[Contributor]:
-        """In the order of its contributions."""
+        """The model's features, in the order of its contributions."""
 
     @property
     def outputs(self) -> Sequence[str]:
-        """What it computes."""
+        """The outputs that the model computes."""
 
     @property
     def likeliest(self) -> bool:
-        """Whether the class it predicts is always that of the highest probability."""
+        """Whether the predicted class is always the one with the highest probability."""
 
 
 class Decisions:
-    """What a schema's `outputs` say about a model's answers.
+    """A schema's `outputs`, applied to a model's answers.
 
     classes: names of the model's classes, in its order; empty for a regression.
-    The label is the class that the model itself predicts, and the decision is that label where there are no bands, else
-    the score's band. The score is what the schema's decision names: a class's probability, `margin`, the value or a
-    target of a regression, or `anomaly_score`. Where it names nothing, it is the label's probability, the value of a
-    regression, or the anomaly score; a model that has none of these has no score.
+    The label is the class that the model itself predicts. The decision is the score's band, or the label where there
+    are no bands. The score is what the schema's decision names: a class's probability, `margin`, the value or a target
+    of a regression, or `anomaly_score`. Where the schema names nothing, the score is the label's probability, the value
+    of a regression, or the anomaly score; a model that has none of these has no score.
     """
 
     specs: tuple[TensorSpec, ...]
@@ -63,7 +63,7 @@ class Decisions:
         self._source, self._column = _score_of(schema, model.outputs)
         bands = decision.bands[::-1] if decision else ()
         self._edges = np.array([band.from_ for band in bands])
-        self._bands = [*(band.label for band in bands[:1]), *(band.label for band in bands)]  # below the lowest, too
+        self._bands = [*(band.label for band in bands[:1]), *(band.label for band in bands)]  # also below the lowest
         self._reasons = _Reasons(reasons, model.features) if reasons else None
         self._for = frozenset(reasons.for_ if reasons else ())
         self.specs = (
@@ -75,7 +75,7 @@ class Decisions:
         self.of_probability = self._source == "predict_proba"
 
     def needs(self, names: Collection[str]) -> tuple[str, ...]:
-        """The predictor's outputs that `decide` must be given for these names (or `label`)."""
+        """The predictor's outputs that `decide` needs for these names (or `label`)."""
         needed = []
         if names and self._source:
             needed.append(self._source)
@@ -86,9 +86,9 @@ class Decisions:
         return tuple(needed)
 
     def explained(self, outputs: Mapping[str, Array]) -> Array | None:
-        """The positions of the rows in bands that reasons are given `for`; None where they are for every row.
+        """The positions of the rows in bands that reasons are given `for`; None if every row gets reasons.
 
-        Their contributions are needed besides what `needs` says. Raises PredictionFailed where a score is NaN.
+        Their contributions are needed in addition to what `needs` names. Raises PredictionFailed where a score is NaN.
         """
         if not self._for:
             return None
@@ -98,12 +98,12 @@ class Decisions:
         return np.array([at for at, band in enumerate(bands.tolist()) if band in self._for], np.intp)
 
     def decide(self, outputs: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
-        """The named tensors of all rows, of `decision` and `label` [rows], `score` [rows] FP64, `reasons` [rows, top].
+        """The named tensors for all rows: `decision` and `label` [rows], `score` [rows] FP64, `reasons` [rows, top].
 
         A name that this schema does not give (a regression's label) is left out.
         `reasons` are texts, the strongest first, padded with "". Scores are compared with bands in the precision the
-        model answered in, so that a score written as a band's edge is in that band. Contributions are those of all
-        rows, or of the `explained` ones alone.
+        model answered in, so that a score written as a band's edge is in that band. Contributions are given for all
+        rows, or only for the `explained` ones.
         Raises PredictionFailed where a score is NaN.
         """
         labels = self._labels(outputs) if self._labelled(names) else None
@@ -125,7 +125,7 @@ class Decisions:
         return made
 
     def _told(self, reasons: _Reasons, explained: Array, outputs: Mapping[str, Array]) -> Array:
-        """Reasons of the explained rows, none of the others."""
+        """The reasons [rows, top]: texts for the explained rows, padding for the others."""
         told = np.full((len(outputs[self._source]), reasons.top), "", object)
         if len(explained):
             contributions = outputs["contributions"]
@@ -141,7 +141,7 @@ class Decisions:
         return "label" in names or ("decision" in names and not self._bands) or of_label
 
     def _labels(self, outputs: Mapping[str, Array]) -> Array:
-        """The place of each row's class."""
+        """The position of each row's class."""
         if self._likeliest:
             return np.asarray(outputs["predict_proba"].argmax(axis=1))
         return np.array([self._places[text(name)] for name in outputs["label"].tolist()], np.intp)
@@ -154,9 +154,10 @@ class Decisions:
 
 
 def _score_of(schema: Schema, outputs: Collection[str]) -> tuple[str, int | None]:
-    """The output that is the score, "" where there is none; and its column, None for that of the label or the only one.
+    """The output that holds the score, "" if there is none, and its column.
 
-    Of a margin, which has one column, it is the class that contributions are towards.
+    The column is None if it is the label's or the only one. For a margin, which has only one, it is the class that
+    contributions are towards.
     """
     decision, task = schema.outputs.decision, schema.task
     if task == "regression":
@@ -198,7 +199,7 @@ class _Reasons:
         self.top = min(reasons.top, len(names))
 
     def tell(self, contributions: Array) -> Array:
-        """Texts [rows, top] from contributions [rows, features + 1] towards the score; nothing that pushes down."""
+        """Texts [rows, top] from contributions [rows, features + 1] to the score; features must push it up."""
         pushes = contributions[:, :-1]
         if not self._one_each:
             pushes = np.add.reduceat(pushes[:, self._order], self._starts, axis=1, dtype=np.float64)
@@ -208,9 +209,9 @@ class _Reasons:
 
 
 def _towards(contributions: Array, chosen: Any) -> Array:
-    """Contributions [rows, features + 1] to the score of the chosen class: one for all rows, or one for each.
+    """Contributions [rows, features + 1] to the score of the chosen class, one class for all rows or one per row.
 
-    Those of a binary model are towards its second class; those of a regression towards its value.
+    A binary model's contributions are to its second class, a regression's to its value.
     """
     if chosen is None:
         return contributions

@@ -1,4 +1,4 @@
-"""Checked columns become features, and features the model's matrix."""
+"""Turn checked columns into features, and features into the model's matrix."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from tabserve.schema.schema import Derived, Schema
 
 _DAY, _HOUR = 86_400.0, 3_600.0
 _THURSDAY = 3
-"""The weekday of 1970-01-01, Monday being 0."""
+"""The weekday of 1970-01-01, where Monday is 0."""
 
 
 class Feature(Protocol):
-    """What a matrix needs to know of a feature; `values` are a category's, in the order of their codes."""
+    """What a matrix needs to know about a feature; `values` are a category's, in the order of their codes."""
 
     @property
     def name(self) -> str:
-        """The key in the features."""
+        """The feature's key."""
 
     @property
     def type(self) -> str:
-        """`number`, `category` or `text`; a matrix holds no text."""
+        """The feature's type, `number`, `category` or `text`; a matrix holds no text."""
 
     @property
     def values(self) -> tuple[str, ...]:
-        """The categories."""
+        """The categories, in the order of their codes."""
 
 
 def derive(schema: Schema, columns: Columns) -> Columns:
-    """The schema's features, in order: columns as they are, and what is derived of timestamps."""
+    """The schema's features, in order: columns as they are, and features derived from timestamps."""
     made: Columns = {}
     for feature in schema.features:
         if isinstance(feature, str):
@@ -50,8 +50,8 @@ def derive(schema: Schema, columns: Columns) -> Columns:
 def matrix(features: Mapping[str, Array], specs: Sequence[Feature], dtype: npt.DTypeLike) -> Array:
     """The features as one matrix [rows, len(specs)]: numbers, and categories as their codes; NaN where missing.
 
-    A category that is none of the spec's values is missing too. Raises InvalidRequest where a finite number is
-    beyond the range of `dtype`, naming record and feature.
+    A category that is not one of the spec's values is missing too. Raises InvalidRequest, naming record and feature,
+    where a finite number is beyond the range of `dtype`.
     """
     columns = [codes(features[s.name], s.values) if s.type == "category" else features[s.name] for s in specs]
     with np.errstate(over="ignore"):
@@ -67,7 +67,7 @@ def matrix(features: Mapping[str, Array], specs: Sequence[Feature], dtype: npt.D
 
 
 def codes(column: Array, values: tuple[str, ...]) -> list[float]:
-    """The position of each category in the values; NaN where it is missing or none of them."""
+    """The position of each category in the values; NaN if it is missing or not one of them."""
     code, missing = _codes(values).get, np.nan
     return [code(value, missing) for value in column.tolist()]
 

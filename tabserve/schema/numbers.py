@@ -1,4 +1,4 @@
-"""Records of nothing but numbers, as JSON objects, become a matrix in one step."""
+"""Turn records that hold only numbers, as JSON objects, into a matrix in one step."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tabserve.schema.schema import Field, Schema
 
 
 def are_all(schema: Schema, dtype: np.dtype[Any]) -> bool:
-    """Whether every field is a number, and none of them can be beyond the range of `dtype`."""
+    """Whether every field is a number that cannot be beyond the range of `dtype`."""
     limit = float(np.finfo(dtype).max)
     return all(field.type == "number" and max(map(abs, field.bounds)) <= limit for field in schema.record)
 
 
 class NumberRecords:
-    """Reads records of a schema whose fields `are_all` numbers: the decoder itself sees to their bounds.
+    """Reads records of a schema whose fields `are_all` numbers: the decoder itself checks their bounds.
 
-    What it does not take, Records reads, or refuses.
+    Whatever it does not take is left for Records to read or refuse.
     """
 
     def __init__(self, schema: Schema, records: Records, dtype: np.dtype[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Where things stand in a YAML text: its value, and the line and column of every key and item."""
+"""A YAML text's value, and the line and column of every key and item."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 import yaml
 
 Steps: TypeAlias = tuple[str | int, ...]
-"""Keys and positions from the root, `("record", 2, "type")`."""
+"""A path: keys and positions from the root, such as `("record", 2, "type")`."""
 
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 
 
 class MalformedError(ValueError):
-    """The text is no single YAML document of plain values. `line` and `column` count from 1."""
+    """The text is not a single YAML document of plain values. `line` and `column` count from 1."""
 
     def __init__(self, message: str, mark: yaml.Mark | None) -> None:
         super().__init__(message)
@@ -44,9 +44,9 @@ class Places:
             raise MalformedError("nested too deeply", None) from error
 
     def position(self, path: Steps, *, of_key: bool = False) -> tuple[int, int]:
-        """Line and column, from 1, of what stands at the path, or of the key that names it.
+        """Line and column, from 1, of the value at the path, or of the key that names it.
 
-        Where the path leads nowhere: of the last step that exists.
+        If the path leads nowhere, they are those of the last step that exists.
         """
         node, place = self._root, self._root
         for step in path:
@@ -58,7 +58,7 @@ class Places:
 
 
 def steps(path: str) -> Steps:
-    """The steps of a path as msgspec writes it, `$.record[2].type`."""
+    """The steps of a path in msgspec's notation, `$.record[2].type`."""
     return tuple(key or int(index) for key, index in _STEP.findall(path))
 
 
@@ -86,7 +86,7 @@ def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node | None, y
 
 
 def _refuse_repeated_keys(root: yaml.Node | None) -> None:
-    """PyYAML keeps the last of two equal keys silently; a schema that says two things at once is refused."""
+    """Refuse a key that is defined twice, of which PyYAML would silently keep the last."""
     waiting, visited = [root], set()
     while waiting:
         node = waiting.pop()

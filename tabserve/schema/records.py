@@ -1,4 +1,4 @@
-"""Records, as JSON objects or as V2 columns, become checked columns."""
+"""Turn records, as JSON objects or as V2 columns, into checked columns."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ _EXPECTED = re.compile(r"Expected `.*`, got `(.*)`")
 class Records:
     """Reads records of one schema.
 
-    clock: what "now" is, in seconds since 1970.
-    Every method raises InvalidRequest naming the first record and field that do not fit, and nothing else.
+    clock: gives "now" in seconds since 1970.
+    Every method raises only InvalidRequest, which names the first record and field that do not fit.
     """
 
     tensor_specs: tuple[TensorSpec, ...]
@@ -97,7 +97,7 @@ class Records:
         return self._columns(instances)
 
     def convert(self, instances: Any) -> Columns:
-        """The columns of records that are decoded already: a list of dicts."""
+        """The columns of already decoded records, a list of dicts."""
         try:
             return self._columns(msgspec.convert(instances, self._records))
         except msgspec.ValidationError as error:
@@ -110,7 +110,7 @@ class Records:
     def from_tensors(self, tensors: Sequence[Tensor]) -> Columns:
         """The columns of V2 inputs, one per field, each of shape [n] or [n, 1].
 
-        A missing value is NaN, and an empty string where that is no category; an optional input may be left out.
+        A missing value is NaN, or an empty string unless that is a category; an optional input may be left out.
         """
         given = {tensor.name: tensor for tensor in tensors}
         self._check_names(tensors, given)
@@ -141,10 +141,10 @@ class Records:
     def _numbers(self, values: list[tuple[Any, ...]]) -> Array:
         """The numeric fields of the records' values, FP64 [fields, records]."""
         pick = self._pick
-        try:  # in a fraction of numpy's time
+        try:  # much faster than numpy
             packed = bytearray().join([self._pack(*pick(record)) for record in values])
             return np.frombuffer(packed).reshape(len(values), len(self._checks.numeric)).T
-        except struct.error:  # some are missing, or times in words
+        except struct.error:  # some are missing, or are times as text
             fields = zip(*map(pick, values), strict=True)
             return np.array([list(map(_instant, field)) for field in fields], dtype=np.float64)
 
@@ -202,12 +202,12 @@ def record_struct(
 
 
 def decoder(records: Any) -> Any:
-    """A decoder of V1 bodies of these records."""
+    """A decoder for V1 bodies of these records."""
     return msgspec.json.Decoder(msgspec.defstruct("Envelope", [("instances", records)], gc=False))
 
 
 def _picker(places: list[int], count: int) -> Callable[[tuple[Any, ...]], Sequence[Any]]:
-    """What takes the values at these places of `count`."""
+    """A function that picks the values at these places out of `count`."""
     if len(places) == count:
         return lambda values: values
     return lambda values: [values[at] for at in places]
@@ -218,7 +218,7 @@ def _name(name: str) -> str:
 
 
 def _instant(value: str | float | None) -> float | None:
-    """Seconds since 1970; infinite, and so refused with all else that is out of bounds, where it is no time."""
+    """Seconds since 1970; infinity for anything that is not a time, so that the bounds refuse it."""
     if isinstance(value, str):
         instant = seconds(value)
         return math.inf if instant is None else instant
@@ -241,7 +241,7 @@ def _ids(tensor: Tensor, count: int) -> list[str | int | None]:
 
 
 def _flat(tensor: Tensor, field: Field, count: int) -> Array:
-    """The tensor's elements, [count]."""
+    """The tensor's elements as an array [count]."""
     shape = tensor.array.shape
     if tensor.datatype not in _ACCEPTED[field.type] or shape not in ((count,), (count, 1)):
         expected = f"{_DATATYPES[field.type]} [{count}]"
@@ -267,5 +267,5 @@ def _strings(array: Array, field: Field) -> list[str | None]:
 
 
 def _element(value: Any) -> Any:
-    """An element of a tensor as Python has it."""
+    """An element of a tensor as a Python value."""
     return text(value) if isinstance(value, bytes | str) else value.item()

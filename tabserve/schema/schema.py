@@ -24,15 +24,15 @@ FieldName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[^\"\\\\`\x00-\x1f
 """A JSON key that needs no escapes."""
 
 PREDICT, MARGIN, ANOMALY_SCORE = "predict", "margin", "anomaly_score"
-"""Outputs that a decision may be made on, beside a class's probability."""
+"""Outputs that may be a decision's score, besides a class's probability."""
 OTHER = "other"
 """The category that unknown values become."""
 NOW = "now"
-"""A timestamp's default: the time of the request."""
+"""The default of a timestamp that means the time of the request."""
 MOST_CHARACTERS = 10_000
-"""How many characters a text may have where the schema does not say."""
+"""How many characters a text may have if the schema does not say."""
 WHOLE_LIMIT = 2.0**53 - 1
-"""Whole numbers up to here are exact in FP64."""
+"""The largest whole number up to which all are exact in FP64."""
 
 _UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`")
 _ENUM = re.compile(r"Invalid enum value (.*)")
@@ -40,11 +40,11 @@ _NUMBERS = ("number", "integer")
 
 
 class SchemaError(ValueError):
-    """A `schema.yaml` that cannot be used: file, line, column, expected and got."""
+    """A `schema.yaml` cannot be used; the message gives file, line, column, expected and got."""
 
 
 class MisfitError(ValueError):
-    """Keys that do not fit each other; `path` leads from the struct that noticed to the one at fault."""
+    """Keys do not fit each other; `path` leads from the struct that noticed to the key at fault."""
 
     def __init__(self, message: str, *path: str | int) -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ class MisfitError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known name that is most like this one, ` (did you mean …?)`, or nothing."""
+    """A hint at the most similar known name, ` (did you mean …?)`, or an empty string."""
     match = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean `{match[0]}`?)" if match else ""
 
@@ -66,7 +66,7 @@ def _check_unique(names: Sequence[str], *path: str | int) -> None:
     for name, count in Counter(names).items():
         if count > 1:
             last = len(names) - 1 - list(reversed(names)).index(name)
-            raise MisfitError(f"`{name}` is defined {count} times; names are unique", *path, last)
+            raise MisfitError(f"`{name}` is defined {count} times; names must be unique", *path, last)
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -81,7 +81,7 @@ class Field(_Strict, frozen=True):
     `other` (becomes the category "other", which must then be one of `values`).
     max_length: how many characters a text may have.
     required: whether a record must have it. default: what an absent or null field becomes; null is a missing value
-    (NaN for a number), and for a timestamp "now" is the time of the request. A text is never missing: it is empty.
+    (NaN for a number), and for a timestamp "now" is the time of the request. A missing text is an empty one.
     use: `audit` for what is checked and carried through, and never seen by the model.
     """
 
@@ -105,7 +105,7 @@ class Field(_Strict, frozen=True):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The smallest and largest number the field takes, infinite where there is none."""
+        """The smallest and largest number the field takes, infinite if there is none."""
         low, high = (-WHOLE_LIMIT, WHOLE_LIMIT) if self.type == "integer" else (-math.inf, math.inf)
         return (low if self.min is None else self.min, high if self.max is None else self.max)
 
@@ -145,7 +145,7 @@ class Field(_Strict, frozen=True):
             raise MisfitError(f"expected {expected}, got {self.default!r}", "default")
 
     def _expected_default(self) -> str | None:
-        """What the default should have been; None where it is right."""
+        """What the default should have been, or None if it is right."""
         value, (low, high) = self.default, self.bounds
         if value is None:
             return None
@@ -155,7 +155,7 @@ class Field(_Strict, frozen=True):
             return None if value in self.values else "one of `values`"
         if self.type == "text":
             fits = isinstance(value, str) and len(value) <= self.longest
-            return None if fits else f"a text of at most {self.longest} characters"
+            return None if fits else f"text of at most {self.longest} characters"
         if self.type == "timestamp":
             fits = not isinstance(value, bool) and (value == NOW or seconds(value) is not None)
             return None if fits else '"now", an ISO 8601 time, or seconds since 1970'
@@ -216,7 +216,7 @@ class Decision(_Strict, frozen=True):
 
 
 class Reasons(_Strict, frozen=True, rename={"for_": "for"}):
-    """The `top` features that pushed a decision's score up the most, in words; a feature without a text is named.
+    """The `top` features that pushed a decision's score up the most, in words, or by name if they have none.
 
     for: labels of the bands that reasons are given for; empty for all.
     """
@@ -230,9 +230,9 @@ class Reasons(_Strict, frozen=True, rename={"for_": "for"}):
 
 
 class Outputs(_Strict, frozen=True):
-    """What comes out: class names in the model's order, default outputs of the predictor, decisions.
+    """What a release answers: class names in the model's order, default outputs of the predictor, decisions.
 
-    targets: names of what a regression answers where that are several values, in the model's order.
+    targets: names of a regression's values, in the model's order, if it answers several.
     """
 
     classes: tuple[Name, ...] = ()
@@ -262,7 +262,7 @@ class Schema(_Strict, frozen=True):
     def __post_init__(self) -> None:
         _check_unique([field.name for field in self.record], "record")
         if self.id in self.fields:
-            raise MisfitError(f"`{self.id}` is a record field already", "id")
+            raise MisfitError(f"`{self.id}` is already a record field", "id")
         _check_unique(self.feature_names, "features")
         self._check_features()
         self._check_classes()
@@ -282,7 +282,7 @@ class Schema(_Strict, frozen=True):
 
     @property
     def may_miss(self) -> frozenset[str]:
-        """The features that a record which fits may leave without a value."""
+        """The features that a valid record may leave without a value."""
         optional = {
             field.name for field in self.record if not field.required and field.default is None and field.type != "text"
         }
@@ -292,7 +292,7 @@ class Schema(_Strict, frozen=True):
 
     @property
     def whole(self) -> frozenset[str]:
-        """The features that are whole numbers: of integers, booleans (0 and 1), and hours and weekdays."""
+        """The features that are whole numbers: integers, booleans (0 and 1), hours and weekdays."""
         fields = {field.name for field in self.record if field.type in ("integer", "boolean")}
         derived = {f.name for f in self.features if not isinstance(f, str) and f.days_between is None}
         return frozenset(fields | derived)
@@ -307,7 +307,7 @@ class Schema(_Strict, frozen=True):
                 raise MisfitError(f"the model never sees `{min(seen & audited)}`: its use is audit", "features", index)
             if isinstance(feature, Derived):
                 if feature.name in fields:
-                    raise MisfitError(f"`{feature.name}` is a record field already", "features", index, "name")
+                    raise MisfitError(f"`{feature.name}` is already a record field", "features", index, "name")
                 for rule, sources in feature.rules.items():
                     for source in sources:
                         if source not in times:
@@ -326,7 +326,7 @@ class Schema(_Strict, frozen=True):
         if self.task == "binary" and count not in (0, 2):
             raise MisfitError(f"expected two classes for a binary task, got {count}", *at)
         if self.task == "anomaly" and count not in (0, 2):
-            raise MisfitError(f"expected two names, that of an anomaly first, got {count}", *at)
+            raise MisfitError(f"expected two names, the anomaly's first, got {count}", *at)
         if self.task == "multiclass" and count == 1:
             raise MisfitError("expected at least two classes, got 1", *at)
 
@@ -338,7 +338,7 @@ class Schema(_Strict, frozen=True):
             raise MisfitError("expected at least two targets, got 1; the value of a regression has no name", *at)
         if targets and self.outputs.reasons and not self.outputs.decision:
             raise MisfitError(
-                "reasons of several targets need a decision, whose score is one of them", "outputs", "reasons"
+                "reasons for several targets need a decision whose score is one of them", "outputs", "reasons"
             )
 
     def _check_decision(self) -> None:
@@ -355,7 +355,7 @@ class Schema(_Strict, frozen=True):
             _check_range([band.from_ for band in decision.bands], probability, at)
 
     def _scores(self) -> tuple[str, ...]:
-        """What a decision may be made on."""
+        """The scores that a decision may use."""
         if self.task == "regression":
             return self.outputs.targets or (PREDICT,)
         if self.task == "anomaly":
@@ -388,7 +388,7 @@ def load(path: Path) -> Schema:
 
 
 def parse(text: str, source: str) -> Schema:
-    """The schema in a YAML text; `source` is the name errors give it. Raises SchemaError."""
+    """The schema in a YAML text; `source` is its name in errors. Raises SchemaError."""
     try:
         places = Places(text)
     except MalformedError as error:
@@ -400,17 +400,17 @@ def parse(text: str, source: str) -> Schema:
 
 
 def _check_range(lows: Sequence[float], probability: bool, at: tuple[str, ...]) -> None:
-    """Every score must fall into a band, and every band must be reachable."""
+    """Refuse bands that leave a score without a band, or that no score can reach."""
     bottom, text = (0.0, "0") if probability else (-math.inf, "-.inf")
     if lows[-1] > bottom:
-        message = f"the lowest band must be from {text}, got {lows[-1]:g}"
+        message = f"the lowest band must start at {text}, got {lows[-1]:g}"
         raise MisfitError(message, *at, "bands", len(lows) - 1, "from")
     if lows[0] > 1 and probability:
         raise MisfitError(f"expected a probability, 0 to 1, got {lows[0]:g}", *at, "bands", 0, "from")
 
 
 def _explain(places: Places, error: Exception) -> str:
-    """Line, column and message of what msgspec or a rule found."""
+    """Line, column and message of a problem that msgspec or a rule found."""
     message, _, where = str(error).rpartition(" - at `")
     if not message:
         message, where = str(error), "$`"
@@ -438,7 +438,7 @@ def _reworded(message: str, path: Steps, value: Any) -> str:
 
 
 def _value(value: Any, path: Steps) -> Any:
-    """What stands at a path, None where nothing does."""
+    """The value at a path, None if there is none."""
     for step in path:
         try:
             value = value[step]

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST, LATEST = -62_135_596_800.0, 253_402_300_799.999999
-"""Seconds since 1970 of the years 1 to 9999; a number beyond is taken for milliseconds by mistake and refused."""
+"""The years 1 to 9999 in seconds since 1970; numbers beyond, probably milliseconds by mistake, are refused."""
 
 
 def seconds(value: str | float) -> float | None:
-    """Seconds since 1970 UTC of an ISO 8601 time, which without an offset is UTC, or of such a number.
+    """Seconds since 1970 UTC, from an ISO 8601 time (in UTC if it has no offset) or from such a number.
 
     None for anything else.
     """

@@ -1,4 +1,4 @@
-"""What writes a bundle: one call after training."""
+"""Write a bundle: one call after training."""
 
 from tabserve.train.sampling import features
 from tabserve.train.saving import save

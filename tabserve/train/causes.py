@@ -1,4 +1,4 @@
-"""Why a model, or a preprocessor, fails on rows that the schema permits: the column and the value, and what to do."""
+"""Find out why a model or preprocessor fails on rows that the schema permits: which column, which value, what to do."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tabserve.engines.contributions.rows import replaced
 from tabserve.train.presentation import FAILURES, first_line
 
 _TRIED = 32
-_NARROW = "Train it on such records, or narrow the schema to what it takes."
+_NARROW = "Train it on such records, or narrow the schema to what it accepts."
 
 Run = Callable[[Any], Any]
-"""Asks for the answers to rows. Raises whatever the library raises."""
+"""A call that asks for the answers to rows. Raises whatever the library raises."""
 
 
 def refusal(what: str, error: Exception, run: Run, features: Features, specs: Sequence[FeatureSpec]) -> BundleError:
-    """What to say of a `model` or `preprocessor` that failed on these rows.
+    """The error for a `model` or `preprocessor` that failed on these rows.
 
     The column is the cause if the row is answered with another value in it. specs: the columns, in order.
     """
@@ -36,7 +36,7 @@ def refusal(what: str, error: Exception, run: Run, features: Features, specs: Se
 
 
 def answered(run: Run, features: Features) -> Features:
-    """The rows that are answered."""
+    """The rows that get an answer."""
     failing = _all_failing(run, features, 0, rows(features))
     return take(features, np.setdiff1d(np.arange(rows(features)), failing))
 
@@ -51,8 +51,8 @@ def _of_column(what: str, error: Exception, spec: FeatureSpec, value: Any) -> Bu
     if spec.type == "category":
         text = value if isinstance(value, str) else spec.values[int(value)]
         remedy = (
-            f"Take it out of the `values` of `{spec.name}`, train on records that have it, or let the encoder take "
-            "what is unknown (handle_unknown='ignore')."
+            f"Take it out of the `values` of `{spec.name}`, train on records that have it, or let the encoder accept "
+            "unknown values (handle_unknown='ignore')."
         )
         return BundleError(what, f"fails where `{spec.name}` is {text}: {problem}", remedy)
     remedy = f"Give `{spec.name}` the `min` and `max` that the model was trained for, or train it on such records."
@@ -68,7 +68,7 @@ def _fails(run: Run, features: Features) -> bool:
 
 
 def _failing(run: Run, features: Features) -> int | None:
-    """A row that fails alone, None where there is none."""
+    """The position of a row that fails by itself, None if there is none."""
     start, end = 0, rows(features)
     while end - start > 1:
         middle = (start + end) // 2

@@ -1,4 +1,4 @@
-"""Categories that a model was trained on as numbers of its user's own: in which order?"""
+"""Find the order of categories that a model was trained on as the user's own numbers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ Specs = tuple[FeatureSpec, ...]
 
 
 def told(specs: Sequence[FeatureSpec], codes: Mapping[str, Sequence[str]]) -> Specs:
-    """The features, with their categories in the order that `save` was told. Raises BundleError."""
+    """The features, with their categories in the order given to `save`. Raises BundleError."""
     categories = {spec.name: spec.values for spec in specs if spec.type == "category"}
     for name, values in codes.items():
         if name not in categories:
-            raise BundleError("codes", f"`{name}` is no category of the schema", f"Name some of {sorted(categories)}.")
+            raise BundleError(
+                "codes", f"`{name}` is not a category in the schema", f"Use names from {sorted(categories)}."
+            )
         if len(set(values)) < len(values) or not set(categories[name]) <= set(values):
             problem = f"`{name}`: expected each of {', '.join(categories[name])} once, got {', '.join(values)}"
             raise BundleError("codes", problem, "Give the categories in the order of their numbers, from 0.")
@@ -31,10 +33,10 @@ def told(specs: Sequence[FeatureSpec], codes: Mapping[str, Sequence[str]]) -> Sp
 
 
 def orders(specs: Sequence[FeatureSpec], names: Sequence[str], features: Columns, frame: Any) -> list[Specs]:
-    """The orders that the categories of the named features are likely to have been numbered in, all in the same way.
+    """The likely orders in which the categories of the named features were numbered, all features in the same way.
 
-    They are the schema's, the sorted one (LabelEncoder, OrdinalEncoder, `.cat.codes`), that of the sample's dtype, of
-    the first appearance (`pandas.factorize`), and of frequency. frame: the sample.
+    They are the schema's order, the sorted one (LabelEncoder, OrdinalEncoder, `.cat.codes`), the order in the sample's
+    dtype, the order of first appearance (`pandas.factorize`), and the order of frequency. frame: the sample.
     """
     ways = [[_ordered(spec, features[spec.name], _dtype(frame, spec.name))[way] for spec in specs] for way in range(5)]
     found = [
@@ -54,10 +56,10 @@ def found(
     sample: Columns,
     frame: Any,
 ) -> Specs:
-    """The features of a model that takes numbers for all categories, in the order that it tells, or `save` was told.
+    """The features of a model that takes numbers for all categories, in the order that it shows or `save` was given.
 
-    repeated: whether it tells that it was trained on the sample's rows, if the categories have this order. frame: the
-    sample. Raises BundleError where neither does.
+    repeated: whether the model shows that it was trained on the sample's rows, if the categories have this order.
+    frame: the sample. Raises BundleError if the order is neither shown nor given.
     """
     specs = told(specs, given)
     names = [spec.name for spec in specs if spec.type == "category" and spec.name not in given]
@@ -70,15 +72,17 @@ def found(
 
 
 def verify_none(codes: Mapping[str, Sequence[str]]) -> None:
-    """Refuse codes of features whose categories the model knows itself. Raises BundleError."""
+    """Refuse codes for features whose categories the model itself knows. Raises BundleError."""
     for name in codes:
-        raise BundleError("codes", f"the model knows the categories of `{name}` themselves", "Leave it out.")
+        raise BundleError("codes", f"the model itself knows the categories of `{name}`", "Leave it out.")
 
 
 def unknown(names: Sequence[str]) -> BundleError:
-    """What to say where the order can't be found."""
+    """The error for an order that can't be found."""
     listed = ", ".join(f"`{name}`" for name in names)
-    problem = f"was trained on numbers in the place of {listed}, and the sample does not tell which category has which"
+    problem = (
+        f"was trained on numbers in place of {listed}, and the sample does not show which number is which category"
+    )
     example = f'codes={{"{names[0]}": [...]}}'
     remedy = (
         f"Pass {example} to save, the categories in the order of their numbers from 0, or train it on "
@@ -88,7 +92,7 @@ def unknown(names: Sequence[str]) -> BundleError:
 
 
 def _ordered(spec: FeatureSpec, column: Array, dtype: Sequence[str]) -> list[tuple[str, ...]]:
-    """Every order of one feature's categories, () where it lacks some."""
+    """Every likely order of one feature's categories; () in place of an order that misses some."""
     if spec.type != "category":
         return [()] * 5
     present = [value for value in column.tolist() if value is not None]

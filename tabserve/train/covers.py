@@ -1,4 +1,4 @@
-"""What XGBoost's trees remember of the table they were trained on: how many rows each leaf held."""
+"""Recognise the table that XGBoost's trees were trained on: they store how many rows each leaf held."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 from tabserve.arrays import Array
 
 EXACT = 1e-3
-"""A gap up to here is rounding: the rows are those of the training."""
+"""The largest gap that is only rounding: up to here, the rows are the training data."""
 
 
 def gap(booster: Any, matrix: Any) -> float | None:
-    """How far the shares of rows in any tree's leaves are from those in training, 0 to 1.
+    """The largest gap between the shares of rows in a tree's leaves and those in training, 0 to 1.
 
     A leaf's cover is the sum of its rows' second derivatives, which depend on the answers of the trees before. None
-    where they depend on what was to be learnt as well, or where there are no trees. matrix: a DMatrix of the rows.
+    if they also depend on the target, or if there are no trees. matrix: a DMatrix of the rows.
     """
     learner = json.loads(booster.save_raw("json"))["learner"]  # with NaN, which msgspec does not read
     curvature = _CURVATURES.get(learner["objective"]["name"])
@@ -37,7 +37,7 @@ def gap(booster: Any, matrix: Any) -> float | None:
 def _gaps(
     trees: list[Any], groups: Array, leaves: Array, margin: Array, curvature: Callable[[Array], Array], starts: Any
 ) -> list[float]:
-    """The gap of every tree; each round's rows weigh what the rounds before make them."""
+    """The gap of every tree; the weights of the rows in each round follow from the rounds before."""
     values = [np.array(tree["split_conditions"]) for tree in trees]
     given = np.stack([of[leaf] for of, leaf in zip(values, leaves.T, strict=True)], axis=1)
     for group in np.unique(groups):

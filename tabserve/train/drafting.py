@@ -1,4 +1,4 @@
-"""A first schema.yaml, drafted of the signature that MLflow keeps of a model."""
+"""A first schema.yaml, drafted from the signature that MLflow stores with a model."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def draft(
 ) -> str:
     """The text of a schema.
 
-    columns: as `mlflow.signature` gives them. answers: the types of the model's outputs, which the task is guessed by.
-    sample: values of text columns by name; a column without any is a text, as its categories are not known.
-    Raises BundleError for a column that no field's type is for.
+    columns: as `mlflow.signature` gives them. answers: the types of the model's outputs, from which the task is
+    guessed.
+    sample: values of text columns by name; a column without any is a text, because its categories are not known.
+    Raises BundleError for a column that no field type fits.
     """
     guess: Task = task or ("binary" if answers and all(each in _CLASSES for each in answers) else "regression")
     fields = [_field(column, sample.get(column["name"], ())) for column in columns]
@@ -41,7 +42,7 @@ def draft(
     lines = [f"task: {guess}" + ("" if task else "  # guessed; or another of binary, multiclass, regression, anomaly")]
     lines += ["record:", *(f"  - {_flow(field)}" for field in fields)]
     lines += [f"features: {_flow([field['name'] for field in fields if field['name'] not in times])}"]
-    lines += [f"# `{name}` is no feature by itself: add {{name: …, hour_of: {name}}} or the like" for name in times]
+    lines += [f"# `{name}` is not a feature by itself: add {{name: …, hour_of: {name}}} or similar" for name in times]
     return "\n".join(lines) + "\n"
 
 
@@ -49,8 +50,8 @@ def _field(column: Mapping[str, Any], values: Sequence[str]) -> dict[str, Any]:
     kind = _TYPES.get(column["type"])
     if kind is None:
         known = ", ".join(_TYPES)
-        problem = f"`{column['name']}`: expected a type of {known}, got {column['type']}"
-        raise BundleError("signature", problem, "Log the model with a signature of such columns.")
+        problem = f"`{column['name']}`: expected one of the types {known}, got {column['type']}"
+        raise BundleError("signature", problem, "Log the model with a signature of such columns only.")
     field: dict[str, Any] = {"name": column["name"], "type": kind}
     known_values = sorted({value for value in values if value})
     if kind == "category" and 0 < len(known_values) <= _MOST_VALUES:

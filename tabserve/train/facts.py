@@ -1,4 +1,4 @@
-"""What only its user knows of a model: neither its object nor its file tells."""
+"""What only the user knows about a model: neither the object nor the file holds it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Rounds: TypeAlias = int | Literal["best"]
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What `save` was told.
+    """The facts about a model that were given to `save`.
 
-    missing: the number that meant a missing value when a Booster was trained, NaN for none, None where nothing was
-    said. rounds: how many boosting rounds of a Booster to predict with. codes: categories in the order of the numbers
-    that a model was trained on in their place, from 0, by feature.
+    missing: the number that meant a missing value when a Booster was trained, NaN if there was none, None if it was
+    not given. rounds: how many boosting rounds of a Booster to predict with. codes: by feature, the categories in the
+    order of the numbers, from 0, that the model was trained on in their place.
     """
 
     missing: float | None = None
@@ -25,9 +25,9 @@ class Facts(msgspec.Struct, frozen=True):
 
     @property
     def markers(self) -> tuple[float, ...]:
-        """The number that means a missing value beside NaN, if any."""
+        """The number, if any, that means a missing value as NaN does."""
         return () if self.missing is None or math.isnan(self.missing) else (float(self.missing),)
 
     def without_codes(self) -> Facts:
-        """These facts of a model behind a preprocessor, which is what is given the categories."""
+        """The facts for a model after a preprocessor, without codes: the preprocessor is given the categories."""
         return msgspec.structs.replace(self, codes={})

@@ -1,4 +1,4 @@
-"""Models in files, as the libraries write them: nobody needs the process that trained them."""
+"""Models in files, as the libraries write them, so that the process that trained them is not needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tabserve.engines import lightgbm as lgbm
 from tabserve.engines import xgboost as xgb
 from tabserve.train.facts import Facts
 
-# What XGBoost before 3.1 wrote into files of another name than .json and .ubj.
+# XGBoost before 3.1 wrote this into files whose names do not end in .json or .ubj.
 _FORMER = (b"binf", b"bs64")
 _TRIALS = {
     "XGBoost": (
@@ -28,9 +28,10 @@ _SECONDS = 120.0
 
 
 def opened(path: Path, facts: Facts) -> tuple[Any, Facts]:
-    """The model in a file, and what its user knows of it; one of XGBoost's classes stops where it would have.
+    """The model in a file, and the user's facts about it.
 
-    Raises BundleError where it is none.
+    A model of one of XGBoost's estimators stops at the round where the estimator would. Raises BundleError if the file
+    is not a model.
     """
     try:
         head = path.read_bytes()[:4]
@@ -40,14 +41,14 @@ def opened(path: Path, facts: Facts) -> tuple[Any, Facts]:
         raise BundleError(str(path), f"cannot be read: {error.strerror}", remedy) from error
     if head in _FORMER:
         remedy = "Write it again with the XGBoost that wrote it: booster.save_model('model.json')."
-        raise BundleError(path.name, "is of XGBoost's former binary format, which it no longer reads", remedy)
+        raise BundleError(path.name, "is in XGBoost's old binary format, which XGBoost no longer reads", remedy)
     if found == "lightgbm":
         _try(path, "LightGBM")
         return lgbm.read(path), facts
     if found not in ("ubj", "json"):
         got = "a pickle, which runs its author's code" if found == "joblib" else f"{found} content"
         remedy = (
-            "Give a file that XGBoost (.json, .ubj) or LightGBM (.txt) wrote, or load it yourself and give the model."
+            "Give a file that XGBoost (.json, .ubj) or LightGBM (.txt) wrote, or load the model yourself and pass it."
         )
         raise BundleError(path.name, f"expected a model file, got {got}", remedy)
     _try(path, "XGBoost")
@@ -57,7 +58,7 @@ def opened(path: Path, facts: Facts) -> tuple[Any, Facts]:
 
 
 def _try(path: Path, library: str) -> None:
-    """Load a file in another process, which it may crash (dmlc/xgboost#7903). Raises BundleError."""
+    """Load a file in another process, because it may crash that one (dmlc/xgboost#7903). Raises BundleError."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", _TRIALS[library], str(path)], capture_output=True, timeout=_SECONDS, check=False
     )

@@ -27,22 +27,22 @@ from tabserve.train.presentation import Truth
 _RETRAIN = "Train the model on the schema's features, or change the schema."
 _CLASSES = {"binary": "binary", "multiclass": "multiclass", "multiclassova": "multiclass"}
 _RANKING = ("lambdarank", "rank_xendcg")
-# The name LightGBM gives a column that has none.
+# The name that LightGBM gives to a column without one.
 _UNNAMED = re.compile(r"Column_\d+")
 
 
 class LightGBMModel:
-    """A model of LightGBM's scikit-learn API, or a Booster."""
+    """An estimator of LightGBM, or a Booster."""
 
     engine: EngineName = "lightgbm"
     formats: tuple[ModelFormat, ...] = ("lightgbm",)
     datatype: Datatype = "FP64"
 
     def __init__(self, model: Any, facts: Facts) -> None:
-        """Raises BundleError where the facts are of XGBoost's models."""
+        """Raises BundleError if the facts are for XGBoost's models."""
         for name in ("missing", "rounds"):
             if getattr(facts, name) is not None:
-                raise BundleError(name, "is for a Booster of XGBoost", "Leave it out.")
+                raise BundleError(name, "is for an XGBoost Booster", "Leave it out.")
         self._model, self._facts = model, facts
         self._booster = getattr(model, "booster_", model)
         self._stored: list[list[Any]] = self._booster.pandas_categorical or []
@@ -55,9 +55,9 @@ class LightGBMModel:
     def describe(
         self, info: ModelInfo, schema: Schema, features: Columns, rows: Sequence[Rows]
     ) -> tuple[ModelInfo, list[Truth]]:
-        """Features with the categories in the order it was trained on, classes and outputs.
+        """The entry with features (categories in training order), classes and outputs; and answers on the user's table.
 
-        And what it answers about the user's own table. Raises BundleError.
+        Raises BundleError.
         """
         classes = self._classes(schema)
         specs = self._trained_on(info.features, features, rows[0])
@@ -76,15 +76,15 @@ class LightGBMModel:
         return info, presentation.truths(self._model, partial(ask, self._model), specs, rows, named=self._named)
 
     def own_answers(self, info: ModelInfo, features: Features) -> dict[str, Array]:
-        """What the model in memory answers, of the features as it was trained on them."""
+        """The answers of the model in memory, given the features as in training."""
         return presentation.quietly(partial(ask, self._model), self._table(info.features, np.asarray(features)))
 
     def write(self, path: Path, _: ModelFormat) -> None:
-        """Write it as LightGBM's text, with the trees up to the best iteration of early stopping, as it predicts."""
+        """Write the model as LightGBM's text, with the trees that it predicts with: up to the best iteration."""
         self._booster.save_model(path)
 
     def onnx_graph(self, file: Path, info: ModelInfo) -> Any:
-        """Raises NotConvertedError: LightGBM itself is the only engine of its models."""
+        """Raises NotConvertedError: LightGBM itself is the only engine for its models."""
         raise NotConvertedError("LightGBM's models are not converted")
 
     @property
@@ -92,14 +92,14 @@ class LightGBMModel:
         return not all(_UNNAMED.fullmatch(name) for name in self._booster.feature_name())
 
     def _explains(self) -> bool:
-        """Whether it gives contributions, which trees with linear leaves do not."""
+        """Whether the model gives contributions; with linear leaves it does not."""
         return "is_linear=1" not in self._booster.model_to_string(num_iteration=1)
 
     def _classes(self, schema: Schema) -> tuple[ClassValue, ...]:
         objective = lgbm.objective(self._booster)
         if objective in _RANKING:
-            remedy = "Serve a classifier or a regressor; a ranker's scores are no decision about one record."
-            raise BundleError("model", f"ranks records ({objective}), which is no task here", remedy)
+            remedy = "Serve a classifier or a regressor; a ranker's scores decide nothing about a single record."
+            raise BundleError("model", f"ranks records ({objective}), which tabserve does not serve", remedy)
         task = _CLASSES.get(objective, "regression")
         if task != schema.task:
             remedy = f"Change the schema's task to {task}, or train with an objective of that task."
@@ -120,12 +120,14 @@ class LightGBMModel:
         given = [spec for spec in specs if spec.type == "category"]
         if len(self._stored) != len(given):
             problem = f"was trained on {len(self._stored)} categories, the schema has {len(given)}"
-            raise BundleError("model", problem, "Give every category of the schema pandas' dtype category in training.")
+            raise BundleError(
+                "model", problem, "In training, give every category of the schema pandas' dtype `category`."
+            )
         values = {spec.name: tuple(map(str, own)) for spec, own in zip(given, self._stored, strict=True)}
         return tuple(msgspec.structs.replace(spec, values=values.get(spec.name, spec.values)) for spec in specs)
 
     def _repeats(self, specs: Sequence[FeatureSpec], *, features: Columns) -> bool:
-        """Whether the sample falls into the leaves as the training data did, if the categories have this order."""
+        """Whether the sample fills the leaves as the training data did, if the categories have this order."""
         table = self._table(specs, schema_features.matrix(features, specs, np.float64))
         leaves = np.asarray(self._booster.predict(table, pred_leaf=True)).reshape(len(table), -1)
         trees = [_leaf_counts(tree["tree_structure"]) for tree in self._booster.dump_model()["tree_info"]]
@@ -135,7 +137,7 @@ class LightGBMModel:
         )
 
     def _numbered(self, rows: Rows, specs: Sequence[FeatureSpec]) -> Rows:
-        """The rows, as the model was given them: a number in the place of a category."""
+        """The rows as the model was given them, with a number in place of each category."""
         matrix = schema_features.matrix(rows.columns, specs, np.float64)
         return msgspec.structs.replace(rows, frames=(self._table(specs, matrix),))
 
@@ -143,13 +145,13 @@ class LightGBMModel:
         own = self._booster.feature_name()
         if len(own) != len(names):
             raise BundleError("model", f"expected the schema's {len(names)} features, got {len(own)}", _RETRAIN)
-        # LightGBM stores names with _ for what is blank.
+        # LightGBM stores names with _ in place of blanks.
         if self._named and own != [re.sub(r"\s", "_", name) for name in names]:
             expected, got = ", ".join(names), ", ".join(own)
             raise BundleError("model", f"expected the schema's features [{expected}], got [{got}]", _RETRAIN)
 
     def _table(self, specs: Sequence[FeatureSpec], matrix: Array) -> Any:
-        """A matrix as the model was trained on it: with names, and with categories, where it has these."""
+        """A matrix in the form that the model was trained on: with names and categories if it has them."""
         import pandas
 
         if not self._named:
@@ -163,7 +165,7 @@ class LightGBMModel:
 
 
 def ask(model: Any, table: Any) -> dict[str, Array]:
-    """Classes, probabilities or values of the scikit-learn API, or the margin of a Booster. Raises what it raises."""
+    """Classes, probabilities or values from an estimator, or the margin from a Booster. Raises what they raise."""
     if hasattr(model, "predict_proba"):
         return {"predict_proba": np.asarray(model.predict_proba(table)), "predict": np.asarray(model.predict(table))}
     if hasattr(model, "booster_"):

@@ -1,4 +1,4 @@
-"""Models as MLflow writes them: a folder with an `MLmodel` file; mlflow itself is not needed.
+"""Read models as MLflow writes them: a folder with an `MLmodel` file; mlflow itself is not needed.
 
 Source: https://mlflow.org/docs/latest/ml/model/ (storage format, flavours, signature).
 """
@@ -30,10 +30,10 @@ def is_folder(model: Any) -> bool:
 
 
 def model_of(folder: str | os.PathLike[str], *, allow_joblib: bool, trusted: Sequence[str] = ()) -> Any:
-    """The model in an MLflow folder of the flavour sklearn, xgboost or lightgbm.
+    """The model in an MLflow folder with the flavour sklearn, xgboost or lightgbm.
 
-    allow_joblib: read it where it is a pickle, which runs code of whoever wrote it. trusted: types of a skops file to
-    read beside those known to be safe. Raises BundleError.
+    allow_joblib: also read a pickle, which runs its author's code. trusted: types in a skops file to load besides the
+    known safe ones. Raises BundleError.
     """
     path = Path(folder)
     name, flavour = _flavour(path)
@@ -43,7 +43,7 @@ def model_of(folder: str | os.PathLike[str], *, allow_joblib: bool, trusted: Seq
     found = formats.recognise(file)
     if found == "joblib" and not allow_joblib:
         remedy = "Pass allow_joblib=True if you trust its author; the bundle itself is then saved without a pickle."
-        raise BundleError(file.name, "is a pickle, which runs code of whoever wrote it when it is read", remedy)
+        raise BundleError(file.name, "is a pickle, and reading it runs its author's code", remedy)
     try:
         if found in ("joblib", "skops"):
             return estimators.read(file, found, trusted)
@@ -55,9 +55,9 @@ def model_of(folder: str | os.PathLike[str], *, allow_joblib: bool, trusted: Seq
 
 
 def signature(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The columns that a model's signature has, each with `name`, `type` and `required`.
+    """The columns in a model's signature, each with `name`, `type` and `required`.
 
-    Raises BundleError where there is none, or one of tensors.
+    Raises BundleError if there is no signature, or one of tensors.
     """
     inputs = (_contents(Path(folder)).get("signature") or {}).get("inputs")
     columns = json.loads(inputs) if inputs else []
@@ -68,7 +68,7 @@ def signature(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def outputs(folder: str | os.PathLike[str]) -> list[str]:
-    """The types of what the signature says that the model answers."""
+    """The types of the model's answers, according to the signature."""
     found = (_contents(Path(folder)).get("signature") or {}).get("outputs")
     answers = json.loads(found) if found else []
     return [str(each.get("tensor-spec", {}).get("dtype", each.get("type"))) for each in answers]
@@ -96,7 +96,7 @@ def _contents(folder: Path) -> dict[str, Any]:
 
 
 def _xgboost(file: Path, model_class: str) -> Any:
-    """The model of the scikit-learn API that the folder names, else the Booster."""
+    """The XGBoost estimator that the folder names, or else the Booster."""
     booster = xgb.read(file)
     if not model_class.startswith("xgboost.sklearn."):
         return booster

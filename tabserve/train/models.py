@@ -1,4 +1,4 @@
-"""The kinds of models there are: what each takes and gives, and its file."""
+"""The kinds of models: what each takes and gives, and its file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ENDINGS = {"lightgbm": "txt"}
 class TrainedModel(Protocol):
     """A trained model in memory, of one library.
 
-    engine: its own library's. formats: of its file, the safe one first. datatype: of the matrix that it takes.
+    engine: its own library's engine. formats: the possible file formats, the safe one first. datatype: its matrix's.
     """
 
     engine: EngineName
@@ -38,27 +38,27 @@ class TrainedModel(Protocol):
     def describe(
         self, info: ModelInfo, schema: Schema, features: Columns, rows: Sequence[Rows]
     ) -> tuple[ModelInfo, list[Truth]]:
-        """The manifest's entry, filled in; and what the model answers about the tables of `rows`.
+        """The manifest's entry, filled in; and the model's answers about the tables of `rows`.
 
-        features: some rows of what it is given. Raises BundleError.
+        features: some rows in the form that it is given. Raises BundleError.
         """
 
     def own_answers(self, info: ModelInfo, features: Features) -> dict[str, Array]:
-        """What it answers, asked as its training script would ask it."""
+        """The model's answers, asked for as its training script would."""
 
     def write(self, path: Path, form: ModelFormat) -> None:
-        """Write its file. Raises BundleError where the format can't hold it."""
+        """Write the model's file. Raises BundleError if the format can't hold it."""
 
     def onnx_graph(self, file: Path, info: ModelInfo) -> Any:
-        """Its ONNX form. file: the one that `write` has written. Raises NotConvertedError."""
+        """The model's ONNX form. file: what `write` has written. Raises NotConvertedError."""
 
 
 KINDS = (XGBoostModel, LightGBMModel, SklearnModel)
-"""One class for each library; the first that knows a model takes it."""
+"""The classes, one for each library; the first that knows a model takes it."""
 
 
 def trained(model: Any, facts: Facts) -> TrainedModel:
-    """The model, as one of its kind, with what only its user knows of it. Raises BundleError."""
+    """Wrap a model in the class for its library, with what only the user knows about it. Raises BundleError."""
     if type(last(model)).__module__.startswith("catboost."):
         remedy = "Train it with XGBoost, LightGBM or histogram gradient boosting, which take categories as well."
         raise BundleError("model", "CatBoost's models are not served", remedy)
@@ -71,7 +71,7 @@ def trained(model: Any, facts: Facts) -> TrainedModel:
 
 
 def is_fitted(model: Any) -> bool:
-    """Whether an estimator was fitted, as far as it tells; what is no estimator does not."""
+    """Whether an estimator is fitted; anything that can't say counts as fitted."""
     from sklearn.exceptions import NotFittedError
     from sklearn.utils.validation import check_is_fitted
 
@@ -85,7 +85,7 @@ def is_fitted(model: Any) -> bool:
 
 
 def file_format(form: ModelFormat | None, model: TrainedModel, *, allow_joblib: bool) -> ModelFormat:
-    """The format to save in, the safe one of the library unless another is asked for. Raises BundleError."""
+    """The format to save in: the library's safe one unless another is asked for. Raises BundleError."""
     if form is None:
         return model.formats[0]
     if form not in model.formats:
@@ -93,7 +93,7 @@ def file_format(form: ModelFormat | None, model: TrainedModel, *, allow_joblib: 
         raise BundleError("format", f"expected {expected}, got {form}", "Leave it out.")
     if form == "joblib" and not allow_joblib:
         remedy = "Save it as skops, or pass allow_joblib=True here and wherever it is loaded."
-        raise BundleError("format", "a joblib file runs code when it is loaded", remedy)
+        raise BundleError("format", "loading a joblib file runs its author's code", remedy)
     return form
 
 
@@ -105,10 +105,10 @@ def describe(
     features: Columns,
     rows: Sequence[Rows],
 ) -> tuple[ModelInfo, list[Truth]]:
-    """The manifest's entry for a model, with its native engine alone; `contributions` are yet to be proven.
+    """The manifest's entry for a model, and its answers about the tables of `rows`, which every engine must repeat.
 
-    And what the model in memory answers about the tables of `rows`, which every engine must repeat. specs: what it is
-    given, categories in the schema's order; features: some rows of it. Raises BundleError.
+    The entry has only the native engine, and its `contributions` are yet to be proven. specs: what the model is given,
+    categories in the schema's order; features: some rows of it. Raises BundleError.
     """
     info = ModelInfo(
         file=f"model.{_ENDINGS.get(form, form)}",
@@ -125,5 +125,7 @@ def describe(
     info, truths = model.describe(info, schema, features, rows)
     agreement.verify_classes(info, schema)
     if info.input == "columns" and MATRIX in schema.feature_names:
-        raise BundleError("schema", f"feature `{MATRIX}`: requests call a matrix so", "Give the field another name.")
+        raise BundleError(
+            "schema", f"feature `{MATRIX}`: this is what requests call a matrix", "Give the field another name."
+        )
     return info, truths

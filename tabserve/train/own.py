@@ -1,4 +1,4 @@
-"""The sample as its user has it: the tables a model may have been trained on, beside what the services make of them."""
+"""The sample as the user has it: the tables a model may have been trained on, and what the services make of them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _MOST_VALUES = 256
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """Some rows, as the services make features of them, and as the model may have been given them.
+    """Some rows: the services' features, and the tables that the model may have been given.
 
-    what, remedy: what they are and what to do where the model fails on them, for errors. frames: the likeliest first,
-    each holding the same rows.
+    what, remedy: for errors, what the rows are, and what to do if the model fails on them. frames: the tables, the
+    likeliest first, each with the same rows.
     """
 
     what: str
@@ -37,19 +37,19 @@ class Rows(msgspec.Struct, frozen=True):
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of rows."""
         return len(next(iter(self.columns.values())))
 
     @property
     def complete(self) -> Array:
-        """Which of them have every value."""
+        """Which rows have every value."""
         return ~np.any([missing(column) for column in self.columns.values()], axis=0)
 
 
 def rows(schema: Schema, sample: Any, features: Columns) -> list[Rows]:
-    """Up to 1,000 rows of the sample and what is rare in it; then what the schema permits and the sample lacks.
+    """Up to 1,000 rows of the sample, including what is rare in it; then rows that it lacks and the schema permits.
 
-    Those are rows without a value that may be missing, and rows with a category that is in no record.
+    The latter are rows without a value that may be missing, and rows with a category that is in no record.
     """
     specs = agreement.specs(schema)
     picked = _picked(specs, features)
@@ -67,7 +67,7 @@ def served(schema: Schema, columns: Columns) -> pandas.DataFrame:
 
 
 def natural(schema: Schema, columns: Columns) -> tuple[FeatureSpec, ...]:
-    """The features with the dtype that pandas has for their type; it has none for a whole number that is missing."""
+    """The features with pandas' dtype for their type; it has none for whole numbers some of which are missing."""
     dtypes: dict[str, Dtype] = {"integer": "int64", "boolean": "bool"}
     types = {field.name: field.type for field in schema.record}
     return tuple(
@@ -84,13 +84,13 @@ def missing(column: Array) -> Array:
 
 
 def evenly(columns: Columns) -> Array:
-    """The places of up to 1,000 rows, evenly over all of them."""
+    """The positions of up to 1,000 rows, spread evenly."""
     count = len(next(iter(columns.values())))
     return np.linspace(0, count - 1, min(count, MAX_ROWS)).astype(np.intp)
 
 
 def _picked(specs: Sequence[FeatureSpec], features: Columns) -> Array:
-    """Rows evenly over the sample, and some of each category and of what is missing."""
+    """The positions of rows spread evenly over the sample, and of some with each category and each missing value."""
     picked = [evenly(features)]
     for spec in specs:
         column = features[spec.name]
@@ -102,7 +102,7 @@ def _picked(specs: Sequence[FeatureSpec], features: Columns) -> Array:
 
 
 def _frame(schema: Schema, sample: Any, columns: Columns, picked: Array) -> pandas.DataFrame:
-    """The picked rows' features as the sample holds them; what the schema derives or fills in is as it is served."""
+    """The picked rows' features as the sample holds them; derived and filled-in values are the services' own."""
     import pandas
 
     made, given = served(schema, columns), {}
@@ -113,7 +113,7 @@ def _frame(schema: Schema, sample: Any, columns: Columns, picked: Array) -> pand
 
 
 def _given(sample: Any, name: str, picked: Array) -> Any:
-    """One column of the sample as it is there, None where it is not."""
+    """One column of the sample as it is, None if the sample does not have it."""
     import pandas
 
     if not hasattr(sample, "keys"):
@@ -126,7 +126,7 @@ def _given(sample: Any, name: str, picked: Array) -> Any:
 
 
 def _filled(given: Any, made: Any) -> Any:
-    """A column of the sample, with the schema's default or `other` in the place of what these replace."""
+    """A column of the sample, with the schema's default or `other` filled in."""
     absent, default = given.isna(), ~made.isna()
     other = ~absent & default & (made == "other") & (given.astype(str) != "other")
     replaced = (absent & default) | other
@@ -138,9 +138,9 @@ def _filled(given: Any, made: Any) -> Any:
 
 
 def _marked(frame: pandas.DataFrame, specs: Sequence[FeatureSpec], sample: Any) -> Sequence[Any]:
-    """The frame as it is, and with the other markers of missing categories.
+    """The frame as it is, and with the other markers for missing categories.
 
-    Records that are no DataFrame have None for all that is missing, where scikit-learn and pandas have NaN.
+    Records that are not a DataFrame have None for everything missing, where scikit-learn and pandas have NaN.
     """
     texts = [spec.name for spec in specs if spec.type == "category" and frame[spec.name].dtype == object]
     absent = {name: frame[name].isna() for name in texts if frame[name].isna().any()}
@@ -160,7 +160,7 @@ def _with(column: Any, missing: Any, marker: Any) -> Any:
 
 
 def _blanked(schema: Schema, features: Columns, first: Rows) -> Iterator[Rows]:
-    """Rows without the value that may be missing, for each feature that the sample always has."""
+    """Rows without an optional value, for each feature that the sample always has."""
     for spec in agreement.specs(schema):
         if spec.name in schema.may_miss and not missing(features[spec.name]).any():
             some = _head(first, _BLANKED)
@@ -174,7 +174,7 @@ def _blanked(schema: Schema, features: Columns, first: Rows) -> Iterator[Rows]:
 
 
 def _unseen(specs: Sequence[FeatureSpec], features: Columns, first: Rows) -> Iterator[Rows]:
-    """Rows with the categories that no record of the sample has, a row each."""
+    """Rows with the categories that no record of the sample has, one row each."""
     for spec in specs:
         values = sorted(set(spec.values) - set(features[spec.name].tolist()))[:_MOST_VALUES]
         if values:

@@ -1,4 +1,4 @@
-"""Pipelines with another library's model at their end: taken apart into a preprocessor and that model."""
+"""Split pipelines that end in another library's model into a preprocessor and that model."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from tabserve.train.sklearn_model import SklearnModel
 
 
 def take_apart(model: Any) -> tuple[Any, Any] | None:
-    """The steps before the last as one fitted transformer, None where there are none, and the last step.
+    """The steps before the last as one fitted transformer (None if there are none), and the last step.
 
-    None where the model is no pipeline, or ends in scikit-learn's own. A search over pipelines is the best it found.
+    None if the model is not a pipeline, or ends in one of scikit-learn's models. A search counts as the best it found.
     """
     *before, last = _parts(getattr(model, "best_estimator_", model))
     if last is model or not any(kind.is_kind_of(last) for kind in KINDS if kind is not SklearnModel):
@@ -20,7 +20,7 @@ def take_apart(model: Any) -> tuple[Any, Any] | None:
 
 
 def as_predicting(model: Any) -> Any:
-    """What a model asks when it predicts: of a search the best it found, of imbalanced-learn all but its samplers."""
+    """The part of a model that predicts: a search's best model, an imbalanced-learn pipeline without its samplers."""
     from sklearn.pipeline import Pipeline
 
     if type(model).__module__.startswith("sklearn.model_selection._search"):
@@ -31,7 +31,7 @@ def as_predicting(model: Any) -> Any:
 
 
 def _parts(model: Any) -> list[Any]:
-    """What a pipeline does to rows it predicts, in order; a pipeline at its end is opened, too."""
+    """The steps that a pipeline applies to rows it predicts, in order; a pipeline at its end is flattened."""
     if not hasattr(model, "steps"):
         return [model]
     *before, last = [part for _, part in model.steps]
@@ -39,7 +39,7 @@ def _parts(model: Any) -> list[Any]:
 
 
 def _transforms(part: Any) -> bool:
-    """Whether a step changes rows; a sampler of imbalanced-learn does so in training alone."""
+    """Whether a step changes rows in prediction; a sampler of imbalanced-learn does so only in training."""
     return part is not None and part != "passthrough" and not hasattr(part, "fit_resample")
 
 

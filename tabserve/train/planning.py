@@ -1,4 +1,4 @@
-"""Which engine is faster for a request of how many rows, measured when a bundle is saved."""
+"""Measure which engine is faster for requests of which size, when a bundle is saved."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _CLEAR = 2 / 3
 
 
 def measure(engines: Sequence[Engine], features: Features, outputs: Sequence[str]) -> list[tuple[Timing, ...]]:
-    """Every engine's shortest time of a call at every size, other rows each call.
+    """Every engine's shortest call at every size, with different rows in each call.
 
-    The engines take turns, and what else the machine does only adds to a time: medians of one engine after the other
-    moved the ratio of two engines by a factor of two where this moves it by a tenth (2026-11-28).
+    The engines take turns, because other work on the machine only adds to a time. The ratio of two engines then varies
+    far less than that of medians timed one engine after the other (`benchmarks/NOTES.md`, 2026-11-28).
     """
     random, end = np.random.default_rng(0), time.perf_counter() + _SECONDS
     seconds: list[list[list[float]]] = []  # by round, size and engine
@@ -41,7 +41,7 @@ def measure(engines: Sequence[Engine], features: Features, outputs: Sequence[str
 
 
 def _settled(seconds: Sequence[Sequence[Sequence[float]]]) -> bool:
-    """Whether no more rounds would change the plan: at every size one of two engines is faster by far."""
+    """Whether more rounds can't change the plan: at every size one of two engines is faster by far."""
     if len(seconds[0][0]) != 2:
         return False
     own, other = np.min(seconds, axis=0).T
@@ -51,9 +51,9 @@ def _settled(seconds: Sequence[Sequence[Sequence[float]]]) -> bool:
 def plan(native: Sequence[Timing], converted: Sequence[Timing]) -> tuple[EngineRange, ...]:
     """Ranges of rows, each with the faster engine.
 
-    The converted form must be faster by a third: it rounds, and where the two are close the native engine is the better
-    one under load, as requests that are joined share what its call costs besides their rows. Between two sizes with
-    different winners the plan changes at their geometric mean.
+    The converted form must be faster by a third, because it rounds. Where the two are close, the native engine is
+    better under load: joined requests share the fixed cost of its call. Between two sizes with different winners the
+    plan changes at their geometric mean.
     """
     winners = [
         other.engine if other.microseconds < _WORTH_IT * own.microseconds else own.engine

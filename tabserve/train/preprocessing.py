@@ -1,4 +1,4 @@
-"""A fitted preprocessor, as it is saved: what it takes, what it gives, and its ONNX form where that is faithful."""
+"""Save a fitted preprocessor: what it takes, what it gives, and its ONNX form if that is faithful."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def save(
     rows: Sequence[Rows],
     known: Mapping[str, Sequence[str]],
 ) -> tuple[PreprocessorInfo, Probes, list[Rows]]:
-    """Write a preprocessor: as ONNX where that repeats it, else in its own form. Raises BundleError.
+    """Write a preprocessor as ONNX if that repeats it, otherwise in its own form. Raises BundleError.
 
-    specs: what it takes. probes: rows to hold the written form against the one in memory with. rows: the user's own;
-    they come back as the model was given them, and the probes without those beyond that it fails on.
+    specs: what it takes. probes: rows to compare the written form with the one in memory. rows: the user's own.
+    Rows come back as the model was given them, and probes without those far-off rows that the preprocessor fails on.
     known: categories in the order of the numbers that it takes for them.
     """
     sklearn_model.verify_names(preprocessor, specs)
@@ -92,7 +92,7 @@ def _written(
 
 
 def outputs(preprocessor: Any, info: PreprocessorInfo, columns: Columns) -> tuple[FeatureSpec, ...]:
-    """The features it gives: their names, and the one feature each is made from, "" where there are several."""
+    """The features that a preprocessor gives: names, and the feature each is made from, "" if there are several."""
 
     def matrix(features: Features) -> Array:
         if isinstance(features, np.ndarray):
@@ -109,7 +109,7 @@ def outputs(preprocessor: Any, info: PreprocessorInfo, columns: Columns) -> tupl
 
 
 def transformed(preprocessor: Any, specs: Sequence[FeatureSpec], frame: str, columns: Columns) -> Array:
-    """What the transformer in memory makes of feature columns."""
+    """The matrix that the transformer in memory makes from feature columns."""
     return dense(preprocessor.transform(presenter(specs, frame)(given(specs, frame, columns))))
 
 
@@ -118,7 +118,7 @@ def _ask(preprocessor: Any, table: Any) -> dict[str, Array]:
 
 
 def _made(preprocessor: Any, info: PreprocessorInfo, rows: Rows, truth: Truth) -> Rows:
-    """Rows as the model is served them, and as it was given them: as the transformer makes them of the user's table."""
+    """Rows as the model will be served them, and as it was given them, from the transformer and the user's table."""
     matrix = transformed(preprocessor, info.features, info.frame, rows.columns)
     columns = dict(zip(_names(preprocessor, matrix.shape[1]), matrix.T, strict=True))
     return Rows(rows.what, columns, (preprocessor.transform(truth.table),), rows.remedy)

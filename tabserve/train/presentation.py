@@ -1,4 +1,4 @@
-"""How a model is given its features: every way is held against what it answers about the table its user has."""
+"""Find how to give a model its features: each way is compared with its answers about the user's own table."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ TOLERANCE = 1e-6
 _MIXED = 64
 _RETRAIN = "Train it on tabserve.train.features(schema, records), and give the same records as the sample."
 FAILURES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, AssertionError)
-"""What a model raises for a table it was not trained on, XGBoost's errors among them."""
+"""The exceptions that models, XGBoost's too, raise for a table they were not trained on."""
 
 Ask: TypeAlias = Callable[[Any], dict[str, Array]]
-"""A model's answers about a table, by the names of a bundle's outputs. Raises whatever the model raises."""
+"""A call for a model's answers about a table, by the names of a bundle's outputs. Raises what the model raises."""
 
 
 class Truth(msgspec.Struct, frozen=True):
-    """Some rows, the table of them that the model understands, and what it answers about that table."""
+    """Some rows, the table of them that the model understands, and its answers about that table."""
 
     what: str
     columns: Columns
@@ -43,21 +43,21 @@ class Truth(msgspec.Struct, frozen=True):
 
 
 class Presentation(msgspec.Struct, frozen=True):
-    """How a model is given its features: `frame` and the specs' dtypes as in the manifest."""
+    """A way to give a model its features: `frame` and the specs' dtypes, as in the manifest."""
 
     frame: Frame
     features: tuple[FeatureSpec, ...]
 
     def table(self, columns: Columns) -> Any:
-        """The model's table of feature columns."""
+        """The model's table, made from feature columns."""
         return presenter(self.features, self.frame)(given(self.features, self.frame, columns))
 
 
 def truths(model: Any, ask: Ask, specs: Sequence[FeatureSpec], rows: Sequence[Rows], *, named: bool) -> list[Truth]:
-    """What the model answers about the user's own table of the sample, and of what the schema permits beside it.
+    """The model's answers about the user's own table of the sample, and of the other rows that the schema permits.
 
-    The table is the first of the likely ones in which its encoders know every category, else the first it answers
-    about at all: the sample is what it was trained on. Raises BundleError where it answers about none.
+    The sample is the training data, so the table is the first likely one in which the model's encoders know every
+    category. If there is none, it is the first that the model answers about. Raises BundleError if that fails too.
     """
     tables = [_tables(some, specs, named) for some in rows]
     with _refusing_unknown(model):
@@ -70,7 +70,7 @@ def truths(model: Any, ask: Ask, specs: Sequence[FeatureSpec], rows: Sequence[Ro
 
 
 def takes_codes(model: Any, ask: Ask, specs: Sequence[FeatureSpec], rows: Rows, *, named: bool) -> bool:
-    """Whether a model takes no table of the rows but one with numbers in the place of categories."""
+    """Whether the only table of the rows that a model takes is one with numbers in place of categories."""
     tables = _tables(rows, specs, named)
     if not _may_be_codes(specs):
         return False
@@ -80,7 +80,7 @@ def takes_codes(model: Any, ask: Ask, specs: Sequence[FeatureSpec], rows: Rows, 
 
 
 def range_of(ask: Ask, way: Presentation, columns: Columns) -> Literal["", "FP32"]:
-    """FP32 where the model, or a step before it, refuses larger numbers than that holds. columns: a row it answers."""
+    """FP32 if the model, or a step before it, refuses numbers too large for FP32. columns: a row that it answers."""
     floats = [spec.name for spec in way.features if spec.type == "number" and "int" not in spec.dtype.lower()]
     for large in (1e39, 1e308):
         row = {name: np.full(1, large) if name in floats else column[:1] for name, column in columns.items()}
@@ -90,7 +90,7 @@ def range_of(ask: Ask, way: Presentation, columns: Columns) -> Literal["", "FP32
 
 
 def codes(specs: Sequence[FeatureSpec], columns: Columns, *, named: bool) -> Any:
-    """The table of a model that takes numbers in the place of categories: their positions in the specs' values."""
+    """The table for a model that takes numbers in place of categories: their positions in the specs' values."""
     matrix = given(specs, "", columns)
     return presenter(_numeric(specs), "object")(matrix) if named else matrix
 
@@ -100,7 +100,7 @@ def find(
 ) -> Presentation:
     """The simplest presentation in which the model answers as it does about the user's own tables.
 
-    Raises BundleError naming the columns that are the cause where there is none.
+    If there is none, raises BundleError naming the columns that cause it.
     """
     known = [*known, *_mixed(known)]
     own = next((one for one in (known[0].table, rows[0].frames[0]) if hasattr(one, "iloc")), None)
@@ -112,7 +112,7 @@ def find(
 
 
 def _tables(rows: Rows, specs: Sequence[FeatureSpec], named: bool) -> list[Any]:
-    """What the model may have been given of the rows; an array where it knows no names, and a category's code last."""
+    """The tables of the rows that the model may have been given: arrays if it has no names; codes come last."""
     tables = list(rows.frames)
     if not named:
         frames = [one for one in tables if hasattr(one, "iloc")]
@@ -131,7 +131,7 @@ def _numeric(specs: Sequence[FeatureSpec]) -> list[FeatureSpec]:
 
 
 def _first(ask: Ask, tables: Sequence[Any]) -> tuple[int | None, str]:
-    """The first table the model answers about, and what it says about the first of those it does not."""
+    """The first table that the model answers about, and its error about the first that it does not."""
     problem = ""
     for at, table in enumerate(tables):
         try:
@@ -152,19 +152,19 @@ def _truth(ask: Ask, rows: Rows, table: Any) -> Truth:
 
 
 def quietly(ask: Ask, table: Any) -> dict[str, Array]:
-    """Its answers, without its warnings. Raises whatever the model raises."""
+    """The model's answers, without its warnings. Raises whatever the model raises."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ask(table)
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line without its full stop; its kind where it says nothing."""
+    """The first line of an error, without its full stop; the error's type if it has no text."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _failing(problem: str, ask: Ask, rows: Rows, tables: Sequence[Any]) -> BundleError:
-    """What to say of a model that fails on the sample: missing values are the cause where it takes the other rows."""
+    """The error for a model that fails on the sample; missing values are the cause if it takes the other rows."""
     complete = rows.complete
     if complete.any() and not complete.all() and _first(ask, [table[complete] for table in tables])[0] is not None:
         return BundleError("model", f"fails on records the schema permits: {problem}", rows.remedy)
@@ -174,10 +174,10 @@ def _failing(problem: str, ask: Ask, rows: Rows, tables: Sequence[Any]) -> Bundl
 
 @contextlib.contextmanager
 def _refusing_unknown(model: Any) -> Iterator[None]:
-    """Let every encoder of scikit-learn refuse a category it was not trained on, whatever it is set to do with one.
+    """Make every encoder of scikit-learn refuse unknown categories, whatever its own setting.
 
-    The sample is what the model was trained on, so a category that is unknown in it (None, where NaN was learnt; "1.0",
-    where "1" was) tells that the model was given another table.
+    The sample is the training data. So an unknown category in it (None where NaN was learnt, "1.0" where "1" was) shows
+    that the model was given another table.
     """
     from sklearn.preprocessing._encoders import _BaseEncoder
 
@@ -196,7 +196,7 @@ def _refusing(encoder: Any, table: Any, **options: Any) -> Any:
 
 
 def _mixed(known: Sequence[Truth]) -> list[Truth]:
-    """Rows of all kinds in one batch, which must not change what a row is given as."""
+    """Rows of all kinds in one batch, which must not change how a single row is given."""
     if len(known) == 1:
         return []
     some = slice(0, _MIXED)
@@ -206,7 +206,7 @@ def _mixed(known: Sequence[Truth]) -> list[Truth]:
 
 
 def _ways(specs: Sequence[FeatureSpec], own: Any, named: bool) -> Iterator[Presentation]:
-    """The presentations there are, the cheapest first and the user's own dtypes last."""
+    """The possible presentations, the cheapest first and the user's own dtypes last."""
     plain = tuple(specs)
     none = tuple(msgspec.structs.replace(spec, missing="none") for spec in specs)
     alike = plain if own is None else tuple(_looked(spec, own[spec.name]) for spec in specs)
@@ -224,7 +224,7 @@ def _code(spec: FeatureSpec) -> FeatureSpec:
 
 
 def _looked(spec: FeatureSpec, column: pandas.Series[Any]) -> FeatureSpec:
-    """The spec with the dtype and the missing marker of a column."""
+    """The spec, with a column's dtype and marker of missing values."""
     missing = "none" if any(value is None for value in column) else "nan"
     if spec.type == "number":
         return msgspec.structs.replace(spec, dtype=_number(column), missing=missing)
@@ -251,7 +251,7 @@ def _number(column: pandas.Series[Any]) -> Dtype:
 
 
 def _gap(ask: Ask, present: Callable[[Columns], Any], truth: Truth) -> float:
-    """How far the answers are from the truth; infinite where there are none."""
+    """The gap between the answers and the truth; infinite if there are no answers."""
     try:
         answers = quietly(ask, present(truth.columns))
     except FAILURES:
@@ -260,18 +260,18 @@ def _gap(ask: Ask, present: Callable[[Columns], Any], truth: Truth) -> float:
 
 
 def _refusal(ask: Ask, way: Presentation, known: Sequence[Truth]) -> BundleError:
-    """What to say of a model that answers otherwise in every way it can be served."""
+    """The error for a model that answers differently in every way that it can be served."""
     truth = next((one for one in known if _gap(ask, way.table, one) > TOLERANCE), known[0])
     table = way.table(truth.columns)
     causes = [_differs(spec, truth.table, table) for spec in way.features if _moves(ask, spec, truth, table)]
     which = "; ".join(causes) or "no single column is the cause"
     gap = _gap(ask, way.table, truth)
-    problem = f"answers {truth.what} otherwise when it is served, by up to {gap:.3g}: {which}"
+    problem = f"answers {truth.what} differently when served, by up to {gap:.3g}: {which}"
     return BundleError("model", problem, _RETRAIN)
 
 
 def _moves(ask: Ask, spec: FeatureSpec, truth: Truth, table: Any) -> bool:
-    """Whether one column, as it is served, is enough to change the answers."""
+    """Whether a single column in its served form changes the answers."""
     if not hasattr(truth.table, "iloc") or not hasattr(table, "iloc"):
         return False
     changed = truth.table.assign(**{spec.name: table[spec.name].set_axis(truth.table.index)})

@@ -1,4 +1,4 @@
-"""Rows on which two forms of a model are most likely to differ."""
+"""Make up rows on which two forms of a model are most likely to differ."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _TEXTS = ("", " ", "a", "ÄÖ ß 漢字\n\ttabs, 3.14 <b>and</b> CAPITALS")
 
 
 class Probes(NamedTuple):
-    """Rows as the sample has them and as trees split them; and rows that go beyond it, as far as the schema permits.
+    """Rows within the sample, some of them where trees split; and rows beyond it, as far as the schema permits.
 
-    A model need not answer those beyond: a logarithm or root of them may be no number.
+    A model need not answer the rows beyond: their logarithms or roots may be undefined.
     """
 
     within: Columns
@@ -29,12 +29,12 @@ class Probes(NamedTuple):
 
 
 def probes(features: Columns, schema: Schema) -> Probes:
-    """The rows to prove with. features: the sample's columns. Always the same rows for the same sample."""
+    """The rows for proofs, always the same for the same sample. features: the sample's columns."""
     return Probes(_within(features, schema, _WITHIN), _beyond(features, schema, _BEYOND))
 
 
 def _within(features: Columns, schema: Schema, count: int) -> Columns:
-    """Rows mixed of the sample's values and of values at, and one step beside, where a tree may split."""
+    """Rows that mix the sample's values with values where a tree may split, and with their nearest neighbours."""
     random = np.random.default_rng(0)
     length = len(next(iter(features.values())))
     base = random.integers(0, length, count)
@@ -49,9 +49,9 @@ def _within(features: Columns, schema: Schema, count: int) -> Columns:
 
 
 def _beyond(features: Columns, schema: Schema, count: int) -> Columns:
-    """Rows of the sample with numbers as far off as the schema permits, and where it sets no bounds as float32 does.
+    """Rows of the sample with numbers as far off as the schema permits, or float32 if the schema sets no bounds.
 
-    In half of them it is one number, in half of them about half of all.
+    Half of the rows have one such number; in the other half about every second number is one.
     """
     random = np.random.default_rng(1)
     base = random.integers(0, len(next(iter(features.values()))), count)
@@ -88,11 +88,11 @@ def _candidates(column: Array, spec: FeatureSpec, schema: Schema) -> Array:
     if spec.name in schema.whole:
         between = (present[1:] + present[:-1]) / 2
         return np.concatenate([present, np.floor(between), np.ceil(between), [np.nan] if may_miss else []])
-    # Trees split at a value or half way between two neighbours; each in double and in single precision.
+    # Trees split at a value or halfway between two neighbours, in double or in single precision.
     splits = np.concatenate([present, (present[1:] + present[:-1]) / 2])
     single = splits.astype(np.float32)
     beside = [np.nextafter(single, np.float32(side)).astype(np.float64) for side in (-np.inf, np.inf)]
     steps = [np.nextafter(splits, side) for side in (-np.inf, np.inf)]
-    # Within what the sample has: a logarithm or root of anything beyond may be no number.
+    # Stay within the sample's range: logarithms or roots of anything beyond may be undefined.
     tried = np.clip(np.concatenate([splits, single.astype(np.float64), *beside, *steps]), present[0], present[-1])
     return np.concatenate([tried, [np.nan] if may_miss else []])

@@ -1,4 +1,4 @@
-"""What a saved model is proven to do, before the manifest says so: its answers, its engines, its plan."""
+"""Prove what the manifest will say about a saved model: its answers, its engines, its plan."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tabserve.train.presentation import FAILURES, Truth, first_line
 from tabserve.train.shape import given
 
 CONVERTED = "model.onnx"
-# Contributions are sums of as many single precision values as there are trees.
+# Contributions are sums over all trees of values in single precision.
 _ADDITIVE = 1e-4
 _SOME = slice(0, 256)
-_NARROW = "Train it on such records, or narrow the schema to what it takes."
+_NARROW = "Train it on such records, or narrow the schema to what it accepts."
 
 
 def prove(
@@ -36,11 +36,11 @@ def prove(
     truths: Sequence[Truth],
     pinned: EngineName | None,
 ) -> Bundle:
-    """The bundle with all that was proven: outputs and what they are for the reference rows, engines, plan.
+    """The bundle with everything that was proven: outputs, reference answers, engines and plan.
 
-    bundle: its model's file is written. model: the one in memory. probes: rows beside the reference rows to prove with.
-    beyond: rows far off, of which it may answer some.
-    truths: what the model answers about the user's own table, which every engine must repeat. Raises BundleError.
+    bundle: its model's file is already written. model: the one in memory. probes: further rows to prove with. beyond:
+    far-off rows, only some of which the model may answer.
+    truths: the model's answers about the user's own table, which every engine must repeat. Raises BundleError.
     """
     info = bundle.manifest.model
     if pinned not in (None, info.native, "onnxruntime"):
@@ -50,7 +50,7 @@ def prove(
     for features in (bundle.reference.features, probes):
         _agrees_with_memory(native, model, info, features)
     if (gap := _gap(native, info, truths)) > info.tolerance:
-        problem = f"answers rows of the sample otherwise when it is served, by up to {gap:.3g}"
+        problem = f"answers rows of the sample differently when served, by up to {gap:.3g}"
         raise BundleError("model", problem, "Train it on tabserve.train.features(schema, records).")
     bundle = _with_model(bundle, _outputs(native, info, bundle))
     native = open_engine(bundle, info.native, 1)
@@ -61,7 +61,7 @@ def prove(
 
 
 def _outputs(native: Engine, info: ModelInfo, bundle: Bundle) -> ModelInfo:
-    """The entry with its default outputs, without contributions that don't add up."""
+    """The entry with its default outputs, and without contributions that don't add up."""
     computed, notes = set(native.outputs), list(info.notes)
     if (
         "contributions" in computed
@@ -78,7 +78,7 @@ def _outputs(native: Engine, info: ModelInfo, bundle: Bundle) -> ModelInfo:
 
 @contextlib.contextmanager
 def answering() -> Iterator[None]:
-    """Whatever a model raises for the sample or the probes, it would raise for a record the schema accepts."""
+    """Turn a model's exception into BundleError: it would be raised for a record that the schema accepts."""
     try:
         yield
     except BundleError:
@@ -88,9 +88,9 @@ def answering() -> Iterator[None]:
 
 
 def _agrees_with_memory(native: Engine, model: TrainedModel, info: ModelInfo, features: Features) -> None:
-    """Refuse a file that answers otherwise than the model in memory does.
+    """Refuse a file whose answers differ from those of the model in memory.
 
-    This is where categories in another order than the model was trained with would show.
+    Categories in an order that the model was not trained with would show here.
     """
     run = partial(model.own_answers, info)
     try:
@@ -100,7 +100,7 @@ def _agrees_with_memory(native: Engine, model: TrainedModel, info: ModelInfo, fe
     answers = native.run(features, list(own))
     for name, gap in parity.differences(answers, own).items():
         if not gap <= (0.0 if name == "predict" and info.classes else info.tolerance):
-            problem = f"its file answers `{name}` otherwise than the model in memory, by {gap:.3g}"
+            problem = f"its file answers `{name}` differently from the model in memory, by {gap:.3g}"
             raise BundleError("model", problem, "Train it on the schema's features, and save it with these libraries.")
 
 
@@ -112,10 +112,10 @@ def _convert(
     truths: Sequence[Truth],
     pinned: EngineName | None,
 ) -> ModelInfo:
-    """The entry with its ONNX form, plan and timings; without them, and with the reason, where they are not to be had.
+    """The entry with its ONNX form, plan and timings; or without them, and with the reason.
 
-    The bundle's features are the reference rows; probes are the rows both forms must agree on as well.
-    Raises BundleError where the pinned engine can't be used.
+    The bundle's features are the reference rows; both forms must agree on them and on the probes.
+    Raises BundleError if the pinned engine can't be used.
     """
     info = bundle.manifest.model
     if pinned == info.native:
@@ -134,7 +134,7 @@ def _convert(
 def _converted(
     bundle: Bundle, native: Engine, model: TrainedModel, probes: Features, truths: Sequence[Truth]
 ) -> ModelInfo:
-    """The entry with a converted form that agrees. Raises NotConvertedError where it does not."""
+    """The entry with a converted form that agrees. Raises NotConvertedError if none does."""
     info, path = bundle.manifest.model, bundle.file(CONVERTED)
     independent = conversion.write_model(model.onnx_graph(bundle.file(info.file), info), info, path)
     info = msgspec.structs.replace(
@@ -156,7 +156,7 @@ def _converted(
 
 
 def _gap(engine: Engine, info: ModelInfo, truths: Sequence[Truth]) -> float:
-    """How far an engine is from what the model answers about the user's own table."""
+    """The largest gap between an engine's answers and the model's about the user's own table."""
     gaps = [0.0]
     for truth in truths:
         expected = {name: values for name, values in truth.answers.items() if name in engine.outputs}
@@ -177,12 +177,12 @@ def _planned(bundle: Bundle, native: Engine, info: ModelInfo, pinned: EngineName
 
 
 def _with_model(bundle: Bundle, info: ModelInfo) -> Bundle:
-    """A bundle with another entry for its model."""
+    """The bundle with another entry for its model."""
     return msgspec.structs.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, model=info))
 
 
 def _additive_gap(native: Engine, features: Features) -> float:
-    """How far contributions are, in sum, from the margin, or from what stands for it."""
+    """The largest gap between the sum of contributions and the margin, or the output in its place."""
     target = next(name for name in ("margin", "predict_proba", "predict") if name in native.outputs)
     answers = native.run(features, [target, "contributions"])
     total, wanted = answers["contributions"].sum(axis=-1), answers[target]

@@ -1,4 +1,4 @@
-"""Whether a model answers a record alike each time, and whatever records stand beside it."""
+"""Verify that a model always gives a record the same answer, whatever the other records in its batch."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ _TOGETHER = 64
 
 
 def verify(model: Any, ask: Ask, table: Any) -> None:
-    """Refuse a model whose answers change, or depend on the other rows of a batch. Raises BundleError.
+    """Refuse a model whose answers change, or depend on the other rows in a batch. Raises BundleError.
 
     Services answer records one by one and in batches, as requests come.
     """
     table = table[:_TOGETHER]
     whole = quietly(ask, table)
     if _gap(quietly(ask, table), whole) > TOLERANCE:
-        problem = "answers the same records otherwise when it is asked again"
-        raise BundleError("model", problem, "Give a model that predicts without chance.")
+        problem = "answers the same records differently when asked again"
+        raise BundleError("model", problem, "Give a model that predicts without randomness.")
     found = _alone(ask, table, whole)
     if found is not None:
-        remedy = "Replace what looks at several rows at once: services answer records one by one, too."
+        remedy = "Replace what looks at several rows at once: services also answer records one by one."
         raise BundleError("model", f"{found}{_step(model, table)}", remedy)
 
 
 def _alone(ask: Ask, table: Any, whole: dict[str, Array]) -> str | None:
-    """What is wrong with the answers to single rows, None where nothing is."""
+    """What is wrong with the answers to single rows, None if nothing is."""
     for at in range(min(len(table), _ALONE)):
         try:
             gap = _gap(quietly(ask, table[at : at + 1]), {name: values[at : at + 1] for name, values in whole.items()})
         except FAILURES as error:
             return f"fails on a single record: {first_line(error)}"
         if gap > TOLERANCE:
-            return f"answers a record otherwise when it is alone, by up to {gap:.3g}"
+            return f"answers a record differently when it is alone, by up to {gap:.3g}"
     return None
 
 
 def _step(model: Any, table: Any) -> str:
-    """Which step of a pipeline it is, as far as one is the first."""
+    """The first step of a pipeline that looks at several rows, as text for the error; "" if none is found."""
     for at, (name, _) in enumerate(getattr(model, "steps", ())[:-1]):
         transform: Callable[[Any], Any] = model[: at + 1].transform
         ask = partial(_transformed, transform)

@@ -1,4 +1,4 @@
-"""Sample records become the schema's columns and features, exactly as a request's would."""
+"""Turn sample records into the schema's columns and features, exactly as a service does with a request's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas
 
 Sample = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]
-"""Records by column (a DataFrame, or a dict of lists) or one by one; what the schema does not name is left out."""
+"""Records by column (a DataFrame or a dict of lists) or one by one; columns not in the schema are ignored."""
 
 
 def features(schema: str | os.PathLike[str], sample: Any) -> pandas.DataFrame:
@@ -68,7 +68,7 @@ def _picked(record: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
 
 
 def _name_numbers(records: Sequence[dict[str, Any]], name: str) -> None:
-    """Write whole numbers of a category as the text that clients send for them."""
+    """Turn a category's whole numbers into the text that clients send for them."""
     for record in records:
         value = record.get(name)
         if isinstance(value, int) and not isinstance(value, bool):
@@ -77,7 +77,7 @@ def _name_numbers(records: Sequence[dict[str, Any]], name: str) -> None:
 
 def _values(column: Any) -> list[Any]:
     if getattr(column, "dtype", None) == "category":
-        column = column.astype(object)  # numbers stay whole beside what is missing
+        column = column.astype(object)  # keeps numbers whole where some are missing
     array = np.asarray(column)
     if array.dtype.kind == "M":
         array = _seconds(array)
@@ -85,13 +85,13 @@ def _values(column: Any) -> list[Any]:
 
 
 def _seconds(instants: Array) -> Array:
-    """Seconds since 1970 of numpy or pandas times without a zone, which are UTC; NaN where there is none."""
+    """Seconds since 1970, from numpy or pandas times without a zone, which count as UTC; NaN where one is missing."""
     exact = instants.astype("datetime64[ns]")
     return np.where(np.isnat(exact), np.nan, exact.astype(np.int64) / 1e9)
 
 
 def _value(value: Any) -> Any:
-    """A Python value; whatever pandas calls missing (NaN, NaT, NA) is unequal to itself or says so: None."""
+    """A Python value; None for anything that pandas calls missing (NaN, NaT, NA)."""
     if hasattr(value, "isoformat"):
         return value.isoformat() if value == value else None
     if hasattr(value, "item"):

@@ -42,7 +42,7 @@ from tabserve.train.probes import Probes, probes
 
 
 class _Given(msgspec.Struct, frozen=True):
-    """Where to save, the schema and its file, and the sample as it was given and as the schema's columns."""
+    """Where to save, the schema and its file, and the sample, both as given and as the schema's columns."""
 
     target: Path
     path: Path
@@ -52,7 +52,7 @@ class _Given(msgspec.Struct, frozen=True):
 
 
 class _Options(msgspec.Struct, frozen=True):
-    """What `save` was asked for besides the model."""
+    """The options of `save`."""
 
     name: str
     version: str
@@ -82,22 +82,23 @@ def save(
     rounds: Rounds | None = None,
     codes: Mapping[str, Sequence[str]] | None = None,
 ) -> Bundle:
-    """Write a model and all it is served with as a bundle, and load it again to prove it.
+    """Write a model, and all that is needed to serve it, as a bundle; then load it again to prove it.
 
     model: a fitted scikit-learn, XGBoost or LightGBM model, the path of a file that XGBoost wrote, or the folder of a
-    model that MLflow wrote. A pipeline that ends in XGBoost or LightGBM is taken apart where that answers the same: its
-    steps before become the preprocessor.
+    model that MLflow wrote. A pipeline that ends in XGBoost or LightGBM is split if that gives the same answers: the
+    steps before the model become the preprocessor.
     directory: the bundle's folder; an older bundle there is replaced.
     name: what clients call the model: up to 60 letters, digits, `-`, `_` and `.`.
     schema: the path of schema.yaml. sample: records the model was trained on, by column (a DataFrame, a dict of lists)
-    or one by one: up to 1,000 become the reference, all of them the histograms; the whole training data is best.
+    or one by one. The whole training data is best: up to 1,000 rows become the reference, and all of them the
+    histograms.
     preprocessor: a fitted transformer from the schema's features to the model's.
-    engine: evaluate with this one alone; by default the faster one for each number of rows, where they agree.
+    engine: evaluate only with this one; by default, if both engines agree, with the faster one for each number of rows.
     format: `json` or `joblib` instead of `ubj` and `skops`; joblib needs `allow_joblib`, here and at load.
-    trusted: types to store with skops beside those known to be safe; they are needed again at load.
-    missing: of a Booster, the number that meant a missing value in training, as in `DMatrix(..., missing=-999)`.
-    rounds: of a Booster, how many boosting rounds to predict with, or `best`, those up to where training stopped early;
-    all by default, as `Booster.predict` does.
+    trusted: types to store with skops besides the known safe ones; they are needed again at load.
+    missing: for a Booster, the number that meant a missing value in training, as in `DMatrix(..., missing=-999)`.
+    rounds: for a Booster, how many boosting rounds to predict with, or `best` for those up to where training stopped
+    early. The default is all of them, as in `Booster.predict`.
     codes: by feature, categories in the order of the numbers, from 0, that the model was trained on in their place.
     Raises BundleError.
     """
@@ -113,8 +114,8 @@ def save(
     options = _Options(name, version, preprocessor, engine, format, tuple(trusted), allow_joblib, facts)
     for kind in options.trusted:
         if kind.startswith("__main__."):
-            remedy = "Move it to a module of a package, and install that where the bundle is loaded, too."
-            raise BundleError("trusted", f"`{kind}` is of the script that runs here, which no service has", remedy)
+            remedy = "Move it to a module of a package, and install that wherever the bundle is loaded."
+            raise BundleError("trusted", f"`{kind}` is defined in the running script, which no service has", remedy)
     given = _Given(Path(directory), Path(schema), loaded, sample, records)
     try:
         return _whole_or_apart(given, model, options)
@@ -126,7 +127,7 @@ def save(
 
 
 def _whole_or_apart(given: _Given, model: Any, options: _Options) -> Bundle:
-    """A pipeline that ends in another library's model as preprocessor and model, where that holds."""
+    """A pipeline that ends in another library's model, saved as preprocessor and model if the answers agree."""
     model = pipelines.as_predicting(model)
     apart = pipelines.take_apart(model) if options.preprocessor is None else None
     if apart is None:
@@ -135,7 +136,7 @@ def _whole_or_apart(given: _Given, model: Any, options: _Options) -> Bundle:
     try:
         return _saved(given, last, msgspec.structs.replace(options, preprocessor=transformer))
     except BundleError as error:
-        # Kept whole where that holds; else the parts tell the cause better.
+        # It is kept whole if that works; otherwise the error about the parts explains more.
         with contextlib.suppress(BundleError):
             return _saved(given, model, msgspec.structs.replace(options, notes=(f"pipeline: kept whole: {error}",)))
         raise
@@ -146,7 +147,7 @@ def _saved(given: _Given, model: Any, options: _Options) -> Bundle:
     with _draft(target) as folder:
         shutil.copyfile(given.path, folder / SCHEMA)
         with warnings.catch_warnings():
-            # Of numbers far beyond the sample, which are tried.
+            # About numbers far beyond the sample, which are tried.
             warnings.simplefilter("ignore", RuntimeWarning)
             _write(folder, model, given, options)
         bundle = loading.load(folder, allow_joblib=options.allow_joblib, trusted=options.trusted)
@@ -187,7 +188,7 @@ def _write(folder: Path, model: Any, given: _Given, options: _Options) -> None:
 def _preprocess(
     folder: Path, schema: Schema, features: Columns, tried: Probes, rows: list[Rows], options: _Options
 ) -> tuple[PreprocessorInfo | None, Sequence[FeatureSpec], Columns, Probes, list[Rows]]:
-    """The preprocessor's entry; and what the model is given: specs, the sample's features, probes, the user's rows."""
+    """The preprocessor's entry, and what the model is given: specs, the sample's features, probes, the user's rows."""
     taken, fitted = agreement.specs(schema), options.preprocessor
     if fitted is None:
         return None, taken, features, tried, rows
@@ -201,7 +202,7 @@ def _preprocess(
 
 
 def _fitting(info: ModelInfo, columns: Columns) -> Features:
-    """Rows in the form that a model's engines take them, without those that hold a number beyond its precision."""
+    """Rows in the form that a model's engines take, without those that hold a number beyond its precision."""
     limit = np.finfo(np.float32 if info.datatype == "FP32" else np.float64).max
     numbers = [column for column in columns.values() if column.dtype != object]
     beyond = np.any([np.abs(column) > limit for column in numbers], axis=0) if numbers else slice(0, 0)
@@ -227,9 +228,9 @@ def _now() -> str:
 
 @contextlib.contextmanager
 def _draft(target: Path) -> Iterator[Path]:
-    """A folder beside the target to write in, gone afterwards unless it became the target."""
+    """A folder next to the target to write in, which is removed afterwards unless it became the target."""
     if target.exists() and not (target / MANIFEST).exists() and (not target.is_dir() or any(target.iterdir())):
-        raise BundleError(str(target), "exists and is not a bundle", "Give an empty or a new folder.")
+        raise BundleError(str(target), "exists and is not a bundle", "Give an empty or new folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     folder.chmod(0o755)
@@ -240,7 +241,7 @@ def _draft(target: Path) -> Iterator[Path]:
 
 
 def _replace(target: Path, folder: Path) -> None:
-    """Put the draft in the target's place; readers of the old bundle see it whole, or the new one."""
+    """Put the draft in the target's place; readers see either the whole old bundle or the new one."""
     if not target.exists():
         folder.rename(target)
         return

@@ -1,4 +1,4 @@
-"""Numbers that may have meant a missing value when a Booster was trained, which does not keep them."""
+"""Find numbers that may have meant a missing value when a Booster was trained; it does not store them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST = 8
 
 
 def candidates(specs: Sequence[FeatureSpec], features: Columns) -> list[float]:
-    """Numbers in the sample that may be markers: those that look it, and 0."""
+    """Numbers in the sample that may be markers: those that look like one, and 0."""
     numbers = [features[spec.name] for spec in specs if spec.type == "number"]
     found = dict.fromkeys(value for column in numbers for value in _striking(column))
     zero = any((column == 0).any() for column in numbers)
@@ -27,10 +27,10 @@ def candidates(specs: Sequence[FeatureSpec], features: Columns) -> list[float]:
 def verify(
     specs: Sequence[FeatureSpec], features: Columns, others: Sequence[float], gaps: Sequence[float | None]
 ) -> None:
-    """Refuse a Booster whose answers can't be shown, since a number in the sample may be a marker.
+    """Refuse a Booster whose answers can't be proven, because a number in the sample may be a marker.
 
-    gaps: how far the sample is from the table of the training where nothing is a marker, then with each of `others` as
-    one. Raises BundleError.
+    gaps: how far the sample is from the training data if nothing is a marker, then with each of `others` as the marker.
+    Raises BundleError.
     """
     plain, *marked = gaps
     likelier = {
@@ -47,16 +47,21 @@ def verify(
 
 def _unknown(name: str, value: float) -> BundleError:
     problem = (
-        f"the sample has {value:g} in `{name}`: a Booster does not tell whether that was a missing value in training"
+        f"the sample has {value:g} in `{name}`: a Booster does not record whether that was a missing value in training"
     )
     remedy = (
-        f'Pass missing={value:g} to save if it was, as in DMatrix(..., missing={value:g}), else missing=float("nan").'
+        f"Pass missing={value:g} to save if it was, as in DMatrix(..., missing={value:g}); "
+        'otherwise missing=float("nan").'
     )
     return BundleError("model", problem, remedy)
 
 
 def _striking(column: Array) -> list[float]:
-    """A lowest or highest number of nines, or one that is often there and farther from all others than they spread."""
+    """Numbers that look like markers.
+
+    That is the lowest or highest number if it is made of nines, or is frequent and farther from all others than they
+    spread.
+    """
     present, counts = np.unique(column[np.isfinite(column)], return_counts=True)
     if len(present) < 3:
         return []

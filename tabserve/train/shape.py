@@ -1,4 +1,4 @@
-"""Feature columns in the shape that a model's engines take."""
+"""Give feature columns the shape that a model's engines take."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tabserve.schema import features as schema_features
 
 
 def given(info: ModelInfo, features: Columns) -> Features:
-    """Feature columns in the form a model's engines take them."""
+    """The feature columns in the form that a model's engines take."""
     if info.input == "columns":
         return {spec.name: features[spec.name] for spec in info.features}
     dtype = np.float32 if info.datatype == "FP32" else np.float64

@@ -33,17 +33,17 @@ _FEW = slice(0, 8)
 
 
 class SklearnModel:
-    """An estimator or pipeline of scikit-learn, or of a library that follows its rules."""
+    """An estimator or pipeline of scikit-learn, or of a library that follows its conventions."""
 
     engine: EngineName = "sklearn"
     formats: tuple[ModelFormat, ...] = ("skops", "joblib")
     datatype: Datatype = "FP64"
 
     def __init__(self, model: Any, facts: Facts) -> None:
-        """Raises BundleError where the facts are of XGBoost's models."""
+        """Raises BundleError if the facts are for XGBoost's models."""
         for name in ("missing", "rounds"):
             if getattr(facts, name) is not None:
-                raise BundleError(name, "is for a Booster of XGBoost", "Leave it out.")
+                raise BundleError(name, "is for an XGBoost Booster", "Leave it out.")
         self._model = model
         self._facts = facts
 
@@ -55,7 +55,7 @@ class SklearnModel:
     def describe(
         self, info: ModelInfo, schema: Schema, features: Columns, rows: Sequence[Rows]
     ) -> tuple[ModelInfo, list[Truth]]:
-        """How it wants its features, classes and outputs; and what it answers about the user's own table.
+        """The entry with the form of the features, classes and outputs; and the answers about the user's own table.
 
         Raises BundleError.
         """
@@ -96,22 +96,22 @@ class SklearnModel:
         return codes.found(repeated, specs, self._facts.codes, features, rows.frames[0])
 
     def own_answers(self, info: ModelInfo, features: Features) -> dict[str, Array]:
-        """The classes or values `predict` gives, and the probabilities or the anomaly score where there are any."""
+        """The classes or values from `predict`, and the probabilities or the anomaly score if there are any."""
         table = presenter(info.features, info.frame)(features)
         asked = [name for name in ("predict", "predict_proba", "anomaly_score") if name in info.outputs]
         return ask(self._model, asked, table)
 
     def write(self, path: Path, form: ModelFormat) -> None:
-        """Write it as skops or joblib. Raises BundleError where the format can't hold it."""
+        """Write the model as skops or joblib. Raises BundleError if the format can't hold it."""
         write(self._model, path, form)
 
     def onnx_graph(self, _: Path, info: ModelInfo) -> Any:
-        """Its ONNX form. Raises NotConvertedError."""
+        """The model's ONNX form. Raises NotConvertedError."""
         return conversion.estimator_graph(self._model, info.features, info.frame, zipmap=bool(info.classes))
 
 
 def write(estimator: Any, path: Path, form: str) -> None:
-    """Write an estimator or transformer as skops or joblib. Raises BundleError where the format can't hold it."""
+    """Write an estimator or transformer as skops or joblib. Raises BundleError if the format can't hold it."""
     if form == "joblib":
         import joblib
 
@@ -121,7 +121,7 @@ def write(estimator: Any, path: Path, form: str) -> None:
 
 
 def verify_names(model: Any, specs: Sequence[FeatureSpec]) -> None:
-    """Refuse a model, or preprocessor, fitted on other features than the schema's. Raises BundleError."""
+    """Refuse a model or preprocessor that was fitted on features other than the schema's. Raises BundleError."""
     names = [spec.name for spec in specs]
     fitted = getattr(model, "feature_names_in_", None)
     width = getattr(model, "n_features_in_", len(names))
@@ -133,18 +133,18 @@ def verify_names(model: Any, specs: Sequence[FeatureSpec]) -> None:
 
 
 def ask(model: Any, outputs: Sequence[str], table: Any) -> dict[str, Array]:
-    """What a model answers about a table. Raises whatever it raises."""
+    """A model's answers about a table. Raises whatever the model raises."""
     return {name: answer(model, name, table) for name in outputs}
 
 
 def _answers(model: Any, schema: Schema) -> list[str]:
-    """The outputs that there are methods for."""
+    """The outputs that the model has methods for."""
     margin = "anomaly_score" if schema.task == "anomaly" else "margin"
     return [name for name in ("predict", "predict_proba", margin) if can_answer(model, name)]
 
 
 def input_of(frame: str, specs: Sequence[FeatureSpec]) -> Literal["matrix", "columns"]:
-    """Columns where the estimator takes text, else one matrix."""
+    """`columns` if the estimator takes text, otherwise `matrix`."""
     return "columns" if frame and any(spec.is_text for spec in specs) else "matrix"
 
 
@@ -162,7 +162,7 @@ def _outputs(model: Any, schema: Schema, info: ModelInfo, features: Columns) -> 
 
 
 def _has_margin(model: Any, info: ModelInfo, features: Columns) -> bool:
-    """Whether `decision_function` gives one value a row, or one per class; an SVC may give one per pair of classes."""
+    """Whether `decision_function` gives one value per row or per class; an SVC may give one per pair of classes."""
     if not hasattr(model, "decision_function"):
         return False
     some = given(info, {name: column[_FEW] for name, column in features.items()})
@@ -171,7 +171,7 @@ def _has_margin(model: Any, info: ModelInfo, features: Columns) -> bool:
 
 
 def _classes(model: Any, schema: Schema) -> tuple[ClassValue, ...]:
-    """The class values in the model's order. Raises BundleError where the model is not of the schema's task."""
+    """The class values in the model's order. Raises BundleError if the model does not fit the schema's task."""
     from sklearn.utils import get_tags
 
     kind = get_tags(model).estimator_type
@@ -188,7 +188,7 @@ _KINDS = {"classifier": "a classifier", "outlier_detector": "an outlier detector
 
 
 def _class_values(model: Any, kind: str | None) -> tuple[ClassValue, ...]:
-    """Those of a classifier; -1 and 1 of an outlier detector; the numbers of clusters. Raises BundleError."""
+    """A classifier's own class values, an outlier detector's -1 and 1, or clusters' numbers. Raises BundleError."""
     if kind == "outlier_detector":
         return (-1, 1)
     if kind == "classifier":
@@ -209,7 +209,7 @@ def _cluster_count(model: Any) -> int:
 
 
 def _targets(truth: Truth, classes: Sequence[ClassValue]) -> int:
-    """How many values the model gives a row. Raises BundleError where these are several labels."""
+    """How many values the model gives per row. Raises BundleError if these are several labels."""
     predicted = truth.answers["predict"]
     if predicted.ndim == 1:
         return 1
@@ -219,7 +219,7 @@ def _targets(truth: Truth, classes: Sequence[ClassValue]) -> int:
 
 
 def _several_labels() -> BundleError:
-    return BundleError("model", "answers several labels a row", "Train and save one model for each label.")
+    return BundleError("model", "answers several labels per row", "Train and save one model for each label.")
 
 
 def _write_skops(model: Any, path: Path) -> None:
@@ -233,13 +233,13 @@ def _write_skops(model: Any, path: Path) -> None:
         raise BundleError("model", f"skops can't store it: {presentation.first_line(error)}", remedy) from error
 
 
-# What scikit-learn's histogram boosting keeps of stopping early, and does not predict with; it leads back to the model.
+# Histogram boosting keeps these from early stopping and does not predict with them; they refer back to the model.
 _OF_TRAINING = ("_scorer", "_raw_predict")
 
 
 @contextlib.contextmanager
 def _without_training(model: Any) -> Iterator[None]:
-    """Leave out what skops would follow for ever."""
+    """Leave out attributes in which skops would recurse for ever."""
     boosting = [part for _, part in skops_types.parts(model) if type(part).__name__ in HISTOGRAM]
     kept = [(part, name, vars(part).pop(name)) for part in boosting for name in _OF_TRAINING if name in vars(part)]
     try:

@@ -1,11 +1,11 @@
-"""The estimators a scikit-learn model is made of, by name."""
+"""The estimators in a scikit-learn model, by name."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Steps that treat every row, and every value in it, by itself, in the same operations wherever it stands in a batch.
-# What multiplies matrices is not among them: BLAS sums in another order for another number of rows.
+# Steps that treat every value in every row by itself, with the same operations wherever the row is in a batch.
+# Steps that multiply matrices are missing: BLAS sums in a different order for a different number of rows.
 ELEMENTWISE = frozenset({
     "Binarizer", "ColumnTransformer", "MaxAbsScaler", "MinMaxScaler", "OneHotEncoder", "OrdinalEncoder", "Pipeline",
     "RobustScaler", "SimpleImputer", "StandardScaler",
@@ -17,7 +17,7 @@ TREES = frozenset({
     "RandomForestRegressor",
 })  # fmt: skip
 
-# Classifiers whose `predict` is the class of the highest `predict_proba` in the very code of scikit-learn 1.9.
+# Classifiers whose `predict` is, by the code of scikit-learn 1.9, the class with the highest `predict_proba`.
 LIKELIEST = frozenset({
     "BaggingClassifier", "CalibratedClassifierCV", "DecisionTreeClassifier", "ExtraTreeClassifier",
     "ExtraTreesClassifier", "RandomForestClassifier",
@@ -30,6 +30,6 @@ def last(model: Any) -> Any:
 
 
 def steps(model: Any) -> set[str]:
-    """The class names of all estimators a model is made of."""
+    """The class names of all estimators in a model."""
     parts = [model, *model.get_params(deep=True).values()]
     return {type(part).__name__ for part in parts if hasattr(part, "get_params")}

@@ -26,7 +26,7 @@ from tabserve.train.own import Rows
 from tabserve.train.presentation import Truth
 
 _RETRAIN = "Train the model on the schema's features, or change the schema."
-# What predict gives for these is no probability.
+# For these, `predict` does not give probabilities.
 _MARGINS = "binary:logitraw"
 _ESCAPED = "surrogateescape"
 _NO_PROBABILITY = (_MARGINS, "binary:hinge")
@@ -38,19 +38,19 @@ _EXPECTED = {
 
 
 def booster(model: Any) -> Any:
-    """The Booster of a model of XGBoost's scikit-learn API, or the Booster itself."""
+    """The Booster of an XGBoost estimator, or the Booster itself."""
     return model.get_booster() if hasattr(model, "get_booster") else model
 
 
 class XGBoostModel:
-    """A model of XGBoost's scikit-learn API, or a Booster."""
+    """An estimator of XGBoost, or a Booster."""
 
     engine: EngineName = "xgboost"
     formats: tuple[ModelFormat, ...] = ("ubj", "json")
     datatype: Datatype = "FP32"
 
     def __init__(self, model: Any, facts: Facts) -> None:
-        """Raises BundleError where the facts are of a Booster, and the model is none."""
+        """Raises BundleError if the facts are for a Booster and the model is not one."""
         self._model = _of_rounds(model, facts)
         self._facts = facts
         self._stored = _stored_categories(booster(self._model))
@@ -66,9 +66,9 @@ class XGBoostModel:
     def describe(
         self, info: ModelInfo, schema: Schema, features: Columns, rows: Sequence[Rows]
     ) -> tuple[ModelInfo, list[Truth]]:
-        """Features in the order and with the categories it was trained on, classes and outputs.
+        """The entry with features and categories as in training, classes and outputs; and answers on the user's table.
 
-        And what it answers about the user's own table. Raises BundleError.
+        Raises BundleError.
         """
         trained = booster(self._model)
         classes, targets = _classes(self._model, schema)
@@ -92,15 +92,15 @@ class XGBoostModel:
         return info, presentation.truths(self._model, ask_it, specs, rows, named=trained.feature_names is not None)
 
     def own_answers(self, info: ModelInfo, features: Features) -> dict[str, Array]:
-        """What the model in memory answers, of the features as it was trained on them."""
+        """The answers of the model in memory, given the features as in training."""
         return ask(self._model, self._table(info.features, blanked(np.asarray(features), info.missing)))
 
     def write(self, path: Path, _: ModelFormat) -> None:
-        """Write it as UBJ or JSON, as the path's ending says."""
+        """Write the model as UBJ or JSON, according to the path's ending."""
         booster(self._model).save_model(path)
 
     def onnx_graph(self, file: Path, info: ModelInfo) -> Any:
-        """Its ONNX form, made of its file. Raises NotConvertedError."""
+        """The model's ONNX form, made from its file. Raises NotConvertedError."""
         return conversion.booster_graph(file, info)
 
     def _trained_on(
@@ -108,7 +108,7 @@ class XGBoostModel:
     ) -> tuple[tuple[FeatureSpec, ...], tuple[float, ...]]:
         """The features in the model's order of categories, and the numbers that mean a missing value to it.
 
-        What the model and `save` are not told, the trees' covers tell where the sample is the training data.
+        What neither the model nor the user's facts hold, the trees' covers show if the sample is the training data.
         """
         trained = booster(self._model)
         _verify(trained, specs)
@@ -140,15 +140,15 @@ class XGBoostModel:
 
     @property
     def _told_missing(self) -> bool:
-        """Whether it is known what a missing value was in training: a Booster does not keep it."""
+        """Whether the marker of a missing value in training is known; a Booster does not store it."""
         return self._facts.missing is not None or hasattr(self._model, "get_booster")
 
     def _coded(self, specs: Sequence[FeatureSpec]) -> list[FeatureSpec]:
-        """The categories that the model knows by numbers of its user's own."""
+        """The categories that the model knows only by the user's own numbers."""
         return [spec for at, spec in enumerate(specs) if spec.type == "category" and at not in self._stored]
 
     def _numbered(self, rows: Rows, specs: Sequence[FeatureSpec]) -> Rows:
-        """The rows, as the model was given them: a number in the place of a category that it knows by one."""
+        """The rows as the model was given them, with a number in place of a category that it knows by number."""
         matrix = schema_features.matrix(rows.columns, specs, np.float32)
         return msgspec.structs.replace(rows, frames=(self._table(specs, matrix),))
 
@@ -160,12 +160,12 @@ class XGBoostModel:
         return _dmatrix(booster(self._model), self._table(specs, matrix))
 
     def _alike(self, found: Sequence[tuple[Sequence[FeatureSpec], Sequence[float]]], features: Columns) -> bool:
-        """Whether the model answers the sample the same in all these ways."""
+        """Whether the model gives the sample the same answers in all these ways."""
         margins = [booster(self._model).predict(self._matrix(*way, features), output_margin=True) for way in found]
         return all(np.allclose(margins[0], margin, rtol=1e-5, atol=1e-5) for margin in margins[1:])
 
     def _table(self, specs: Sequence[FeatureSpec], matrix: Array) -> Any:
-        """A matrix as the model was trained on it: by name where it has names, with categories where it has them."""
+        """A matrix in the form that the model was trained on: with names and categories if it has them."""
         import pandas
 
         if booster(self._model).feature_names is None:
@@ -178,7 +178,7 @@ class XGBoostModel:
 
 
 def ask(model: Any, table: Any, markers: Sequence[float] = ()) -> dict[str, Array]:
-    """Probabilities or values of the scikit-learn API, or the margin of a Booster. Raises whatever it raises.
+    """Probabilities or values from an estimator, or the margin from a Booster. Raises whatever they raise.
 
     markers: the number that means a missing value to a Booster.
     """
@@ -192,7 +192,7 @@ def ask(model: Any, table: Any, markers: Sequence[float] = ()) -> dict[str, Arra
 
 
 def _dmatrix(trained: Any, table: Any, missing: float = np.nan) -> Any:
-    """A table as a Booster takes it; the types of a table's own categories are its own."""
+    """A table as the DMatrix that a Booster takes; a DataFrame's own category types are kept."""
     import xgboost
 
     own = hasattr(table, "dtypes") and any(dtype == "category" for dtype in table.dtypes)
@@ -201,14 +201,14 @@ def _dmatrix(trained: Any, table: Any, missing: float = np.nan) -> Any:
 
 
 def _of_rounds(model: Any, facts: Facts) -> Any:
-    """The model; a Booster with the rounds to predict with: all, as its own `predict` does, or as `save` was told.
+    """The model; a Booster is cut to the rounds to predict with: all, as in its own `predict`, or as given to `save`.
 
     Raises BundleError.
     """
     if hasattr(model, "get_booster"):
         for name in ("missing", "rounds"):
             if getattr(facts, name) is not None:
-                problem = "is for a Booster; a model of the scikit-learn API knows its own"
+                problem = "is for a Booster; an estimator of XGBoost knows its own"
                 raise BundleError(name, problem, "Leave it out, or save `model.get_booster()`.")
         return model
     if xgb.kind(model) == "gblinear":
@@ -217,7 +217,7 @@ def _of_rounds(model: Any, facts: Facts) -> Any:
     rounds = (best or count) if facts.rounds == "best" else count if facts.rounds is None else facts.rounds
     if not 1 <= rounds <= count:
         raise BundleError("rounds", f"expected 1 to {count}, got {rounds}", "Give as many as the Booster has.")
-    stopped = f", best of them {best}" if 0 < best < count else ""
+    stopped = f", the best of them {best}" if 0 < best < count else ""
     if stopped or facts.rounds not in (None, "best"):
         print(f"{rounds} of {count} boosting rounds are served{stopped}.")
     chosen = model.copy()
@@ -226,7 +226,7 @@ def _of_rounds(model: Any, facts: Facts) -> Any:
 
 
 def _verify(trained: Any, specs: Sequence[FeatureSpec]) -> None:
-    """Refuse a model of other features than the schema's. Raises BundleError."""
+    """Refuse a model whose features are not the schema's. Raises BundleError."""
     names = [spec.name for spec in specs]
     if trained.num_features() != len(specs):
         raise BundleError(
@@ -244,7 +244,7 @@ def _verify(trained: Any, specs: Sequence[FeatureSpec]) -> None:
 def _stored_categories(trained: Any) -> dict[int, tuple[tuple[str, ...], tuple[Any, ...]]]:
     """Categories by feature, as text and as the model has them, in the order of their codes.
 
-    XGBoost 3.1 and later store those of a DataFrame.
+    XGBoost 3.1 and later store the categories of a DataFrame.
     """
     if "c" not in (trained.feature_types or ()):
         return {}
@@ -255,7 +255,7 @@ def _stored_categories(trained: Any) -> dict[int, tuple[tuple[str, ...], tuple[A
 
 
 def _values(entry: dict[str, Any]) -> tuple[Any, ...]:
-    """One feature's categories: numbers, or the bytes of texts one after the other and where each begins."""
+    """One feature's categories, decoded from numbers, or from the joined bytes of texts and where each begins."""
     if "offsets" not in entry:
         return tuple(entry["values"])
     data = bytes(byte % 256 for byte in entry["values"])
@@ -263,20 +263,20 @@ def _values(entry: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _verify_whole(texts: Sequence[str], spec: FeatureSpec) -> None:
-    """Refuse categories that XGBoost before 3.3 has stored with the places of characters for those of their bytes.
+    """Refuse categories that XGBoost before 3.3 damaged: it stored positions of characters in place of bytes.
 
     Raises BundleError.
     """
     lost = any(not value.isascii() and value not in texts for value in spec.values)
     foreign = any(text not in spec.values for text in texts)
     if (lost and foreign) or any(text != text.encode(errors="ignore").decode() for text in texts):
-        problem = f"XGBoost before 3.3 has stored the categories of `{spec.name}`, which are not ASCII, damaged"
+        problem = f"the categories of `{spec.name}` are not ASCII, and XGBoost before 3.3 damaged them in storing"
         remedy = "Train it with XGBoost 3.3 or later (Python 3.12 or later), or name these categories in ASCII."
         raise BundleError("model", problem, remedy)
 
 
 def _classes(model: Any, schema: Schema) -> tuple[tuple[int, ...], int]:
-    """The class values, none for a regression, and how many values that gives a row. Raises BundleError."""
+    """The class values, none for a regression, and how many values a regression gives per row. Raises BundleError."""
     objective, groups, task = xgb.objective(booster(model)), _groups(booster(model)), schema.task
     is_booster = model is booster(model)
     classifies = hasattr(model, "predict_proba") or (is_booster and objective != _MARGINS)
@@ -288,20 +288,22 @@ def _classes(model: Any, schema: Schema) -> tuple[tuple[int, ...], int]:
         if classifies:
             return (0, 1), 1
         remedy = "Train an XGBClassifier, or set `task: regression`."
-        raise BundleError("model", f"{type(model).__name__} of {objective} answers numbers and has no classes", remedy)
+        raise BundleError(
+            "model", f"{type(model).__name__} with {objective} answers numbers and has no classes", remedy
+        )
     if task in _EXPECTED and groups > 1 and not objective.startswith("multi:"):
-        raise BundleError("model", "answers several labels a row", "Train and save one model for each label.")
+        raise BundleError("model", "answers several labels per row", "Train and save one model for each label.")
     expected = _EXPECTED.get(task, "an outlier detector of scikit-learn")
-    kind = f"{type(model).__name__} of {objective}"
+    kind = f"{type(model).__name__} with {objective}"
     remedy = "Change the schema's task, or train another model."
     raise BundleError("model", f"task {task}: expected {expected}, got {kind}", remedy)
 
 
 def _groups(trained: Any) -> int:
-    """How many values it answers a row: one, one for each class, or one for each target."""
+    """How many values the model gives per row: one, one per class, or one per target."""
     import xgboost
 
-    # Not inplace_predict, which gblinear lacks.
+    # Not inplace_predict, which gblinear does not support.
     matrix = xgboost.DMatrix(
         np.zeros((1, trained.num_features()), np.float32),
         feature_names=trained.feature_names,

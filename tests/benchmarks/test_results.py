@@ -101,7 +101,7 @@ def test_the_page_shows_verdicts_spread_and_failures() -> None:
     found.starts.append(Start("tabserve", "xgboost", 0, 1.5, 2**27, 1e-7))
     found.failures.append(Failure("mlserver", "xgboost", 0, "ended | with status 1"))
     page = report.page(found)
-    assert "| the same by FastAPI's | ≥ 3.5 | ≥ 5 | 5.25 | 5.25 | stretch |" in page
+    assert "| the same ÷ FastAPI's | ≥ 3.5 | ≥ 5 | 5.25 | 5.25 | stretch |" in page
     assert "| tabserve | xgboost | 1 | json | 32 | 1,050 ± 50 |" in page
     assert "| tabserve | xgboost | 1.50 | 128 | 1e-07 |" in page
     assert "| mlserver | xgboost | 1 | ended \\| with status 1 |" in page
@@ -133,7 +133,7 @@ def test_what_others_disturbed_is_measured_again(foreign: list[float], counts: i
 
 
 def overload(right: int, *closed: int) -> Results:
-    """Under overload, and at 32 connections before it and perhaps after it; then another server."""
+    """Results under overload, and at 32 connections before and perhaps after it; then another server's."""
     found = results()
     refused = msgspec.structs.replace(measurement(right), refused=10, refused_quantiles=[0.02] * 202)
     over = Sample(Cell("tabserve", "xgboost", 1, "json", 1024, OVERLOAD), 0, refused, resident=[50, *[100] * 50, 104])
@@ -145,10 +145,10 @@ def overload(right: int, *closed: int) -> Results:
 @pytest.mark.parametrize(("closed", "share"), [((1000, 800), 1.0), ((1000,), 0.9)])
 def test_overload_is_told_by_the_capacity_of_the_same_start(closed: tuple[int, ...], share: float) -> None:
     got = {target.title: target.value(overload(900, *closed)) for target in targets.TARGETS}
-    assert got["overload at three times capacity, 1 row: goodput by capacity"] == pytest.approx(share)
+    assert got["overload at three times capacity, 1 row: goodput ÷ capacity"] == pytest.approx(share)
     assert got["overload, 1 row: p99 of refusals, ms"] == pytest.approx(20)
-    assert got["overload, 1 row: memory by that after 10 s"] == pytest.approx(1.04)
-    assert got["overload at three times capacity, 64 rows: goodput by capacity"] is None
+    assert got["overload, 1 row: memory ÷ that after 10 s"] == pytest.approx(1.04)
+    assert got["overload at three times capacity, 64 rows: goodput ÷ capacity"] is None
 
 
 def test_a_soak_compares_its_last_tenth_with_its_first() -> None:
@@ -162,7 +162,7 @@ def test_a_soak_compares_its_last_tenth_with_its_first() -> None:
 def test_after_a_soak_each_minute_is_compared_with_the_fresh_start_beside_it() -> None:
     found = results()
     assert targets.aged(p99)(found) is None
-    for slower in (1, 2, 8):  # the machine, which both sides share
+    for slower in (1, 2, 8):  # the machine, which is the same for both sides
         for age, factor in ((AGED, 1.5), (FRESH, 1.0)):
             measured = measurement(100)
             measured = msgspec.structs.replace(measured, quantiles=[q * slower * factor for q in measured.quantiles])

@@ -1,4 +1,4 @@
-"""Render the chart with Helm, from the same cache of programs as the test cluster's."""
+"""Render the chart with Helm, from the test cluster's cache of programs."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def program(build: Build = HELM3) -> Path:
 
 
 def template(values: Values, helm: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """`helm template` of the least values with others over them."""
+    """Run `helm template` with the least values and others over them."""
     command: list[str | Path] = [helm, "template", "fraud", CHART, "--namespace", "models"]
     options = ["--kube-version", KUBERNETES, "--values", str(CI["standard"]), "--values", "-", *flags]
-    given = json.dumps(dict(values))  # which is YAML, and leaves no doubt what is a string
+    given = json.dumps(dict(values))  # which is also YAML, and leaves no doubt about strings
     return subprocess.run([*command, *options], input=given, text=True, capture_output=True, check=False)
 
 

@@ -1,4 +1,4 @@
-"""Which routes lead requests to a slot; that the chart asks them, tests/cluster/test_chart_routes.py shows."""
+"""Which routes lead requests to a slot; tests/cluster/test_chart_routes.py shows that the chart reads them."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def mirror(**to: Any) -> list[dict[str, Any]]:
 
 
 def owned(name: str, kind: str = "InferenceService", controller: bool = True) -> list[dict[str, Any]]:
-    """Whose a route is."""
+    """The owner references of a route."""
     return [{"apiVersion": "x/v1", "kind": kind, "name": name, "controller": controller}]
 
 
 def route(*rules: dict[str, Any], namespace: str = "models", **metadata: Any) -> dict[str, Any]:
-    """A route of these rules."""
+    """A route with these rules."""
     return {"metadata": {"name": "second", "namespace": namespace, **metadata}, "spec": {"rules": rules}}
 
 
@@ -78,7 +78,7 @@ NOT_LEADING = {
 
 
 def led(helm: Path, routes: dict[str, dict[str, Any]]) -> list[str]:
-    """Those of the routes that lead to slot `b`."""
+    """The routes that lead to slot `b`."""
     asked = [f"  {name}: {ASKED.replace('ROUTE', json.dumps(one))}" for name, one in routes.items()]
     told = "\n".join(["apiVersion: v1", "kind: ConfigMap", "metadata: {name: told, labels: {}}", "data:", *asked])
     (found,) = (item for item in rendered({"extraObjects": [told]}, helm) if item["metadata"]["name"] == "told")

@@ -1,1 +1,1 @@
-"""Clients written by others, against both services."""
+"""Other projects' clients, used with both services."""

@@ -1,7 +1,7 @@
 """Asks with KServe's own clients, InferenceRESTClient and InferenceGRPCClient: `python -m tests.clients.kserve_sdk`.
 
-On stdin is a JSON list of [protocol, address, model, request]; on stdout what each of them was told. These clients have
-no call for metadata.
+stdin has a JSON list of [protocol, address, model, request], stdout the answer to each. These clients have no call
+for metadata.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ async def ask(protocol: str, address: str, model: str, request: Json) -> Json:
 
 
 async def main() -> None:
-    """One after the other."""
+    """Send the requests one after the other."""
     print(json.dumps([await ask(*given) for given in json.load(sys.stdin)]))
 
 

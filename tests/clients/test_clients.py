@@ -1,7 +1,7 @@
-"""Clients that nobody here wrote, against both services.
+"""Other projects' clients, used with both services.
 
-tritonclient and the KServe SDK both register the protobuf package `inference`, so one process can't load both: each has
-a process of its own, which asks everything once.
+tritonclient and the KServe SDK both register the protobuf package `inference`, so one process can't load both. Each
+has its own process, which asks everything once.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def services(predictor: Service, transformer: Service, bundle: Path, logs: Path)
 
 @pytest.fixture(scope="module")
 def targets(services: dict[str, Service]) -> dict[str, Target]:
-    """Each as a plain HTTP client sees it."""
+    """Each service as a plain HTTP client sees it."""
     return {kind: Target(service.url, service.grpc, None, None) for kind, service in services.items()}
 
 
 @pytest.fixture(scope="module")
 def asks(targets: dict[str, Target], services: dict[str, Service]) -> list[Any]:
-    """What every client is to ask."""
+    """The requests that every client sends."""
     assert targets["renamed"].model == NAME
     addresses = {
         (kind, protocol): service.grpc if protocol == "grpc" else f"127.0.0.1:{service.http_port}"
@@ -56,7 +56,7 @@ def asks(targets: dict[str, Target], services: dict[str, Service]) -> list[Any]:
 
 
 def told_by(module: str, asks: list[Any]) -> list[Any]:
-    """What a client's process was told."""
+    """The answers that a client's process got."""
     command = [sys.executable, "-m", f"tests.clients.{module}"]
     done = subprocess.run(command, input=json.dumps(asks), capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -66,18 +66,18 @@ def told_by(module: str, asks: list[Any]) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def triton(asks: list[Any]) -> list[Any]:
-    """What tritonclient was told."""
+    """The answers that tritonclient got."""
     return told_by("triton", asks)
 
 
 @pytest.fixture(scope="module")
 def kserve_sdk(asks: list[Any]) -> list[Any]:
-    """What KServe's clients were told."""
+    """The answers that KServe's clients got."""
     return told_by("kserve_sdk", asks)
 
 
 def answers(target: Target) -> dict[str, list[Any]]:
-    """The outputs as the service gives them to a plain HTTP client."""
+    """The outputs that a plain HTTP client gets from the service."""
     outputs = target.infer(target.payload.json()).outputs()
     return {name: elements(tensor.array) for name, tensor in outputs.items()}
 

@@ -1,6 +1,6 @@
 """Asks with tritonclient, over HTTP with binary tensors and over gRPC with raw ones: `python -m tests.clients.triton`.
 
-On stdin is a JSON list of [protocol, address, model, request]; on stdout what each of them was told.
+stdin has a JSON list of [protocol, address, model, request], stdout the answer to each.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def ask(protocol: str, address: str, model: str, request: Json) -> Json:
 
 
 def fields() -> dict[str, dict[str, list[int]]]:
-    """Its copy of the protocol's messages: field names to number and kind."""
+    """tritonclient's copy of the protocol's messages: field names to number and kind."""
     messages: dict[str, Any] = dict(service_pb2.DESCRIPTOR.message_types_by_name)
     return {name: {f.name: [f.number, f.type] for f in message.fields} for name, message in messages.items()}
 

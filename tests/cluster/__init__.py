@@ -1,1 +1,1 @@
-"""Tests that need a Kubernetes cluster with KServe, and the testbed that is one."""
+"""Tests that need a Kubernetes cluster with KServe, and a testbed that provides one."""

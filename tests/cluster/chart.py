@@ -23,23 +23,23 @@ NAMESPACE = "models"
 SERVING = "serving.kserve.io/v1beta1"
 READY_SECONDS = 180.0
 FEATURES = ["multi-container-probing", "kubernetes.podspec-securitycontext"]
-"""The flags of Knative that the cluster under test has on, for `knative.features`."""
+"""The Knative flags that are on in the cluster under test, for `knative.features`."""
 Values = dict[str, Any]
 
 
 def kubeconfig() -> Path:
-    """The cluster under test."""
+    """The kubeconfig of the cluster under test."""
     return Path(os.environ.get("TABSERVE_KUBECONFIG") or KUBECONFIG)
 
 
 @cache
 def connect() -> api.Cluster:
-    """Its API."""
+    """The API of the cluster under test."""
     return api.Cluster(kubeconfig())
 
 
 def merged(base: Values, changes: Mapping[str, Any]) -> Values:
-    """Values with others over them, as Helm joins them: maps key by key."""
+    """Values with others over them, joined as in Helm: maps key by key."""
     joined = dict(base)
     for key, value in changes.items():
         both = isinstance(value, Mapping) and isinstance(joined.get(key), Mapping)
@@ -71,7 +71,7 @@ def values(model: str, **changes: Any) -> Values:
 
 
 def on_volume(folder: Path) -> Values:
-    """Put a bundle, also a broken one, on the PersistentVolume `bundles`; where it is then, for `releases`."""
+    """Put a bundle, which may be broken, on the PersistentVolume `bundles`; returns its place, for `releases`."""
     digest = f"sha256:{hashlib.sha256((folder / 'bundle.json').read_bytes()).hexdigest()}"
     name = f"{folder.name}-{digest[7:19]}".replace("_", "-")
     shutil.copytree(folder, VOLUME / name, dirs_exist_ok=True)
@@ -79,7 +79,7 @@ def on_volume(folder: Path) -> Values:
 
 
 def next_version(bundle: Path, folder: Path) -> Path:
-    """A copy of a bundle as version 2: the same answers, another digest and so another release."""
+    """A copy of a bundle as version 2: the same answers, but another digest and so another release."""
     shutil.copytree(bundle, folder)
     manifest = folder / "bundle.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": "2"}))
@@ -94,14 +94,14 @@ class Release:
     helm: Path
 
     def run(self, *command: str | Path, given: Values | None = None) -> str:
-        """A helm command in the namespace; values go over standard input. Raises CommandFailed."""
+        """Run a helm command in the namespace, with values on standard input. Raises CommandFailed."""
         options = ("--values", "-") if given is not None else ()
         stdin = json.dumps(given) if given is not None else None
         return run(self.helm, *command, "--namespace", NAMESPACE, *options,
                    env={"KUBECONFIG": str(kubeconfig())}, stdin=stdin)  # fmt: skip
 
     def apply(self, given: Values, *flags: str) -> str:
-        """`helm upgrade --install` to exactly these values; what it printed."""
+        """Run `helm upgrade --install` with exactly these values; returns what it printed."""
         return self.run("upgrade", self.name, CHART, "--install", *flags, given=given)
 
     def refusal(self, given: Values, *flags: str) -> str:
@@ -124,21 +124,21 @@ class Release:
         return done.stderr
 
     def test(self) -> str:
-        """`helm test`; what its pod printed."""
+        """Run `helm test`; returns what its pod printed."""
         return self.run("test", self.name, "--timeout", "200s")
 
     def uninstall(self) -> None:
-        """`helm uninstall`, until all its objects have been deleted; pods drain on."""
+        """Run `helm uninstall`, and wait until all its objects have been deleted; pods may still drain."""
         self.run("uninstall", self.name, "--ignore-not-found")
 
 
 def explain() -> str:
-    """What is the matter in the namespace of the releases."""
+    """What is wrong in the namespace of the releases."""
     return connect().explain(NAMESPACE)
 
 
 def left(release: str) -> str:
-    """The objects of a Helm release, and of KServe for it, that are still there."""
+    """The objects of a Helm release, and KServe's objects for it, that still exist."""
     kinds = [("v1", "Pod"), ("v1", "Service"), ("apps/v1", "Deployment"), (SERVING, "InferenceService")]
     labels = {"app.kubernetes.io/instance": release}
     found = [item for version, kind in kinds for item in connect().find(version, kind, NAMESPACE, **labels)]
@@ -156,7 +156,7 @@ def released(name: str, helm: Path = build.HELM3.folder / "helm") -> Generator[R
 
 
 def wait_ready(*services: str, seconds: float = READY_SECONDS) -> None:
-    """Until InferenceServices are Ready, with all pods of the newest generation."""
+    """Wait until InferenceServices are Ready, with all pods of the newest generation."""
 
     def lacking() -> str:
         return "; ".join(filter(None, map(unready, services)))
@@ -165,7 +165,7 @@ def wait_ready(*services: str, seconds: float = READY_SECONDS) -> None:
 
 
 def unready(name: str) -> str:
-    """Why an InferenceService is not Ready, or which of its Deployments are not complete."""
+    """Why an InferenceService is not Ready, or which of its Deployments are incomplete."""
     item = connect().get(SERVING, "InferenceService", name, NAMESPACE)
     labels = {"serving.kserve.io/inferenceservice": name}
     owned = connect().find("apps/v1", "Deployment", NAMESPACE, **labels)
@@ -173,7 +173,7 @@ def unready(name: str) -> str:
 
 
 def incomplete(deployment: api.Object) -> str:
-    """What a Deployment lacks of being rolled out."""
+    """What is missing until a Deployment is rolled out."""
     status, wanted = deployment.get("status", {}), deployment["spec"]["replicas"]
     current = status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
     ready = min(status.get("updatedReplicas", 0), status.get("readyReplicas", 0))
@@ -182,7 +182,7 @@ def incomplete(deployment: api.Object) -> str:
 
 
 def release_of(service: str) -> str:
-    """The id of the release an InferenceService was given."""
+    """The release id that an InferenceService was given."""
     annotations: dict[str, str] = connect().get(SERVING, "InferenceService", service, NAMESPACE)["metadata"][
         "annotations"
     ]
@@ -201,10 +201,10 @@ def pods(**labels: str) -> list[str]:
 
 
 def ready_pods(**labels: str) -> list[str]:
-    """Names of those that are Ready."""
+    """Names of the pods with these labels that are Ready."""
     return [pod["metadata"]["name"] for pod in staying(**labels) if api.condition(pod, "Ready") == ""]
 
 
 def wait_for_pods(count: int, labels: Mapping[str, str], seconds: float = 120) -> None:
-    """Until so many pods with these labels are Ready."""
+    """Wait until `count` pods with these labels are Ready."""
     api.wait(f"{count} pods", lambda: "" if len(ready_pods(**labels)) == count else "not", seconds, explain)

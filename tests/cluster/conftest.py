@@ -1,4 +1,4 @@
-"""What the cluster tests share: the cluster under test and a bundle. Without a cluster they are skipped."""
+"""Fixtures of the cluster tests: the cluster under test and a bundle. Without a cluster the tests are skipped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.cluster.testbed.process import run
 
 @pytest.fixture(scope="session")
 def cluster() -> api.Cluster:
-    """The cluster that TABSERVE_KUBECONFIG names, or else the testbed; one that is there must answer."""
+    """The cluster that TABSERVE_KUBECONFIG names, or else the testbed; if there is one, it must answer."""
     given = os.environ.get("TABSERVE_KUBECONFIG")
     if not given and not KUBECONFIG.exists():
         pytest.skip(f"no cluster: {KUBECONFIG} does not exist; `make cluster-up` makes one")
@@ -28,7 +28,7 @@ def cluster() -> api.Cluster:
 
 @pytest.fixture
 def testbed() -> Callable[[str], str]:
-    """A command of the testbed, `up` or `down`, for tests that stop a part of the cluster: it must be ours to stop."""
+    """Run a command of the testbed, `up` or `down`, for tests that stop a part of the cluster, which must be ours."""
     if os.environ.get("TABSERVE_KUBECONFIG"):
         pytest.skip("TABSERVE_KUBECONFIG names a cluster that is not ours to stop")
     if not KUBECONFIG.exists():

@@ -21,9 +21,9 @@ RELEASES = ("tabserve-transformer-release", "tabserve-predictor-release")
 
 @dataclass(frozen=True)
 class Answer:
-    """One request: when it began, by which protocol, how it ended (a status or an error), and after how long.
+    """One request: when it began, its protocol, how it ended (a status or an error), and how long it took.
 
-    error: what was said where it was not answered.
+    error: the text of the error if it was not answered.
     """
 
     began: float
@@ -36,7 +36,7 @@ class Answer:
 
     @property
     def good(self) -> bool:
-        """Whether it was answered."""
+        """Whether the request was answered."""
         return self.status in ("200", "OK")
 
 
@@ -51,7 +51,7 @@ class Target:
     headers: dict[str, str] = field(default_factory=dict)
 
     def rest(self, connection: HTTPConnection) -> Answer:
-        """One record over V1 REST."""
+        """Send one record over V1 REST."""
         began = time.monotonic()
         body = json.dumps({"instances": [self.record]})
         headers = {"Host": self.host, "Content-Type": "application/json", **self.headers}
@@ -72,7 +72,7 @@ class Target:
         return HTTPConnection(gateway, int(port), timeout=TIMEOUT_SECONDS)
 
     def once(self) -> Answer:
-        """One record over a connection of its own."""
+        """Send one record over its own connection."""
         with closing(self.connection()) as connection:
             return self.rest(connection)
 
@@ -81,7 +81,7 @@ class Target:
         return grpc.insecure_channel(self.address, options=[("grpc.default_authority", self.host)])
 
     def grpc(self, channel: grpc.Channel) -> Answer:
-        """The record over gRPC."""
+        """Send the record over gRPC."""
         began = time.monotonic()
         method = channel.unary_unary(
             "/inference.GRPCInferenceService/ModelInfer",
@@ -119,7 +119,7 @@ class Seen:
         return [answer for answer in self.answers if not answer.good]
 
     def mixed(self) -> list[Answer]:
-        """Answers that a transformer of one release gave with a predictor of another one."""
+        """Answers that a transformer of one release gave with a predictor of another."""
         return [answer for answer in self.answers if answer.good and answer.transformer != answer.predictor]
 
     def share(self, release: str) -> int:
@@ -127,15 +127,15 @@ class Seen:
         return sum(answer.good and answer.transformer == release for answer in self.answers)
 
     def since(self, began: float) -> list[Answer]:
-        """The answers to requests begun since then."""
+        """The answers to requests that began since then."""
         return [answer for answer in self.answers if answer.began >= began]
 
 
 @contextmanager
 def constant(target: Target, *, rest: int = 2, grpc: int = 0, per_second: float = 20) -> Generator[Seen]:
-    """So many REST and gRPC clients, each at a fixed rate, until the block is left.
+    """Run REST and gRPC clients, each at a fixed rate, until the block is left.
 
-    The first REST client opens a connection for each request, the others keep theirs.
+    The first REST client opens a connection for each request; the others keep theirs.
     """
     seen = Seen()
     workers = [threading.Thread(target=_rest_client, args=(target, seen, per_second, i > 0)) for i in range(rest)]

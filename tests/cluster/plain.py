@@ -1,4 +1,4 @@
-"""Plain InferenceServices of the two service images, written by hand as KServe's documentation would: no chart."""
+"""Plain InferenceServices with the service images, written by hand as in KServe's documentation, without the chart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODEL = "breast-cancer"
 BUNDLE = "smoke"  # the bundle's name in the bucket and on the volume
 READY_SECONDS = 150
 
-# What Pod Security `restricted` asks of every container.
+# What Pod Security `restricted` requires of every container.
 RESTRICTED = {
     "runAsNonRoot": True,
     "allowPrivilegeEscalation": False,
@@ -35,7 +35,7 @@ def publish(bundle: Path) -> None:
 
 
 def container(component: str, name: str = "kserve-container", release: str = "", **more: Any) -> api.Object:
-    """A container of one of our services, on one port as Knative wants it."""
+    """A container of one of our services, on one port as Knative requires."""
     return {
         "name": name,
         "image": f"dev.local/tabserve-{component}:dev",
@@ -53,7 +53,7 @@ def from_s3(component: str, release: str = "", **more: Any) -> api.Object:
     """A component whose bundle KServe's storage initializer fetches from the bucket."""
     served = container(component, release=release)
     served["env"] = [*served["env"], {"name": "STORAGE_URI", "value": f"s3://{BUCKET}/{BUNDLE}"}]
-    pod = {"seccompProfile": {"type": "RuntimeDefault"}}  # for the initializer, whose own settings leave it out
+    pod = {"seccompProfile": {"type": "RuntimeDefault"}}  # for the initializer, whose own settings do not have it
     return {"containers": [served], "serviceAccountName": "s3-reader", "securityContext": pod, **more}
 
 
@@ -65,7 +65,7 @@ def from_volume(component: str, release: str = "", **more: Any) -> api.Object:
 
 
 def service(name: str, mode: str, **components: api.Object) -> api.Object:
-    """An InferenceService of a predictor, and a transformer if one is given."""
+    """An InferenceService with a predictor, and a transformer if one is given."""
     annotations = {"serving.kserve.io/deploymentMode": mode}
     metadata = {"name": name, "namespace": NAMESPACE, "annotations": annotations}
     return {"apiVersion": SERVING, "kind": "InferenceService", "metadata": metadata, "spec": components}
@@ -73,7 +73,7 @@ def service(name: str, mode: str, **components: api.Object) -> api.Object:
 
 @contextmanager
 def serving(cluster: api.Cluster, *services: api.Object) -> Generator[list[str]]:
-    """The host names of InferenceServices that are Ready; they are deleted when the block is left."""
+    """The host names of Ready InferenceServices, which are deleted when the block is left."""
     names = [item["metadata"]["name"] for item in services]
     try:
         cluster.apply(*services)
@@ -88,7 +88,7 @@ def serving(cluster: api.Cluster, *services: api.Object) -> Generator[list[str]]
 
 
 def wait_ready(cluster: api.Cluster, name: str) -> None:
-    """Until an InferenceService is Ready in its newest generation."""
+    """Wait until an InferenceService is Ready in its newest generation."""
 
     def lacking() -> str:
         item = cluster.get(SERVING, "InferenceService", name, NAMESPACE)
@@ -100,7 +100,7 @@ def wait_ready(cluster: api.Cluster, name: str) -> None:
 
 
 def gone(cluster: api.Cluster, name: str) -> None:
-    """Until an InferenceService that was deleted has gone."""
+    """Wait until an InferenceService that was deleted has gone."""
 
     def lacking() -> str:
         return "still there" if cluster.exists(SERVING, "InferenceService", name, NAMESPACE) else ""
@@ -109,13 +109,13 @@ def gone(cluster: api.Cluster, name: str) -> None:
 
 
 def host(cluster: api.Cluster, name: str) -> str:
-    """The host name an InferenceService is called by."""
+    """The host name of an InferenceService."""
     url: str = cluster.get(SERVING, "InferenceService", name, NAMESPACE)["status"]["url"]
     return url.partition("://")[2]
 
 
 def infer(port: int, host: str, body: dict[str, Any]) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """One V2 request through a gateway on loopback: status, decoded body, headers."""
+    """Send one V2 request through a gateway on loopback; returns status, decoded body, headers."""
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request("POST", f"/v2/models/{MODEL}/infer", json.dumps(body), {"Host": host})

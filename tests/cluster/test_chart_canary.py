@@ -1,4 +1,4 @@
-"""A canary in Standard mode, from an empty slot to the old one's end, under constant load: no request lost or mixed."""
+"""A canary in Standard mode under constant load, from an empty slot to the old one's end: no request lost or mixed."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_fill_share_promote_roll_back_and_empty_lose_no_request(bundle: Path, tm
 
 
 def broken(bundle: Path, folder: Path) -> Path:
-    """A copy of a bundle whose model file has lost its end on the way."""
+    """A copy of a bundle whose model file lost its end."""
     shutil.copytree(bundle, folder)
     model = folder / "model.skops"
     model.write_bytes(model.read_bytes()[:-100])
@@ -92,7 +92,7 @@ def broken(bundle: Path, folder: Path) -> Path:
 
 
 def told(service: str) -> tuple[str, str]:
-    """What the pods' status and log tell of a predictor's end; KServe's status tells that no replica is there."""
+    """Why a predictor ended, from its pods' status and log; KServe's status only says that there is no replica."""
     pods = chart.staying(**{"serving.kserve.io/inferenceservice": service, "component": "predictor"})
     states = [state for pod in pods for state in pod["status"].get("containerStatuses", [])]
     ends = [end for state in states for end in (state["lastState"], state["state"])]
@@ -101,7 +101,7 @@ def told(service: str) -> tuple[str, str]:
 
 
 def wait_until_told(reason: str, service: str) -> None:
-    """Until status and log of a predictor tell the reason."""
+    """Wait until a predictor's status and log hold the reason."""
     api.wait(reason, lambda: "" if all(reason in text for text in told(service)) else "untold", 120, chart.explain)
 
 

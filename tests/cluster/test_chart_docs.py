@@ -33,7 +33,7 @@ SHOWN = {
 
 @pytest.fixture
 def tools(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
-    """`helm` and `kubectl` on the path, the cluster's kubeconfig and the S3 server's credentials; tidied up after."""
+    """Put `helm`, `kubectl`, the kubeconfig and the S3 credentials into the environment; cleaned up afterwards."""
     monkeypatch.setenv("PATH", f"{build.link_tools()}:{os.environ['PATH']}")
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig()))
     monkeypatch.setenv("S3_USER", "testbed:testbed-secret")

@@ -1,4 +1,4 @@
-"""What goes wrong in a cluster: evictions, throttled pods, predictors that are gone, an API server that is away."""
+"""What goes wrong in a cluster: evictions, throttled pods, predictors that are gone, an API server that is down."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def target(bundle: Path) -> Generator[Target]:
 
 
 def evict(pod: str) -> str:
-    """Ask for an eviction, as `kubectl drain` does; empty when it is granted, else the API server's words."""
+    """Ask for an eviction, as `kubectl drain` does; empty if it is granted, otherwise the API server's words."""
     body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": NAMESPACE}}
     try:
         connect().request("POST", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction", body)
@@ -60,7 +60,7 @@ def test_evictions_wait_for_one_another(target: Target) -> None:
 
 
 def kill(pod: str) -> None:
-    """End a pod without any grace."""
+    """End a pod without a grace period."""
     connect().request("DELETE", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}?gracePeriodSeconds=0")
 
 
@@ -80,7 +80,7 @@ def test_without_predictors_requests_get_503_until_there_are_some_again(target: 
 
 
 def restarts(service: str) -> int:
-    """How often containers of a slot have been restarted."""
+    """How often a slot's containers have been restarted."""
     pods = connect().find("v1", "Pod", NAMESPACE, **{"serving.kserve.io/inferenceservice": service})
     return sum(state["restartCount"] for pod in pods for state in pod["status"]["containerStatuses"])
 
@@ -103,14 +103,14 @@ def test_throttled_pods_pass_their_probes(bundle: Path) -> None:
 
 
 def ends(service: str) -> list[str]:
-    """Why containers of a slot ended, those that have been restarted."""
+    """Why a slot's restarted containers ended."""
     found = connect().find("v1", "Pod", NAMESPACE, **{"serving.kserve.io/inferenceservice": service})
     states = [state for pod in found for state in pod["status"]["containerStatuses"]]
     return [state["lastState"]["terminated"]["reason"] for state in states if state["restartCount"]]
 
 
 def send(target: Target, size: int) -> str:
-    """A body of so many bytes; the answer's status, or how the connection ended."""
+    """Send a body of this size; returns the answer's status, or how the connection ended."""
     with closing(target.connection()) as connection:
         try:
             connection.request("POST", f"/v2/models/{target.model}/infer", bytes(size), {"Host": target.host})

@@ -34,14 +34,14 @@ def target(release: str, bundle: Path) -> Target:
 
 
 def revisions(service: str) -> dict[str, str]:
-    """What KServe tells of the revisions of an InferenceService."""
+    """What KServe says about the revisions of an InferenceService."""
     status = connect().get(chart.SERVING, "InferenceService", service, NAMESPACE)["status"]
     found: dict[str, str] = status["components"]["predictor"]
     return found
 
 
 def wait_for_revision(service: str, number: int) -> None:
-    """Until the newest revision is this one, and Ready."""
+    """Wait until the newest revision is this one, and Ready."""
     wanted = f"{service}-predictor-{number:05}"
     api.wait(wanted, lambda: "" if revisions(service).get("latestReadyRevision") == wanted else "not Ready",
              chart.READY_SECONDS, chart.explain)  # fmt: skip

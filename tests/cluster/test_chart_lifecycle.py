@@ -1,4 +1,4 @@
-"""Pods deleted, releases rolled back and removed, by either Helm: nobody notices, and nothing stays behind."""
+"""Deleting pods, rolling back and removing releases, with either Helm: nobody notices, and nothing stays behind."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def target(release: str, bundle: Path) -> Target:
 
 
 def named(prefix: str) -> list[str]:
-    """Everything in the namespace whose name begins so."""
+    """Everything in the namespace whose name begins with this."""
     found = [(kind, item) for version, kind in KINDS for item in connect().find(version, kind, NAMESPACE)]
     names = [(kind, item["metadata"]["name"]) for kind, item in found]
     return [f"{kind} {name}" for kind, name in names if name.startswith(prefix)]

@@ -33,13 +33,13 @@ IMAGES = [
 
 
 def kubectl(*command: str | Path) -> str:
-    """kubectl on the cluster under test."""
+    """Run kubectl on the cluster under test."""
     return run(KUBECTL, *command, env={"KUBECONFIG": str(kubeconfig())})
 
 
 @contextmanager
 def applied(folder: Path) -> Generator[None]:
-    """A kustomization, deleted when the block is left."""
+    """Apply a kustomization; it is deleted when the block is left."""
     try:
         kubectl("apply", "-k", folder)
         yield

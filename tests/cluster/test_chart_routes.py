@@ -1,4 +1,4 @@
-"""Routes beside the chart's own: a slot that one of them leads to stays, and nobody loses a request."""
+"""Routes besides the chart's own: a slot that one of them leads to stays, and nobody loses a request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HERE, THERE, GRPC = "second.example.com", "third.example.com", "fourth.example.c
 
 
 def route(kind: str, namespace: str, host: str, weight: int) -> api.Object:
-    """A route that shares a host's requests between the slots; the weight is slot b's beside slot a's 1."""
+    """A route that splits a host's requests between the slots; the weight is slot b's, where slot a has 1."""
     port = {"HTTPRoute": 80, "GRPCRoute": 8081}[kind]
     slots = [("routed-a-transformer", 1), ("routed-b-transformer", weight)]
     backends = [{"name": name, "namespace": NAMESPACE, "port": port, "weight": share} for name, share in slots]
@@ -40,7 +40,7 @@ def route(kind: str, namespace: str, host: str, weight: int) -> api.Object:
 
 
 def object_(version: str, kind: str, name: str, namespace: str = NAMESPACE, **more: Any) -> api.Object:
-    """An object of a namespace."""
+    """An object in a namespace."""
     return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": namespace}, **more}
 
 
@@ -90,7 +90,7 @@ def loads(bundle: Path) -> Generator[list[Seen]]:
 
 
 def let_kserve_route(service: str) -> None:
-    """Let KServe make its own routes of an InferenceService, which the chart keeps it from."""
+    """Let KServe make its own routes for an InferenceService, which the chart prevents."""
     change = {"metadata": {"labels": {"networking.kserve.io/visibility": None}}}
     connect().merge(chart.SERVING, "InferenceService", service, NAMESPACE, change)
 

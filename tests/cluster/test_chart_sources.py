@@ -1,4 +1,4 @@
-"""Where bundles come from besides the volume: the S3 server, by KServe's initializer, and the images themselves."""
+"""Bundles from other places than the volume: the S3 server, through KServe's initializer, and the images."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
 
 
 def in_bucket(folder: Path) -> Values:
-    """Put a bundle into the S3 server's bucket; where it is then, and who may read it."""
+    """Put a bundle into the S3 server's bucket; returns its place, and who may read it."""
     shutil.copytree(folder, S3 / BUCKET / "chart", dirs_exist_ok=True)
     bundle = {"storageUri": f"s3://{BUCKET}/chart", "digest": bundles.load(folder).digest}
     return {"releases": {"a": {"bundle": bundle}}, "serviceAccount": {"create": False, "name": "s3-reader"}}
 
 
 def baked(folder: Path, tmp_path: Path) -> Values:
-    """Bake a bundle into both images, as docs/your-model.md says; the images, and no storage."""
+    """Bake a bundle into both images, as docs/your-model.md says; returns the images, without storage."""
     images = {made.name: bake(made.tag, made.name, folder, tmp_path) for made in catalog.SERVICES}
     tags = {name.removeprefix("tabserve-"): {"image": {"tag": tag}} for name, tag in images.items()}
     return {"releases": {"a": {"bundle": {"digest": bundles.load(folder).digest}, **tags}}}
 
 
 def bake(image: str, name: str, folder: Path, tmp_path: Path) -> str:
-    """An image with a bundle at /mnt/models, brought to the node; its tag."""
+    """Make an image with a bundle at /mnt/models, and load it into the node; returns its tag."""
     archive = tmp_path / f"{name}.tar"
     run("ctr", "--address", CONTAINERD_SOCKET, "--namespace", "k8s.io", "images", "export", archive, image)
     container = buildah("from", f"oci-archive:{archive}").strip()

@@ -1,4 +1,4 @@
-"""`down` leaves nothing behind, and `up` comes back, as often as one likes."""
+"""`down` leaves nothing behind, and `up` works again, any number of times."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 @pytest.fixture
 def run_testbed(testbed: Callable[[str], str]) -> Generator[Callable[[str], str]]:
-    """A command of the testbed, which is up after the test, with both service images."""
+    """Run commands of the testbed, which is up again after the test, with both service images."""
     yield testbed
     testbed("up")
     testbed("images")
 
 
 def machine() -> dict[str, object]:
-    """What a cluster could change on the machine."""
+    """Everything on the machine that a cluster could change."""
     return {
         "mounts": host.mounts(),
         "links": sorted(path.name for path in Path("/sys/class/net").iterdir()),
         "rules": firewall.rules(),
-        "cgroups": sorted(map(str, Path("/sys/fs/cgroup").glob("*/*/"))),  # below these, others' come and go
+        "cgroups": sorted(map(str, Path("/sys/fs/cgroup").glob("*/*/"))),  # below these, other programs' come and go
         "sysctls": {name: host.sysctl(name).read_text() for name in host.SYSCTLS if host.sysctl(name).exists()},
         "folders": [str(folder) for folder in host.FOLDERS if folder.exists()],
     }

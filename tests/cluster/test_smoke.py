@@ -25,7 +25,7 @@ CANARY_PERCENT = 20
 
 @pytest.fixture(scope="module")
 def record(bundle: Path) -> dict[str, Any]:
-    """A record the bundle can decide on; the bundle is published."""
+    """A record that the bundle can decide on, after publishing the bundle."""
     plain.publish(bundle)
     return expected.record(bundles.load(bundle), 0)
 
@@ -49,7 +49,7 @@ def knative(cluster: api.Cluster, record: dict[str, Any]) -> Generator[str]:
 
 
 def decided(port: int, host: str, record: dict[str, Any]) -> list[str]:
-    """The decision a V2 request is answered with."""
+    """The decision in the answer to a V2 request."""
     status, body, _ = plain.infer(port, host, plain.columns(record))
     assert status == 200, body
     outputs: dict[str, list[str]] = {output["name"]: output["data"] for output in body["outputs"]}
@@ -70,7 +70,7 @@ def ready_pods(cluster: api.Cluster, **labels: str) -> int:
 
 
 def wait_for_two(cluster: api.Cluster, **labels: str) -> None:
-    """Until two pods with these labels are ready."""
+    """Wait until two pods with these labels are ready."""
 
     def lacking() -> str:
         found = ready_pods(cluster, **labels)
@@ -96,14 +96,14 @@ def test_kpa_adds_a_pod_under_load(cluster: api.Cluster, knative: str, record: d
 
 
 def answered_by(port: int, host: str, body: dict[str, Any]) -> Counter[str]:
-    """How many of REQUESTS each release's predictor answered, told by the header it sets."""
+    """How many of REQUESTS each release's predictor answered, by the header that it sets."""
     answers = [plain.infer(port, host, body) for _ in range(REQUESTS)]
     assert {status for status, _, _ in answers} == {200}
     return Counter(headers["tabserve-predictor-release"] for _, _, headers in answers)
 
 
 def assert_split(found: Counter[str]) -> None:
-    """The canary's share is what chance makes of its percentage, in 999 of 1,000 runs."""
+    """Assert that chance allows the canary's share for its percentage, in 999 of 1,000 runs."""
     least, most = binom.interval(0.999, REQUESTS, CANARY_PERCENT / 100)
     assert set(found) == {"stable", "canary"}
     assert least <= found["canary"] <= most, found
@@ -152,7 +152,7 @@ def test_canary_traffic_percent_splits_the_traffic(cluster: api.Cluster, record:
 
 
 def wait_for_answer(port: int, host: str, body: dict[str, Any]) -> None:
-    """Until a gateway that was told of a route takes it."""
+    """Wait until a gateway uses a new route."""
 
     def lacking() -> str:
         status, _, _ = plain.infer(port, host, body)
@@ -162,7 +162,7 @@ def wait_for_answer(port: int, host: str, body: dict[str, Any]) -> None:
 
 
 def wait_for_release(port: int, host: str, body: dict[str, Any], release: str) -> None:
-    """Until a release has answered once: the gateway knows of it."""
+    """Wait until a release has answered once, so that the gateway knows it."""
 
     def lacking() -> str:
         _, _, headers = plain.infer(port, host, body)

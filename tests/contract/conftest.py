@@ -25,7 +25,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest) -> Target:
-    """The server a statement is tested on."""
+    """The server that a statement is tested on."""
     option: Callable[[str], Any] = request.config.getoption
     sample = option("--sample")
     content = json.loads(sample.read_text()) if sample else None
@@ -44,7 +44,7 @@ def payload(server: Target) -> Payload:
 
 @pytest.fixture
 def binary(server: Target) -> Target:
-    """The server, where it has the binary tensor data extension."""
+    """The server, if it has the binary tensor data extension."""
     if not server.has_binary:
         pytest.skip("the server neither lists binary_tensor_data nor reads binary tensors")
     return server
@@ -52,7 +52,7 @@ def binary(server: Target) -> Target:
 
 @pytest.fixture
 def rpc(server: Target) -> Target:
-    """The server, where its gRPC address is known."""
+    """The server, if its gRPC address is known."""
     if not server.has_grpc:
         pytest.skip("no gRPC address: give one with --grpc")
     return server
@@ -60,7 +60,7 @@ def rpc(server: Target) -> Target:
 
 @pytest.fixture
 def typed(rpc: Target) -> Target:
-    """The server, where all inputs have typed contents over gRPC."""
+    """The server, if all inputs have typed contents over gRPC."""
     if any(tensor.datatype not in TYPED for tensor in rpc.payload.tensors):
         pytest.skip("the model has an FP16 input, which has no typed contents")
     return rpc

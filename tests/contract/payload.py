@@ -1,6 +1,6 @@
 """Requests that fit a model's metadata, as JSON, as binary tensors and as gRPC messages.
 
-Written from the specification and apart from the codecs of any server, so that a server can't agree with itself.
+Written from the specification, without any server's codecs, so that a server can't just agree with itself.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Tensor:
     array: Array
 
     def json(self, nested: bool = False) -> Json:
-        """As an input of a JSON request, with nested or flat data."""
+        """The tensor as an input of a JSON request, with nested or flat data."""
         data = elements(self.array)
         values = np.array(data, object).reshape(self.array.shape).tolist() if nested else data
         return {**self.head(), "data": values}
@@ -75,7 +75,7 @@ class Tensor:
         return b"".join(struct.pack("<I", len(element)) + element for element in self.array.ravel())
 
     def message(self, typed: bool) -> pb.ModelInferRequest.InferInputTensor:
-        """As an input of a gRPC request, with or without typed contents."""
+        """The tensor as an input of a gRPC request, with or without typed contents."""
         message = pb.ModelInferRequest.InferInputTensor(**self.head())
         if typed:
             getattr(message.contents, TYPED[self.datatype]).extend(self.array.ravel().tolist())
@@ -102,7 +102,7 @@ class Payload:
         return framed({"inputs": inputs, **more}, *raws)
 
     def message(self, model: str, typed: bool = True, **more: Any) -> pb.ModelInferRequest:
-        """A gRPC request, with typed contents where every datatype has them, or raw ones."""
+        """A gRPC request, with typed contents if every datatype has them, otherwise raw ones."""
         typed = typed and all(tensor.datatype in TYPED for tensor in self.tensors)
         return pb.ModelInferRequest(
             model_name=model,
@@ -112,12 +112,12 @@ class Payload:
         )
 
     def rows(self, stop: int, start: int = 0) -> Payload:
-        """Some rows of this payload, over again where it has fewer."""
+        """Some rows of this payload, repeated if it has fewer."""
         which = range(start, stop)
         return Payload(tuple(replace(t, array=np.take(t.array, which, axis=0, mode="wrap")) for t in self.tensors))
 
     def swapped(self, index: int, tensor: Tensor) -> Payload:
-        """The same with another tensor at that place."""
+        """The payload with another tensor at this position."""
         return Payload((*self.tensors[:index], tensor, *self.tensors[index + 1 :]))
 
 
@@ -129,12 +129,12 @@ def framed(head: Json, *raws: bytes) -> tuple[bytes, dict[str, str]]:
 
 
 def elements(array: Array) -> list[Any]:
-    """The elements in row-major order, as JSON has them."""
+    """The elements in row-major order, in JSON's form."""
     return [e.decode() if isinstance(e, bytes) else e for e in array.ravel().tolist()]
 
 
 def from_metadata(inputs: Sequence[Json], rows: int = 4) -> Payload:
-    """Seeded values for the inputs a server declares: the first variable dimension has `rows`, others 2 elements."""
+    """Seeded values for a server's declared inputs; the first variable dimension has `rows`, others 2 elements."""
     rng = np.random.default_rng(20)
     return Payload(tuple(_generated(spec, rows, rng) for spec in inputs))
 

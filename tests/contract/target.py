@@ -1,4 +1,4 @@
-"""A V2 server as its clients see it: HTTP requests, gRPC calls, and what it says of itself."""
+"""A V2 server as a target: HTTP requests, gRPC calls, and what it says about itself."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TIMEOUT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back over HTTP."""
+    """The answer to an HTTP request."""
 
     status: int
     headers: Message
@@ -66,7 +66,7 @@ class Answer:
         return error
 
     def assert_refused(self) -> str:
-        """The text of an error that is the client's fault: a 4xx."""
+        """The text of an error that is the client's fault, a 4xx."""
         return self.assert_error(400, 499)
 
 
@@ -77,7 +77,7 @@ def _refuse_constant(name: str) -> None:
 class Target:
     """One model of one server.
 
-    sample: a JSON inference request, for servers whose metadata can't tell what the model takes.
+    sample: a JSON inference request, for servers whose metadata does not say what the model takes.
     """
 
     def __init__(self, url: str, grpc_address: str | None, model: str | None, sample: Json | None) -> None:
@@ -88,7 +88,7 @@ class Target:
 
     @cached_property
     def model(self) -> str:
-        """The model's name; without one given, the only one of `GET v1/models` or of KServe's `GET v2/models`."""
+        """The model's name; by default the only one in `GET v1/models` or KServe's `GET v2/models`."""
         if self._model:
             return self._model
         for path in ("/v2/models", "/v1/models"):
@@ -116,19 +116,19 @@ class Target:
     def payload(self) -> Payload:
         """Some rows of valid inputs."""
         payload = from_json(self._sample) if self._sample else from_metadata(self.metadata["inputs"])
-        assert payload.tensors, "the metadata name no inputs: give a request with --sample"
+        assert payload.tensors, "the metadata names no inputs: give a request with --sample"
         return payload
 
     @cached_property
     def has_binary(self) -> bool:
-        """Whether it has the binary tensor data extension: it says so, or answers a request that uses it."""
+        """Whether the server has the binary tensor data extension: it says so, or answers a request that uses it."""
         listed = "binary_tensor_data" in self.server["extensions"]
         return listed or self.infer_binary(*self.payload.binary()).status == 200
 
     def http(
         self, method: str, path: str, body: bytes | str | None = None, headers: dict[str, str] | None = None
     ) -> Answer:
-        """One HTTP request on its own connection."""
+        """Send one HTTP request on its own connection."""
         kind = HTTPSConnection if self._parts.scheme == "https" else HTTPConnection
         with closing(kind(self._parts.netloc, timeout=TIMEOUT_SECONDS)) as connection:
             connection.request(method, self._parts.path.rstrip("/") + path, body, headers or {})
@@ -136,15 +136,15 @@ class Target:
             return Answer(response.status, response.headers, response.read())
 
     def post(self, path: str, content: Any) -> Answer:
-        """A JSON body to a path."""
+        """Post a JSON body to a path."""
         return self.http("POST", path, json.dumps(content), {"Content-Type": "application/json"})
 
     def infer(self, content: Any) -> Answer:
-        """A JSON inference request."""
+        """Send a JSON inference request."""
         return self.post(f"{self.path}/infer", content)
 
     def infer_binary(self, body: bytes, headers: dict[str, str]) -> Answer:
-        """An inference request with binary tensors."""
+        """Send an inference request with binary tensors."""
         return self.http("POST", f"{self.path}/infer", body, headers)
 
     @property
@@ -153,7 +153,7 @@ class Target:
         return self._channel is not None
 
     def call(self, method: str, message: Any = None) -> Any:
-        """A gRPC call; without a message an empty one. Raises grpc.RpcError."""
+        """Make a gRPC call, by default with an empty message. Raises grpc.RpcError."""
         assert self._channel is not None
         request = getattr(pb, f"{method}Request")
         invoke = self._channel.unary_unary(

@@ -39,7 +39,7 @@ def test_46_without_the_header_the_body_is_all_json(binary: Target, payload: Pay
 @pytest.mark.statement(47)
 @pytest.mark.parametrize("change", [b"\x00", None], ids=["longer", "shorter"])
 def test_47_a_wrong_total_length_is_an_error(binary: Target, payload: Payload, change: bytes | None) -> None:
-    """47. The binary tensors together have the length that their `binary_data_size` say; else it is a 4xx."""
+    """47. The binary tensors together have the length that their `binary_data_size` gives; otherwise it is a 4xx."""
     body, headers = payload.binary()
     binary.infer_binary(body + change if change else body[:-1], headers).assert_refused()
 
@@ -89,7 +89,7 @@ def test_50_binary_data_output_makes_all_outputs_binary(binary: Target, payload:
 
 @pytest.mark.statement(50)
 def test_50_requested_outputs_follow_the_request(binary: Target, payload: Payload) -> None:
-    """50. `binary_data_output: true` holds for requested outputs that don't say anything themselves."""
+    """50. `binary_data_output: true` holds for requested outputs that say nothing themselves."""
     name = binary.metadata["outputs"][0]["name"]
     answer = binary.infer(payload.json(**WANT_BINARY, outputs=[{"name": name}]))
     assert binary_names(answer) == {name}

@@ -24,7 +24,7 @@ def test_33_nested_and_flat_data_mean_the_same(server: Target, payload: Payload)
 
 @pytest.mark.statement(34)
 def test_34_data_is_row_major(server: Target, payload: Payload) -> None:
-    """34. Flat data is row-major: each row sent alone has the answer it has in the batch."""
+    """34. Flat data is row-major: each row sent by itself has the answer it has in the batch."""
     batch = rows_of(server.infer(payload.rows(3).json()).outputs(), start=2, stop=3)
     alone = server.infer(payload.rows(start=2, stop=3).json()).outputs()
     assert all(close(alone[name], batch[name]) for name in batch)
@@ -75,7 +75,7 @@ def test_38_integer_extremes_survive_json(binary: Target, payload: Payload, boun
 
 
 def extreme(array: Array, bound: str) -> Array:
-    """The array's type's smallest or largest number in its place."""
+    """The array filled with its type's smallest or largest number."""
     return np.full_like(array, getattr(np.iinfo(array.dtype), bound))
 
 

@@ -13,7 +13,7 @@ SERVER_FAULTS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusC
 
 
 def assert_refused(target: Target, message: pb.ModelInferRequest) -> None:
-    """The request fails, and the status says that the client is at fault."""
+    """Assert that the request fails, and that the status blames the client."""
     assert target.refusal("ModelInfer", message) not in SERVER_FAULTS
 
 
@@ -123,7 +123,7 @@ def test_63_fp16_must_be_raw(rpc: Target, payload: Payload) -> None:
 
 @pytest.mark.statement(64)
 def test_64_typed_contents_are_in_their_field(typed: Target, payload: Payload) -> None:
-    """64. Each datatype has its field of the contents, and there each input means what it means in JSON."""
+    """64. Each datatype has its field in the contents, where each input means the same as in JSON."""
     message = payload.message(typed.model)
     assert [tensor.contents.ListFields()[0][0].name for tensor in message.inputs] == [
         TYPED[tensor.datatype] for tensor in payload.tensors
@@ -189,7 +189,7 @@ def test_68_a_message_over_the_limit_is_resource_exhausted(
 
 @pytest.mark.statement(69)
 def test_69_an_unknown_version_fails_as_over_rest(rpc: Target, payload: Payload) -> None:
-    """69. A model version that isn't there fails in every method; one that the metadata list works."""
+    """69. A model version that isn't there fails in every method; one that the metadata lists works."""
     unknown = "no-such-version"
     rpc.refusal("ModelInfer", payload.message(rpc.model, model_version=unknown))
     rpc.refusal("ModelReady", pb.ModelReadyRequest(name=rpc.model, version=unknown))

@@ -11,7 +11,7 @@ from tests.contract.target import Target
 
 
 def first_output(server: Target) -> str:
-    """The name of the first output that the metadata list."""
+    """The name of the first output that the metadata lists."""
     return str(server.metadata["outputs"][0]["name"])
 
 
@@ -25,7 +25,7 @@ def test_18_inference_answers_200_and_outputs(server: Target, payload: Payload) 
 
 @pytest.mark.statement(19)
 def test_19_every_listed_version_infers(server: Target, payload: Payload) -> None:
-    """19. `POST …/versions/{v}/infer` works for every version that the metadata list."""
+    """19. `POST …/versions/{v}/infer` works for every version that the metadata lists."""
     statuses = {
         version: server.post(f"{server.path}/versions/{version}/infer", payload.json()).status
         for version in server.metadata.get("versions") or []
@@ -82,7 +82,7 @@ def test_24_the_response_names_the_model(server: Target, payload: Payload) -> No
 
 @pytest.mark.statement(25)
 def test_25_the_response_names_a_version_only_if_there_are_versions(server: Target, payload: Payload) -> None:
-    """25. `model_version` is one of those the metadata list, and omitted where versioning is not implemented."""
+    """25. `model_version` is one of those the metadata lists, and is omitted where versioning is not implemented."""
     content = server.infer(payload.json()).json()
     found = [content["model_version"]] if "model_version" in content else []
     assert set(found) <= set(server.metadata.get("versions") or [])
@@ -128,7 +128,7 @@ def test_30_dimensions_are_unsigned_integers(server: Target, payload: Payload, s
 @pytest.mark.statement(31)
 @pytest.mark.parametrize("change", [1, -1], ids=["more", "less"])
 def test_31_shape_and_number_of_elements_agree(server: Target, payload: Payload, change: int) -> None:
-    """31. The product of the shape equals the number of elements; a mismatch is a 4xx."""
+    """31. The product of the dimensions equals the number of elements; a mismatch is a 4xx."""
     content = payload.json()
     content["inputs"][0]["shape"][0] += change
     server.infer(content).assert_refused()
@@ -137,7 +137,7 @@ def test_31_shape_and_number_of_elements_agree(server: Target, payload: Payload,
 @pytest.mark.statement(32)
 @pytest.mark.parametrize("rows", [1, 2, 7])
 def test_32_inputs_and_outputs_cover_the_batch(server: Target, payload: Payload, rows: int) -> None:
-    """32. Shape and data cover the whole batch, of the outputs as of the inputs, and each row has its own answer."""
+    """32. Shape and data cover the whole batch, in outputs as in inputs, and each row has its own answer."""
     whole = rows_of(server.infer(payload.rows(7).json()).outputs(), rows)
     part = server.infer(payload.rows(rows).json()).outputs()
     assert {name: tensor.array.shape[0] for name, tensor in part.items()} == dict.fromkeys(whole, rows)

@@ -1,4 +1,4 @@
-"""Statements 10 to 17: what the server and the model say of themselves over REST."""
+"""Statements 10 to 17: what the server and the model say about themselves over REST."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.contract.target import Target
 
 
 def fits(shape: list[int], declared: list[int]) -> bool:
-    """Whether a shape is one of those that metadata declare, where -1 is any size."""
+    """Whether a shape is one of those that metadata declares, where -1 is any size."""
     return len(shape) == len(declared) and all(d in (-1, size) for size, d in zip(shape, declared, strict=True))
 
 
@@ -67,7 +67,7 @@ def test_13_a_listed_version_has_metadata(server: Target) -> None:
 def test_14_metadata_tensors_have_name_datatype_shape(server: Target, side: str) -> None:
     """14. Each tensor of the metadata has name, datatype and shape; a variable dimension is -1."""
     tensors: list[Json] = server.metadata[side]
-    assert tensors, f"the metadata list no {side}"
+    assert tensors, f"the metadata lists no {side}"
     assert all(isinstance(tensor["name"], str) for tensor in tensors)
     assert {tensor["datatype"] for tensor in tensors} <= {*DTYPES, "BF16"}
     assert all(isinstance(size, int) and size >= -1 for tensor in tensors for size in tensor["shape"])
@@ -82,7 +82,7 @@ def test_15_platform_is_text(server: Target) -> None:
 @pytest.mark.statement(16)
 @pytest.mark.parametrize("suffix", ["", "/versions/1"])
 def test_16_metadata_of_an_unknown_model_is_an_error(server: Target, suffix: str) -> None:
-    """16. Metadata of an unknown model give an error status and `{"error"}`."""
+    """16. Metadata of an unknown model is an error status and `{"error"}`."""
     server.http("GET", f"/v2/models/no-such-model{suffix}").assert_error()
 
 

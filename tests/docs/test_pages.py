@@ -21,7 +21,7 @@ COMMAND_SECONDS = 300
 
 
 def environment() -> dict[str, str]:
-    """Ours first on the path, and no settings of whoever runs the tests."""
+    """The environment with our commands first on the path, and without the user's settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TABSERVE_")}
     return kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
@@ -44,7 +44,7 @@ def run(commands: list[Command], folder: Path, addresses: dict[str, str]) -> Non
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, str]]:
-    """The demo's bundle served by `tabserve up`; where the addresses that the README shows really are."""
+    """Serve the demo's bundle with `tabserve up`; yields the real addresses by those that the README shows."""
     folder = tmp_path_factory.mktemp("demo")
     bundle = folder / "breast_cancer"
     subprocess.run([sys.executable, "examples/breast_cancer/train.py", str(bundle)], cwd=ROOT, check=True)

@@ -1,1 +1,1 @@
-"""Bad input, bad bundles, overload and failing processes: what the services answer."""
+"""What the services answer to bad input, bad bundles, overload and failing processes."""

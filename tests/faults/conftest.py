@@ -20,29 +20,29 @@ from tests.serving import ROOT, Service, running
 
 @dataclass
 class Subject:
-    """A service under test and its client; `read` is how much of its log was looked at."""
+    """A service under test and its client; `read` is how much of its log has been read."""
 
     service: Service
     read: int = 0
 
     @cached_property
     def target(self) -> Target:
-        """The service as its clients see it."""
+        """The service as a target for requests."""
         return Target(self.service.url, self.service.grpc, None, None)
 
     @cached_property
     def payload(self) -> Payload:
-        """Valid inputs of its own kind."""
+        """Valid inputs for the service."""
         return self.target.payload
 
     def assert_serves(self) -> None:
-        """It still answers what is right, and its log has no stack trace."""
+        """Assert that the service still answers right, and that its log has no stack trace."""
         assert self.target.infer(self.payload.json()).status == 200
         assert self.target.call("ModelInfer", self.payload.message(self.target.model)).outputs
         self.assert_no_stack_trace()
 
     def assert_no_stack_trace(self) -> None:
-        """It has logged no stack trace since this was asked last."""
+        """Assert that no stack trace was logged since the last time."""
         log = self.service.text()
         fresh, self.read = log[self.read :], len(log)
         assert "Traceback" not in fresh, fresh
@@ -62,7 +62,7 @@ def echoing(echo: Service) -> Subject:
 
 @pytest.fixture(scope="session")
 def matrix(predictor: Service) -> Payload:
-    """Valid inputs of the predictor, which the transformer hands on untouched."""
+    """Valid inputs for the predictor, which the transformer passes on unchanged."""
     return Subject(predictor).payload
 
 
@@ -82,6 +82,6 @@ def quick_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def quick_predictor(quick_bundle: Path, logs: Path) -> Generator[Service]:
-    """Its predictor."""
+    """The quick bundle's predictor."""
     with running("tabserve_predictor", f"--model_dir={quick_bundle}", log=logs / "quick_predictor.log") as service:
         yield service

@@ -1,4 +1,4 @@
-"""Clients that ask one request after the other, over REST and gRPC, and remember every answer."""
+"""Clients that send one request after the other, over REST and gRPC, and remember every answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TIMEOUT_SECONDS = 30.0
 
 @dataclass
 class Tally:
-    """What all clients together were answered: statuses, and whatever else happened, by its text."""
+    """The outcomes of all clients together: statuses, and anything else that happened, by its text."""
 
     counts: Counter[str] = field(default_factory=Counter)
     slowest: float = 0.0
@@ -29,7 +29,7 @@ class Tally:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, outcome: str, seconds: float, retry_after: bool = True) -> None:
-        """One request has ended."""
+        """Add the outcome of one request."""
         with self.lock:
             self.counts[outcome] += 1
             self.slowest = max(self.slowest, seconds)
@@ -44,7 +44,8 @@ class Tally:
 def ask_rest(tally: Tally, ports: Sequence[int], path: str, payload: Payload) -> None:
     """Ask over a kept connection; when the server closes it after an answer, go on with the next port.
 
-    A connection that can't be opened is no failed request: a Service on a cluster sends nobody to a pod that is gone.
+    A connection that can't be opened is not a failed request: a Service on a cluster sends nobody to a pod that is
+    gone.
     """
     body, turn = json.dumps(payload.json()), 0
     while not tally.stop.is_set():

@@ -1,4 +1,4 @@
-"""Bundles that must not be served (fault catalogue 46 to 51): the process ends with one line that says why."""
+"""Bundles that must not be served (fault catalogue 46 to 51) end the process with one line that says why."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def replace(folder: Path, name: str, content: bytes) -> None:
-    """Put another content into a file and its digest into bundle.json, as an attacker with the whole folder would."""
+    """Replace a file's content, and its digest in bundle.json, as an attacker with access to the folder would."""
     (folder / name).write_bytes(content)
     entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
     rewrite(folder, lambda manifest: manifest["files"].update({name: entry}))
 
 
 def renamed(folder: Path, old: str, new: str, content: bytes, file_format: str) -> None:
-    """Put a model of another format in the place of the model."""
+    """Replace the model with one in another format."""
     (folder / old).unlink()
     rewrite(folder, lambda manifest: manifest["files"].pop(old))
     rewrite(folder, lambda manifest: manifest["model"].update(file=new, format=file_format))
@@ -44,13 +44,13 @@ def renamed(folder: Path, old: str, new: str, content: bytes, file_format: str) 
 
 
 def emptied(folder: Path) -> None:
-    """There is a folder, and nothing in it."""
+    """Leave the folder empty."""
     for path in folder.iterdir():
         path.unlink()
 
 
 def flipped(folder: Path) -> None:
-    """One bit of the model is another."""
+    """Flip one bit of the model."""
     path = folder / "model.skops"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -58,26 +58,26 @@ def flipped(folder: Path) -> None:
 
 
 def cut(folder: Path) -> None:
-    """The model's end is missing."""
+    """Cut off the model's end."""
     path = folder / "model.skops"
     path.write_bytes(path.read_bytes()[:-100])
 
 
 def linked(folder: Path) -> None:
-    """The model is a link to a file elsewhere."""
+    """Make the model a link to a file elsewhere."""
     path = folder / "model.skops"
     shutil.move(path, folder.parent / "elsewhere.skops")
     path.symlink_to(folder.parent / "elsewhere.skops")
 
 
 def outside(folder: Path) -> None:
-    """bundle.json names a file outside of the folder."""
+    """Let bundle.json name a file outside the folder."""
     shutil.copy(folder / "model.skops", folder.parent / "outside.skops")
     rewrite(folder, lambda manifest: manifest["files"].update({"../outside.skops": manifest["files"]["model.skops"]}))
 
 
 def sparse(folder: Path) -> None:
-    """The model has become ten thousand million bytes of nothing."""
+    """Make the model ten thousand million bytes of nothing."""
     os.truncate(folder / "model.skops", 10 * 10**9)
 
 
@@ -89,27 +89,27 @@ class Bomb:
 
 
 def untrusted(folder: Path) -> None:
-    """The skops file holds a type that nobody trusts."""
+    """Let the skops file hold a type that nobody trusts."""
     replace(folder, "model.skops", skops.dumps(Bomb.__new__(Bomb)))
 
 
 def schema_of_others(folder: Path) -> None:
-    """The schema's features are not the model's."""
+    """Give the schema other features than the model's."""
     text = (folder / "schema.yaml").read_text().replace("radius", "girth")
     replace(folder, "schema.yaml", text.encode())
 
 
 def newer_library(folder: Path) -> None:
-    """The bundle was saved by a library newer than the one here."""
+    """Make the bundle one saved by a newer library."""
     rewrite(folder, lambda manifest: manifest["libraries"].update({"scikit-learn": "99.0"}))
 
 
 def set_key(key: str, value: Any) -> Tamper:
-    """bundle.json has another value there."""
+    """A function that sets a key of bundle.json to another value."""
     return lambda folder: rewrite(folder, lambda manifest: manifest.update({key: value}))
 
 
-# What is done to the bundle of examples/breast_cancer, and words of the refusal.
+# What is done to the bundle of examples/breast_cancer, and words in the refusal.
 REFUSED: dict[str, tuple[Tamper, list[str]]] = {
     "no folder": (shutil.rmtree, ["bundle.json"]),
     "an empty folder": (emptied, ["bundle.json"]),
@@ -144,7 +144,7 @@ OF_THE_TRANSFORMER = ["no folder", "no model", "a bit flipped", "a file outside"
 
 
 def refusal(service: str, folder: Path, log: Path, *options: str) -> str:
-    """The line with which a service ends that is started on a bundle it must refuse."""
+    """The last line of a service that is started on a bundle which it must refuse."""
     host = ["--predictor_host=127.0.0.1:9"] if service == "transformer" else []
     started = start(f"tabserve_{service}", f"--model_dir={folder}", *host, *options, log=log)
     try:
@@ -157,7 +157,7 @@ def refusal(service: str, folder: Path, log: Path, *options: str) -> str:
 
 
 def assert_refused(service: str, folder: Path, *words: str, log: Path) -> None:
-    """The service ends and says why, and nothing in the bundle has run."""
+    """Assert that the service ends and says why, and that nothing in the bundle has run."""
     line = refusal(service, folder, log)
     assert line.startswith(f"{service}: ")
     assert all(word in line for word in words), line
@@ -196,18 +196,18 @@ def json_model(bundle: Path) -> dict[str, Any]:
 
 
 def bad_children(model: dict[str, Any]) -> None:
-    """A tree's nodes point to children that aren't there (dmlc/xgboost issue 7903)."""
+    """Let a tree's nodes point to children that do not exist (dmlc/xgboost issue 7903)."""
     tree = model["learner"]["gradient_booster"]["model"]["trees"][0]
     tree["left_children"] = [10**6 if child >= 0 else child for child in tree["left_children"]]
 
 
 def fewer_trees(model: dict[str, Any]) -> None:
-    """A tree is missing, although the model counts it."""
+    """Remove a tree that the model counts."""
     model["learner"]["gradient_booster"]["model"]["trees"].pop()
 
 
 def other_leaves(model: dict[str, Any]) -> None:
-    """Every leaf says the opposite: a model that works, and isn't the one that was saved."""
+    """Negate every leaf: the model works, but is not the one that was saved."""
     for tree in model["learner"]["gradient_booster"]["model"]["trees"]:
         tree["split_conditions"] = [-condition for condition in tree["split_conditions"]]
 

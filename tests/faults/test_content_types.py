@@ -1,4 +1,4 @@
-"""MLServer's parameter `content_type`: what means the same in V2 changes nothing, all else is refused, not misread."""
+"""MLServer's parameter `content_type`: values that mean the same in V2 change nothing, others are refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RECORD: dict[str, float | str] = {
 FORMS = ["json", "binary", "typed", "raw"]
 
 ContentTypes: TypeAlias = dict[str, Any]
-"""By the name of an input or an output; "" is the request's own."""
+"""Content types by the name of an input or an output; "" is the request's own."""
 
 
 def payload(values: dict[str, float | str]) -> Payload:
@@ -52,7 +52,7 @@ def tensor(name: str, value: float | str) -> Tensor:
 
 
 class Client:
-    """Sends a payload with content types in one of the protocol's forms."""
+    """Sends a payload with content types, in one of the protocol's forms."""
 
     def __init__(self, target: Target, given: Payload, form: str) -> None:
         self.target = target
@@ -66,7 +66,7 @@ class Client:
         return grpc_outputs(self.target.call("ModelInfer", self._message(of, output)))
 
     def refusal(self, of: ContentTypes, output: str = "predict_proba") -> str:
-        """What is said of one that is refused as invalid."""
+        """The error of a request that is refused as invalid."""
         if self.form in ("json", "binary"):
             return self.target.infer_binary(*self._rest(of, output)).assert_error(400, 400)
         with pytest.raises(grpc.RpcError) as failure:

@@ -26,7 +26,7 @@ NOT_OURS = {501, 505}
 
 
 def damaged(content: bytes, rng: random.Random) -> bytes:
-    """The content with one to four of its places changed: a bit, a cut, a repetition, or a token of JSON."""
+    """The content with one to four changes: a flipped bit, a cut, a repetition, or a token of JSON."""
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(content) + 1)
         until = min(len(content), at + rng.choice([0, 1, 1, 2, 8, 40]))
@@ -36,7 +36,7 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
 
 
 def bodies(subject: Subject) -> Iterator[tuple[str, bytes, list[str]]]:
-    """Good requests to begin with: path, body and headers."""
+    """Good requests to start from: path, body and headers."""
     content = subject.payload.rows(1)
     infer = f"{subject.target.path}/infer"
     yield infer, json.dumps(content.json()).encode(), ["Content-Type: application/json"]

@@ -1,4 +1,4 @@
-"""Services that stop, are killed and come back while they are asked (fault catalogue 38, and worse)."""
+"""Services that stop, are killed and come back under load (fault catalogue 38, and worse)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MANY = 200
 
 
 def answered_more(service: Service, tally: Tally, count: int = MANY) -> None:
-    """Until so many more requests had a right answer."""
+    """Wait until `count` more requests have had a right answer."""
     goal = tally.answered + count
     service.wait_for(lambda: tally.answered >= goal, f"asked {count} times more, {dict(tally.counts)}")
 
@@ -89,7 +89,7 @@ def test_a_client_that_had_just_connected_is_answered_when_the_server_stops(logs
     request = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
     with running("tests.echo", "--drain_seconds=0", log=logs / "connected.log") as service:
         with wire.connection(service.http_port) as connected:
-            assert wire.ask(service.http_port, request) == [200]  # the one before it is accepted, too
+            assert wire.ask(service.http_port, request) == [200]  # the one before it is accepted as well
             service.process.terminate()
             service.wait_for(lambda: not listens(service.http_port), "closed to new clients")
             wire.send(connected, request)
@@ -140,7 +140,7 @@ def test_a_killed_predictor_is_503_until_it_is_back(quick_bundle: Path, logs: Pa
 
 
 def assert_refused_well(tally: Tally) -> None:
-    """Answers are right or 503 with Retry-After, and over gRPC OK or UNAVAILABLE; none came after the deadline."""
+    """Assert that answers were right or 503 with Retry-After (gRPC: OK or UNAVAILABLE), and none past the deadline."""
     others = [outcome for outcome in tally.counts if outcome not in ("200", "503", "OK")]
     assert all(outcome.startswith(grpc.StatusCode.UNAVAILABLE.name) for outcome in others), tally.counts
     assert tally.without_retry_after == 0

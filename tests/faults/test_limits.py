@@ -1,4 +1,4 @@
-"""What is too large, too many or too slow in coming (fault catalogue 12 to 16, 28 and 29), and what memory it costs."""
+"""Requests that are too large, too many or too slow (fault catalogue 12 to 16, 28 and 29), and their memory."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ LIMIT = 8 * 2**20
 MIB = 2**20
 JSON = {"Content-Type": "application/json"}
 
-# What a process may have grown by when it has been asked the same thing thousands of times.
+# How much a process may grow while it is asked the same thing thousands of times.
 SLACK = 48 * MIB
 
 
 def padded(payload: Payload, size: int) -> bytes:
-    """A valid JSON request of that many bytes."""
+    """A valid JSON request of `size` bytes."""
     content = json.dumps(payload.json()).encode()
     return content + b" " * (size - len(content))
 
 
 def growth(subject: Subject, ask: Callable[[], None], times: int) -> int:
-    """By how many bytes the process grows while it is asked so many times, after it was asked as often before."""
+    """By how many bytes the process grows while it is asked `times` times, after as many times before."""
     for _ in range(times):
         ask()
     before = subject.service.resident_bytes()
@@ -248,7 +248,7 @@ def test_an_idle_connection_ends_without_an_answer_and_one_in_use_goes_on(logs: 
 
 
 def unread(service: Service, request: bytes, stack: ExitStack) -> socket.socket:
-    """A client that asks for more than the sockets hold, and reads nothing."""
+    """A client that asks for more data than the sockets hold, and reads nothing."""
     opened = stack.enter_context(socket.socket())
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     opened.connect(("127.0.0.1", service.http_port))
@@ -257,7 +257,7 @@ def unread(service: Service, request: bytes, stack: ExitStack) -> socket.socket:
 
 
 def large(subject: Subject) -> bytes:
-    """A request whose answer is of some megabytes."""
+    """A request whose answer has several megabytes."""
     body, headers = subject.payload.rows(9_000).binary()
     lines = [f"{name}: {value}" for name, value in headers.items()]
     return wire.post("/v2/models/echo/infer", *lines, f"Content-Length: {len(body)}", body=body)

@@ -27,7 +27,7 @@ def connection(port: int) -> Generator[socket.socket]:
 
 
 def answers(opened: socket.socket, count: int = 1) -> list[Answer]:
-    """The next answers on a connection; fails where it is closed before."""
+    """The next answers on a connection; fails if it is closed before."""
     found: list[Answer] = []
     received = b""
     while len(found) < count:
@@ -46,7 +46,7 @@ def answers(opened: socket.socket, count: int = 1) -> list[Answer]:
 
 
 def rest(opened: socket.socket) -> bytes:
-    """All that comes until the other side closes."""
+    """Everything that arrives until the other side closes."""
     received = b""
     try:
         while chunk := opened.recv(65536):
@@ -57,14 +57,14 @@ def rest(opened: socket.socket) -> bytes:
 
 
 def exchange(port: int, data: bytes) -> bytes:
-    """All that is answered to these bytes, until the other side closes, which it must do by itself."""
+    """The whole answer to these bytes, until the other side closes by itself."""
     with connection(port) as opened:
         send(opened, data)
         return rest(opened)
 
 
 def ask(port: int, data: bytes, count: int = 1) -> list[int]:
-    """The statuses of so many answers to these bytes on one connection."""
+    """The statuses of `count` answers to these bytes on one connection."""
     with connection(port) as opened:
         send(opened, data)
         return [answer.status for answer in answers(opened, count)]
@@ -88,7 +88,7 @@ def push(opened: socket.socket, data: bytes) -> int:
 
 
 def post(path: str, *headers: str, body: bytes = b"") -> bytes:
-    """The bytes of a POST; Content-Length is among the headers or isn't sent."""
+    """The bytes of a POST; Content-Length is sent only if it is among the headers."""
     lines = [f"POST {path} HTTP/1.1", "Host: localhost", *headers]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 

@@ -1,7 +1,7 @@
-"""Hooks that await, in each way that a KServe user's may.
+"""Hooks that await, in each way that a KServe user's hooks may.
 
-A request names the way and a URL to ask: as parameters in V2, beside the instances in V1. Its answer names the way too,
-as the postprocess hook knows it.
+A request names the way and a URL to ask, as parameters in V2, and next to the instances in V1. The postprocess hook
+adds the way to the answer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tabserve_transformer.kserve_model import TransformerModel
 SECONDS = 60.0
 
 _ASKED: ContextVar[tuple[str, str]] = ContextVar("asked")
-"""The way and the URL of the request; the context of one request must not be that of another."""
+"""The way and the URL of the request; each request must have its own context."""
 
 
 async def _in_the_next_turn(_: str) -> None:
@@ -78,7 +78,7 @@ async def _asked_with_httpx(url: str) -> None:
 
 @contextmanager
 def _expiring() -> Iterator[None]:
-    """A block whose time runs out."""
+    """A block whose timeout expires."""
     try:
         yield
     except TimeoutError:
@@ -87,19 +87,19 @@ def _expiring() -> Iterator[None]:
 
 
 class Meeting:
-    """Where requests of the way `together` wait for one another, and of a hook whose client has gone away."""
+    """Where requests wait for each other (`together`), or for a hook whose client has gone away."""
 
     def __init__(self) -> None:
         self._pair = asyncio.Barrier(2)
         self._held, self._abandoned = asyncio.Event(), asyncio.Event()
 
     async def together(self, _: str) -> None:
-        """Until another request has come as far."""
+        """Wait until another request has come as far."""
         async with self._pair:
             await asyncio.sleep(0)
 
     async def held(self, _: str) -> None:
-        """For ever."""
+        """Wait for ever."""
         self._held.set()
         try:
             await asyncio.Event().wait()
@@ -107,11 +107,11 @@ class Meeting:
             self._abandoned.set()
 
     async def until_held(self, _: str) -> None:
-        """Until another request is held."""
+        """Wait until another request is held."""
         await self._held.wait()
 
     async def until_abandoned(self, _: str) -> None:
-        """Until the one that was held has been given up; the next may then be."""
+        """Wait until the held request has been abandoned; then the next may be held."""
         await self._abandoned.wait()
         self._held.clear()
         self._abandoned.clear()
@@ -137,7 +137,7 @@ WAYS: dict[str, Callable[[str], Awaitable[None]]] = {
 
 
 class Awaiting:
-    """Waits as the request says, before the prediction and after; halves every number in between."""
+    """Waits in the request's way before and after the prediction, and halves every number in between."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -176,7 +176,7 @@ class AwaitingTransformer(Awaiting, TransformerModel):
 
 
 def _asked(payload: Any) -> tuple[str, str]:
-    """The way and the URL; the stock server's gRPC gives a message for each parameter."""
+    """The way and the URL; the stock server's gRPC gives each parameter as a message."""
     given = payload if isinstance(payload, dict) else payload.parameters
     way, url = (getattr(given[name], "string_param", given[name]) for name in ("way", "url"))
     return cast("str", way), cast("str", url)

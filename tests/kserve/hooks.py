@@ -1,4 +1,4 @@
-"""What a KServe user writes: subclasses of our adapters with hooks of their own, which do not await anything."""
+"""A KServe user's code: subclasses of our adapters with hooks that do not await anything."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Halved(PredictorModel):
 
 
 class Shouting(TransformerModel):
-    """Tells decisions in capitals."""
+    """Writes decisions in capitals."""
 
     def postprocess(self, result: Any, headers: Any = None) -> Any:
         for prediction in result["predictions"]:

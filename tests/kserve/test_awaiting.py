@@ -40,19 +40,19 @@ KINDS = ["predictor", "transformer"]
 
 @dataclass(frozen=True)
 class Hooked:
-    """A service whose hooks await, and the same without hooks."""
+    """A service whose hooks await, and the same service without hooks."""
 
     service: Service
     plain: Target
     instance: Any
-    """One of its V1."""
+    """One instance for the service's V1."""
 
     @property
     def target(self) -> Target:
         return Target(self.service.url, self.service.grpc, MODEL, None)
 
     def given(self, way: str) -> dict[str, str]:
-        """What tells the hooks how to wait. They ask the server that waits for them, which must go on answering."""
+        """The parameters that tell the hooks how to wait; they ask the waiting server, which must go on answering."""
         return {"way": way, "url": f"{self.service.url}/v2/health/live"}
 
     def v2(self, way: str) -> Any:
@@ -176,12 +176,12 @@ class Patients(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def patients() -> Generator[str]:
-    """Its address."""
+    """The address of the running Patients service."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Patients) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()

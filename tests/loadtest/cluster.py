@@ -1,7 +1,7 @@
-"""`make cluster-load`: the chart under load in the test cluster, through its gateways; one report per deployment.
+"""`make cluster-load`: the chart under load in the test cluster, through its gateways, with one report per deployment.
 
-Pods get a fifth of a core each, so that they are measured and not the machine's two cores; capacities are compared as
-ratios. The same command on another cluster: TABSERVE_KUBECONFIG, with the gateways on the ports of tests/cluster.
+Each pod gets a fifth of a core, so that the pods are measured and not the machine's two cores. Capacities are compared
+as ratios. On another cluster, set TABSERVE_KUBECONFIG, and put the gateways on the ports of tests/cluster.
 """
 
 from __future__ import annotations
@@ -84,18 +84,18 @@ def values(bundle: Path, **changes: object) -> Values:
 
 
 def both(**changes: object) -> Values:
-    """The same for predictor and transformer."""
+    """The same changes for predictor and transformer."""
     return {"predictor": changes, "transformer": changes}
 
 
 def deploy(release: Release, given: Values, *slots: str) -> None:
-    """Apply the values and wait until slot a, and these, are Ready."""
+    """Apply the values, and wait until slot a and the given slots are Ready."""
     release.apply(given)
     chart.wait_ready(*(f"{NAME}-{slot}" for slot in ("a", *slots)))
 
 
 def load(name: str, folder: Path, bundle: Path, *options: str) -> Document:
-    """Run a load test; its report goes to a folder of the name."""
+    """Run a load test; its report goes to a folder with this name."""
     report = folder / name
     command = [sys.executable, "-P", "-m", "tabserve_loadtest", "run", f"--bundle={bundle}", f"--report={report}"]
     path = f"{build.link_tools()}:{os.environ['PATH']}"  # with kubectl

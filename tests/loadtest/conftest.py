@@ -19,11 +19,11 @@ import pytest
 from tabserve_loadtest.document import Document, Section, decode
 from tests.serving import ROOT, Service, start
 
-# What is measured is the generator, so it must not wait for a core behind whatever else runs; root may say so.
+# The generator is what is measured, so it must not wait for a core; root can give it priority.
 NICE = -15 if os.geteuid() == 0 else 0
 RUN_SECONDS = 120
 TRUSTING = "--set=generator.late_share=1"
-"""For tests of something else than whether the generator had a core to run on."""
+"""The option for tests that are not about whether the generator had a core to run on."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def run_loadtest(folder: Path, *options: str) -> Run:
 
 
 def run_together(folder: Path, cases: Mapping[str, Sequence[str]]) -> dict[str, Run]:
-    """Several load tests at the same time, since each waits more than it computes."""
+    """Run several load tests at the same time, because each waits more than it computes."""
     with ThreadPoolExecutor(4) as pool:
         started = {
             name: pool.submit(run_loadtest, folder / str(n), *case) for n, (name, case) in enumerate(cases.items())
@@ -86,19 +86,19 @@ def start_stub(stack: ExitStack, log: Path, *options: str) -> Service:
 
 @pytest.fixture
 def stub(tmp_path: Path) -> Generator[Stubs]:
-    """Starts a stub server with options, once per call; all are ended with the test."""
+    """A function that starts a stub server with options; all servers end with the test."""
     with ExitStack() as stack:
         yield lambda *options: start_stub(stack, tmp_path / "stub.log", *options)
 
 
 @pytest.fixture
 def loadtest(tmp_path: Path) -> Loadtest:
-    """Runs a load test with options."""
+    """A function that runs a load test with options."""
     return lambda *options: run_loadtest(tmp_path / "report", *options)
 
 
 def held(service: Service, last: int) -> list[int]:
-    """How long a stub says that it held the last requests of the load test, ascending, in microseconds."""
+    """How long, in ascending microseconds, a stub says that it held the last requests of the load test."""
     with urllib.request.urlopen(f"{service.url}/held", timeout=60) as answer:
         found = [microseconds for ours, microseconds in json.load(answer) if ours]
     return sorted(found[-last:])

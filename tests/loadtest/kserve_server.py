@@ -1,4 +1,4 @@
-"""KServe's stock ModelServer with a model of our own, started like a tabserve service: a V2 server that is not ours."""
+"""KServe's stock ModelServer with our own model, started like a tabserve service: a V2 server that is not ours."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ class Sum(kserve.Model):  # type: ignore[misc]
     """Answers the sum of every row."""
 
     def load(self) -> bool:
-        """There is nothing to load."""
+        """Do nothing, because there is nothing to load."""
         self.ready = True
         return True
 
     async def get_input_types(self) -> list[dict[str, Any]]:
-        """One matrix of two columns."""
+        """The metadata of one matrix with two columns."""
         return [{"name": "x", "datatype": "FP64", "shape": [-1, 2]}]
 
     async def get_output_types(self) -> list[dict[str, Any]]:
-        """A number per row."""
+        """The metadata of one number per row."""
         return [{"name": "sum", "datatype": "FP64", "shape": [-1]}]
 
     async def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> InferResponse:
-        """The sums, as JSON or binary as they came."""
+        """Answer with the sums, as JSON or binary like the request."""
         assert isinstance(payload, InferRequest)
         sums = payload.inputs[0].as_numpy().sum(axis=1)
         output = InferOutput("sum", list(sums.shape), "FP64")

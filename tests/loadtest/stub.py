@@ -1,6 +1,6 @@
-"""A V2 server that answers by a law of latency: `python -m tests.loadtest.stub --port=N --law=constant:1.4`.
+"""A V2 server with a known distribution of latency: `python -m tests.loadtest.stub --port=N --law=constant:1.4`.
 
-It measures itself: `GET /held` answers of every request in order whether this project's generator sent it, and for how
+It measures itself: `GET /held` says for every request, in order, whether this project's generator sent it, and how
 many microseconds it was held.
 """
 
@@ -30,7 +30,7 @@ METADATA = {
 
 
 def law(text: str) -> Callable[[random.Random], float]:
-    """Draws a latency in seconds. `constant:MS`, or `lognormal:MEDIAN_MS:SIGMA`."""
+    """A function that draws a latency in seconds, from `constant:MS` or `lognormal:MEDIAN_MS:SIGMA`."""
     name, *parts = text.split(":")
     if name == "constant":
         return lambda _: float(parts[0]) / 1000
@@ -61,7 +61,7 @@ class Delay:
 
 
 class Stub:
-    """How it answers; a stall starts with the request of this project's generator that has the number `stall_after`."""
+    """How the server answers; request number `stall_after` of this project's generator starts a stall."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -83,7 +83,7 @@ class Stub:
         return max(at, end) if start <= at < end or start <= now < end else at
 
     def answer(self) -> tuple[int, object, str]:
-        """Status, content and more headers of an inference."""
+        """Status, content and further headers of an inference."""
         if self.random.random() < self.options.failing:
             return 500, {"error": "prediction failed"}, ""
         value = 2.0 if self.random.random() < self.options.wrong else 1.0
@@ -148,14 +148,14 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Until killed."""
+    """Serve until killed."""
     stub = Stub(options)
     server = await asyncio.get_running_loop().create_server(lambda: Connection(stub), "127.0.0.1", options.http_port)
     await server.serve_forever()
 
 
 def main() -> None:
-    """Options are those of a tabserve service, as far as they matter, and the law's."""
+    """Parse a tabserve service's options, if they matter, and the law, and serve."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--host")
     parser.add_argument("--http_port", type=int)

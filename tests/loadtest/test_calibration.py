@@ -1,4 +1,4 @@
-"""What is reported against what a stub server knows that it did."""
+"""Reports agree with what a stub server knows that it did."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.loadtest.conftest import TRUSTING, Loadtest, Stubs, at_quantile, held
 
-# They compare times that were measured, which holds only on a machine that has nothing else to do.
+# These compare measured times, which works only on a machine that has nothing else to do.
 pytestmark = pytest.mark.long
 
 RATE, SECONDS, STALL_SECONDS = 300, 17, 2.0
@@ -23,7 +23,7 @@ def test_quantiles_agree_with_the_law_and_see_a_stall_that_stock_locust_does_not
 
     section = run.section
     truth = held(server, sum(section.outcomes.values()))
-    # A start is late at random times, so how late starts are also tells how late answers are noticed.
+    # A start is late at random times, so lateness of starts also shows how late answers are noticed.
     noticed = 2 * section.late[1].value
     by_name = {f"p{q.q * 100:g}": q for q in section.quantiles}
     for name in ("p50", "p99", "p99.9"):

@@ -1,4 +1,4 @@
-"""`manifests/loadtest/` in the cluster: a Job in charge and two workers send a little load, and the report is kept."""
+"""`manifests/loadtest/` in the cluster: a Job in charge and two workers send some load, and the report is kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ JOB_SECONDS = 240.0
 
 @pytest.fixture
 def image(tmp_path: Path) -> Built:
-    """The generator's image, in the node; built from a copy, which the project's .dockerignore is not part of."""
+    """The generator's image, in the node, built from a copy without the project's .dockerignore."""
     for name in COPIED:
         copy = shutil.copytree if (PROJECT / name).is_dir() else shutil.copy
         copy(PROJECT / name, tmp_path / name)
@@ -44,14 +44,14 @@ def objects(image: Built) -> Generator[list[api.Object]]:
     for job in (item for item in found if item["kind"] == "Job"):
         job["spec"]["template"]["spec"]["containers"][0] |= {"image": image.tag, "imagePullPolicy": "Never"}
     arguments = api.named(found, "Job", "loadtest")["spec"]["template"]["spec"]["containers"][0]["args"]
-    arguments += SHORT  # of an option given twice the last counts
+    arguments += SHORT  # if an option is given twice, the last counts
     yield found
     for item in found:
         connect().delete(item["apiVersion"], item["kind"], item["metadata"]["name"], NAMESPACE)
 
 
 def running() -> str:
-    """What the Job in charge lacks of an end."""
+    """Why the Job in charge has not ended yet, empty if it has."""
     status = connect().get("batch/v1", "Job", "loadtest", NAMESPACE).get("status", {})
     return "" if status.get("succeeded") or status.get("failed") else "still running"
 

@@ -1,4 +1,4 @@
-"""Every kind of user against tabserve's own services, and against KServe's stock server."""
+"""Every kind of user with tabserve's own services, and with KServe's stock server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.loadtest.conftest import TRUSTING, Run, run_together
 from tests.serving import ROOT, Service, running
 
-# Verdicts on latency are no matter here: any of the cores may be busy with something else.
+# Verdicts on latency do not matter here: any of the cores may be busy with something else.
 CALM = ("server", "--set=rate=40", "--set=seconds=2", "--set=rows=3", "--set=p50=9000", "--set=p99=9000", TRUSTING)
 
 

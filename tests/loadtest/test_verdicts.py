@@ -12,7 +12,7 @@ from tests.loadtest.conftest import TRUSTING, Loadtest, Run, Stubs, run_together
 SHORT = ("--set=rate=300", "--set=seconds=2", TRUSTING)
 FAIR = (*SHORT, "--set=p50=4000", "--set=p99=6000")
 OVERLOAD = ("rows=1", "rate=100", "factor=3", "seconds=4", "p99=6000", "refusal_p99_ms=6000", "goodput_share=0.4")
-CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # of a stub, and of the run on it
+CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # options of a stub, and of the run on it
     "good": ((), ("server", *FAIR)),
     "slow": (("--law=constant:60",), ("server", *FAIR, "--set=p99=50")),
     "wrong": (("--wrong=0.02",), ("server", *FAIR)),
@@ -25,7 +25,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # of a stub, and 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, Run]]:
-    """All of them."""
+    """The runs of all cases."""
     folder = tmp_path_factory.mktemp("runs")
     with ExitStack() as stack:
         urls = {name: start_stub(stack, folder / f"{name}.log", *options).url for name, (options, _) in CASES.items()}

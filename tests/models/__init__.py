@@ -1,1 +1,1 @@
-"""Every kind of model that people bring, served and held against its own library."""
+"""Every kind of model that people bring, served and compared with its own library."""

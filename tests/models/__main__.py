@@ -9,7 +9,7 @@ from tests.models.roster import cases
 
 
 def main(of: str = "") -> None:
-    """Print how many are right, refused, wrong, raised, unfit; those without this text in their key stay as known."""
+    """Print how many cases are right, refused, wrong, raised, unfit; cases without this text in their key stay."""
     found = {one.key: one for one in outcomes.walk_all(of)}
     known = outcomes.read() if of else {}
     table = [found.get(case.key) or known[case.key] for case in cases()]

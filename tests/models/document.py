@@ -15,18 +15,18 @@ _HEAD = """\
 # Which models are served, and how
 
 A test trains every model below on a small table and saves it. It sends the records as JSON through both services and
-holds every answer against the library's own on the user's table. This page is written from what it found (`make
+compares every answer with the library's own answer on the user's table. This page is written from the result (`make
 models`): {summary}.
 
-*Outputs* are what can be asked for by name; where there are classes there are `label` and `decision` as well. *Reasons*
-says whether the model gives contributions, which `outputs.reasons` needs. *ONNX* says that there is a converted form
-that answers alike; `save` times it, and it serves where it is faster. All else is answered by the model's own library.
+*Outputs* can be asked for by name; where there are classes there are `label` and `decision` as well. *Reasons* says
+whether the model gives contributions, which `outputs.reasons` needs. *ONNX* says that there is a converted form with
+the same answers; `save` times it, and it serves where it is faster. The model's own library answers everything else.
 
 """
 _REFUSED = """\
 ## What is refused
 
-`save` says why, and what to do.
+`save` says why, and what to do about it.
 
 | models | `save` says |
 |---|---|
@@ -54,7 +54,7 @@ def _name(one: Outcome) -> str:
 
 
 def _served(right: list[Outcome]) -> str:
-    """A row for what is served alike."""
+    """A row for each group of models that are served alike."""
     rows: dict[tuple[tuple[str, ...], bool], list[str]] = {}
     for one in right:
         rows.setdefault((one.outputs, one.converted), []).append(_name(one))
@@ -73,7 +73,7 @@ def _row(names: list[str], outputs: tuple[str, ...], onnx: bool) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    """Names; of pipelines the last step, and before it which encoders."""
+    """The names as text; pipelines are grouped by their last step, with the encoders before it."""
     steps: dict[str, list[str]] = {}
     for name in names:
         first, _, last = name.rpartition(", ")

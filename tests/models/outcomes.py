@@ -1,4 +1,4 @@
-"""The walk's table, one line a case: `tests/models/outcomes.txt`."""
+"""The walk's table, one line per case: `tests/models/outcomes.txt`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORKERS = 2
 
 
 def walk_all(of: str = "") -> list[Outcome]:
-    """Every case whose key holds this text, in some processes of their own."""
+    """Walk every case whose key holds this text, in separate processes."""
     chosen = [at for at, case in enumerate(cases()) if of in case.key]
     with ProcessPoolExecutor(_WORKERS, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
         return list(pool.map(_walked, chosen))
@@ -34,7 +34,7 @@ def written(outcomes: Iterable[Outcome]) -> str:
 
 
 def worse(outcomes: Iterable[Outcome], known: dict[str, Outcome]) -> list[Outcome]:
-    """Those that were better in the known table; one that is not in it must be right."""
+    """The cases that were better in the known table; one that is not in it must be right."""
     unknown = Outcome("", "right")
     return [
         one for one in outcomes if SEVERITY.index(one.verdict) > SEVERITY.index(known.get(one.key, unknown).verdict)
@@ -42,11 +42,11 @@ def worse(outcomes: Iterable[Outcome], known: dict[str, Outcome]) -> list[Outcom
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """How many are right, refused, wrong, raised and unfit; and the share that is right of those that are fit."""
+    """How many cases are right, refused, wrong, raised and unfit, and which share of those that fit is right."""
     count = Counter(one.verdict for one in outcomes)
     share = 100 * count["right"] / max(1, len(outcomes) - count["unfit"])
-    told = ", ".join(f"{verdict} {count[verdict]}" for verdict in ("right", "refused", "wrong", "raised", "unfit"))
-    return f"{told}; right of those that fit: {share:.1f} %"
+    counts = ", ".join(f"{count[verdict]} {verdict}" for verdict in ("right", "refused", "wrong", "raised", "unfit"))
+    return f"{counts}; of those that fit, {share:.1f} % are right"
 
 
 def _one_thread() -> None:

@@ -46,7 +46,7 @@ class Case(NamedTuple):
     """One model to bring.
 
     group: a heading of docs/models.md. learns, tables: tried in this order until `make().fit` and `predict` succeed.
-    before: a preprocessor that is given beside the model.
+    before: a preprocessor that is given with the model.
     """
 
     group: str
@@ -58,12 +58,12 @@ class Case(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Its name in the walk's table."""
+        """The case's name in the walk's table."""
         return f"{self.group}: {self.name}"
 
 
 def cases() -> list[Case]:
-    """All of them, in order."""
+    """All cases, in order."""
     return [*_estimators(), *_transformers(), *_searches(), *_mixed(), *_before(), *_xgboost(), *_lightgbm()]
 
 
@@ -121,7 +121,7 @@ def _searches() -> Iterator[Case]:
 
 
 def _maker(kind: Any, **given: Any) -> Callable[[], Any]:
-    """The estimator with its defaults, or with the smallest arguments where it needs some."""
+    """A maker of the estimator with its defaults, or with the fewest arguments that it needs."""
 
     def make() -> Any:
         try:
@@ -172,7 +172,7 @@ ENCODERS: dict[str, Callable[[], Any]] = {
 
 
 def _columns(encoder: Any, names: list[str], *more: Any) -> Any:
-    """The encoder on its columns, missing numbers filled in and scaled, the rest as it is."""
+    """The encoder for its columns, imputing and scaling for the numbers; other columns pass through."""
     filled = make_pipeline(SimpleImputer(), StandardScaler())
     taken = {name for _, columns in more for name in columns}
     rest = [name for name in NUMBERS if name not in taken]
@@ -236,30 +236,32 @@ def _before() -> Iterator[Case]:
 
 def _xgboost() -> Iterator[Case]:
     for objective in ("logistic", "logitraw", "hinge"):
-        yield _xgb(f"XGBClassifier of binary:{objective}", XGBClassifier, "binary", objective=f"binary:{objective}")
+        yield _xgb(f"XGBClassifier with binary:{objective}", XGBClassifier, "binary", objective=f"binary:{objective}")
     for objective in ("softprob", "softmax"):
-        yield _xgb(f"XGBClassifier of multi:{objective}", XGBClassifier, "numbered", objective=f"multi:{objective}")
+        yield _xgb(f"XGBClassifier with multi:{objective}", XGBClassifier, "numbered", objective=f"multi:{objective}")
     for objective in (
         "reg:squarederror", "reg:squaredlogerror", "reg:pseudohubererror", "reg:absoluteerror", "reg:gamma",
         "reg:tweedie", "count:poisson", "survival:cox",
     ):  # fmt: skip
-        yield _xgb(f"XGBRegressor of {objective}", XGBRegressor, "regression", objective=objective)
+        yield _xgb(f"XGBRegressor with {objective}", XGBRegressor, "regression", objective=objective)
     for objective in ("reg:logistic", "binary:logistic"):
-        yield _xgb(f"XGBRegressor of {objective}", XGBRegressor, "rate", objective=objective)
+        yield _xgb(f"XGBRegressor with {objective}", XGBRegressor, "rate", objective=objective)
     quantile = {"objective": "reg:quantileerror"}
-    yield _xgb("XGBRegressor of one quantile", XGBRegressor, "regression", quantile_alpha=0.5, **quantile)
-    yield _xgb("XGBRegressor of two quantiles", XGBRegressor, "quantiles", quantile_alpha=[0.1, 0.9], **quantile)
-    yield _xgb("XGBRegressor of several targets", XGBRegressor, "several")
-    yield _xgb("XGBRegressor of trees of several targets", XGBRegressor, "several", multi_strategy="multi_output_tree")
+    yield _xgb("XGBRegressor with one quantile", XGBRegressor, "regression", quantile_alpha=0.5, **quantile)
+    yield _xgb("XGBRegressor with two quantiles", XGBRegressor, "quantiles", quantile_alpha=[0.1, 0.9], **quantile)
+    yield _xgb("XGBRegressor with several targets", XGBRegressor, "several")
+    yield _xgb(
+        "XGBRegressor with trees of several targets", XGBRegressor, "several", multi_strategy="multi_output_tree"
+    )
     for booster in ("gblinear", "dart"):
-        yield _xgb(f"XGBClassifier of {booster}", XGBClassifier, "binary", booster=booster)
-        yield _xgb(f"XGBRegressor of {booster}", XGBRegressor, "regression", booster=booster)
+        yield _xgb(f"XGBClassifier with {booster}", XGBClassifier, "binary", booster=booster)
+        yield _xgb(f"XGBRegressor with {booster}", XGBRegressor, "regression", booster=booster)
     yield _xgb("XGBRFClassifier", XGBRFClassifier, "binary")
     yield _xgb("XGBRFRegressor", XGBRFRegressor, "regression")
     yield _xgb("XGBClassifier with a marker of missing values", XGBClassifier, "binary", missing=-1)
-    yield _xgb("XGBClassifier of parallel trees", XGBClassifier, "binary", num_parallel_tree=3)
-    yield _xgb("XGBClassifier of monotone trees", XGBClassifier, "binary", monotone_constraints=(1, 0, 0, 0))
-    yield _xgb("XGBClassifier of the exact method", XGBClassifier, "binary", tree_method="exact")
+    yield _xgb("XGBClassifier with parallel trees", XGBClassifier, "binary", num_parallel_tree=3)
+    yield _xgb("XGBClassifier with monotone trees", XGBClassifier, "binary", monotone_constraints=(1, 0, 0, 0))
+    yield _xgb("XGBClassifier with the exact method", XGBClassifier, "binary", tree_method="exact")
 
 
 def _xgb(name: str, kind: Any, learnt: str, **options: Any) -> Case:
@@ -268,7 +270,7 @@ def _xgb(name: str, kind: Any, learnt: str, **options: Any) -> Case:
 
 def _lightgbm() -> Iterator[Case]:
     for objective, learnt in (("binary", "binary"), ("multiclass", "multiclass"), ("multiclassova", "numbered")):
-        yield _lgbm(f"LGBMClassifier of {objective}", LGBMClassifier, learnt, objective=objective)
+        yield _lgbm(f"LGBMClassifier with {objective}", LGBMClassifier, learnt, objective=objective)
     for objective in (
         "regression",
         "regression_l1",
@@ -280,15 +282,15 @@ def _lightgbm() -> Iterator[Case]:
         "gamma",
         "tweedie",
     ):
-        yield _lgbm(f"LGBMRegressor of {objective}", LGBMRegressor, "regression", objective=objective)
+        yield _lgbm(f"LGBMRegressor with {objective}", LGBMRegressor, "regression", objective=objective)
     for objective in ("cross_entropy", "cross_entropy_lambda"):
-        yield _lgbm(f"LGBMRegressor of {objective}", LGBMRegressor, "rate", objective=objective)
+        yield _lgbm(f"LGBMRegressor with {objective}", LGBMRegressor, "rate", objective=objective)
     for boosting in ("dart", "rf"):
         options = {"boosting_type": boosting, "bagging_freq": 1, "bagging_fraction": 0.7}
-        yield _lgbm(f"LGBMClassifier of {boosting}", LGBMClassifier, "binary", **options)
-        yield _lgbm(f"LGBMRegressor of {boosting}", LGBMRegressor, "regression", **options)
-    yield _lgbm("LGBMClassifier of zeros that are missing", LGBMClassifier, "binary", zero_as_missing=True)
-    yield _lgbm("LGBMRegressor of linear leaves", LGBMRegressor, "regression", linear_tree=True)
+        yield _lgbm(f"LGBMClassifier with {boosting}", LGBMClassifier, "binary", **options)
+        yield _lgbm(f"LGBMRegressor with {boosting}", LGBMRegressor, "regression", **options)
+    yield _lgbm("LGBMClassifier with zeros that are missing", LGBMClassifier, "binary", zero_as_missing=True)
+    yield _lgbm("LGBMRegressor with linear leaves", LGBMRegressor, "regression", linear_tree=True)
 
 
 def _lgbm(name: str, kind: Any, learnt: str, **options: Any) -> Case:

@@ -29,7 +29,7 @@ _SCHEMAS = {
 
 
 class Table(NamedTuple):
-    """Records: the first `TRAINING` of them to train on and to save with, all of them to ask about."""
+    """Records; the first `TRAINING` are for training and saving, all are for asking."""
 
     fields: tuple[str, ...]
     frame: pd.DataFrame
@@ -71,7 +71,7 @@ def counts() -> Table:
 
 
 def mixed() -> Table:
-    """Numbers, a whole number, a boolean and a category; of a number and the category some are missing."""
+    """Numbers, a whole number, a boolean and a category; a number and the category have missing values."""
     random = np.random.default_rng(2)
     frame = pd.DataFrame(
         {
@@ -97,7 +97,7 @@ TABLES = {"numbers": numbers, "counts": counts, "one number": one_number, "mixed
 
 
 def target(table: Table, learnt: str) -> Any:
-    """What there is to learn of the training rows: numbers above 0, and what can be made of them."""
+    """The target for the training rows: numbers above 0, or something made from them."""
     frame = table.training
     ranks = [pd.to_numeric(frame[name].fillna(0)).rank(pct=True) for name in frame if frame[name].dtype != object]
     value = np.sum([rank.to_numpy() for rank in ranks], axis=0) + np.random.default_rng(3).normal(0, 0.1, len(frame))

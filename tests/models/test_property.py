@@ -1,4 +1,4 @@
-"""Whatever table a user has, and whatever encoders and model: what is served is what the library answers."""
+"""Whatever the table, encoders and model: the served answers are the library's own."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def columns(draw: st.DrawFn) -> tuple[str, str, Any, bool]:
 
 
 def made(column: tuple[str, str, Any, bool], random: np.random.Generator) -> pd.Series[Any]:
-    """The column's values, a fifth of them missing where some are."""
+    """The column's values, a fifth of them missing if any are."""
     kind, dtype, marker, misses = column
     makers: dict[str, Callable[[], list[Any]]] = {
         "number": lambda: random.normal(0, 3, ROWS).round(3).tolist(),
@@ -104,7 +104,7 @@ def field(name: str, column: tuple[str, str, Any, bool]) -> str:
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Table, Any, str]:
-    """A table, an unfitted pipeline for it, and what that is to learn."""
+    """A table, an unfitted pipeline for it, and what to learn."""
     chosen = draw(st.lists(columns(), min_size=1, max_size=4))
     random = np.random.default_rng(draw(st.integers(0, 99)))
     names = [f"c{at}" for at in range(len(chosen))]
@@ -128,7 +128,7 @@ def _learnt(last: str) -> str:
 
 
 def check(case: tuple[Table, Any, str]) -> None:
-    """A refusal is right as well; a model that fails on its own table is none."""
+    """Check a case; a refusal is right as well, and a model that fails on its own table does not count."""
     table, model, learnt = case
     random = np.random.default_rng(0)
     wanted = random.random(TRAINING) if learnt == "regression" else random.integers(0, 2, TRAINING)
@@ -154,9 +154,9 @@ def check(case: tuple[Table, Any, str]) -> None:
 
 
 def run(examples: int) -> None:
-    """Check that many cases, always the same."""
+    """Check this many cases, always the same ones."""
     checked = given(cases())(check)
-    # A save takes a second: the first case that fails is told as it is.
+    # A save takes a second, so the first failing case is not shrunk.
     options = settings(
         max_examples=examples,
         phases=[Phase.generate],

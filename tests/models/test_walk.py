@@ -9,7 +9,7 @@ from tests.models.roster import cases
 from tests.models.walk import walk
 
 QUICK = 17
-"""One of so many cases is in the quick part."""
+"""One in this many cases is in the quick part."""
 
 
 def test_some_of_the_models(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""One model on its way: fitted, saved, served by the cores of both services, and held against its own library."""
+"""Walk one model: fit it, save it, serve it by both services' cores, and compare it with its own library."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from tests.unit.cores import Cores
 
 TOLERANCE = 1e-6
 ALONE = 8
-"""Records that are also sent one by one."""
+"""How many records are also sent one by one."""
 _METHODS = {"predict": "predict", "predict_proba": "predict_proba", "margin": "decision_function"}
-# What fit and predict raise for a table or target that is not for them.
+# What fit and predict raise for a table or target that does not fit them.
 UNFIT = (ValueError, TypeError, AttributeError, LookupError, NotImplementedError, ArithmeticError, RuntimeError)
 
 
 class Outcome(NamedTuple):
-    """What became of a case.
+    """The outcome of a case.
 
-    verdict: `right`, `refused`, `wrong`, `raised` or `unfit`. outputs: what is served. detail: why, where not right.
+    verdict: `right`, `refused`, `wrong`, `raised` or `unfit`. outputs: what is served. detail: why it is not right.
     """
 
     key: str
@@ -52,7 +52,7 @@ class Outcome(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A model that its own library fits and asks."""
+    """A model that its own library fits and evaluates."""
 
     model: Any
     before: Any
@@ -60,7 +60,7 @@ class Fitted(NamedTuple):
     learnt: str
 
     def answers(self) -> dict[str, Any]:
-        """What the library says of all rows, as the user's frame has them."""
+        """The library's answers about all rows of the user's frame."""
         frame = self.table.frame if self.before is None else self.before.transform(self.table.frame)
         found = {}
         for name, method in _METHODS.items():
@@ -74,7 +74,7 @@ class Fitted(NamedTuple):
 
 
 def walk(case: Case) -> Outcome:
-    """Take a case all the way; whatever it prints or warns of is its own."""
+    """Take a case all the way, and silence what it prints and warns about."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         fitted = _fitted(case)
@@ -124,7 +124,7 @@ def _line(error: Exception) -> str:
 
 
 def _misfit(bundle: Bundle, fitted: Fitted) -> str:
-    """What is served otherwise than the library answers, "" where nothing is. Raises what a service raises."""
+    """What is served differently from the library's answers, "" if nothing is. Raises what a service raises."""
     service, expected = Cores(bundle).transformer, fitted.answers()
     outputs = [name for name in expected if name in bundle.manifest.model.outputs]
     served = asyncio.run(_asked(service, fitted.table, outputs))
@@ -133,12 +133,12 @@ def _misfit(bundle: Bundle, fitted: Fitted) -> str:
     problems += [differs(name, [one[name] for one in told], values) for name, values in decided(bundle, expected)]
     alone = [asyncio.run(told_of(service, [record])) for record in fitted.table.records()[:ALONE]]
     if not _same(told[:ALONE], [one for (one,) in alone]):
-        problems.append("single records are answered otherwise than together")
+        problems.append("single records are answered differently from batches")
     return "; ".join(filter(None, problems))
 
 
 def decided(bundle: Bundle, expected: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What V1 must tell: the label that is the model's own class, and its score."""
+    """What V1 must answer: the label, which is the model's own class, and its score."""
     info, predicted = bundle.manifest.model, expected["predict"]
     if info.classes:
         places = {value: at for at, value in enumerate(info.classes)}
@@ -163,7 +163,7 @@ def differs(name: str, served: Any, expected: Any) -> str:
 
 
 def _same(told: Any, alone: Any) -> bool:
-    """Whether answers are the same but for the rounding of their numbers."""
+    """Whether answers are the same up to rounding of their numbers."""
     if isinstance(told, list | dict):
         pairs = [(told[key], alone[key]) for key in (told if isinstance(told, dict) else range(len(told)))]
         return all(_same(*pair) for pair in pairs)
@@ -171,14 +171,14 @@ def _same(told: Any, alone: Any) -> bool:
 
 
 async def told_of(service: Transformer, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """V1: what is answered of records as JSON."""
+    """V1's answers to records as JSON."""
     body = orjson.dumps({"instances": records})
     told: list[dict[str, Any]] = orjson.loads(await service.predict(body, Context()))["predictions"]
     return told
 
 
 async def _asked(service: Transformer, table: Table, outputs: Sequence[str]) -> dict[str, Any]:
-    """V2: the named outputs of records in columns."""
+    """V2's named outputs for records in columns."""
     inputs = tuple(_tensor(str(name), column) for name, column in table.frame.items())
     request = InferRequest(inputs, outputs=tuple(RequestedOutput(name) for name in outputs))
     answered = await service.infer(request, Context())

@@ -1,4 +1,4 @@
-"""Records, schemas and bundles the tests of bundles and engines share."""
+"""Records, schemas and bundles that the tests of bundles and engines share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROWS = 700
 
 
 def records() -> pd.DataFrame:
-    """Always the same records; `income` is missing in a fifth of them."""
+    """Records, always the same; `income` is missing in a fifth of them."""
     random = np.random.default_rng(1)
     return pd.DataFrame(
         {
@@ -32,7 +32,7 @@ def records() -> pd.DataFrame:
 
 
 def target(task: str) -> pd.Series[Any]:
-    """What there is to learn about the records."""
+    """The target to learn from the records."""
     given = records()
     value = given.amount / 100 + (given.country == "IT") * 1.5 - given.age / 60 + given.income.fillna(4000) / 4000 + 2
     if task == "regression":
@@ -41,7 +41,7 @@ def target(task: str) -> pd.Series[Any]:
 
 
 def schema(folder: Path, task: str = "binary", *, fields: tuple[str, ...] = ("amount", "age"), extra: str = "") -> Path:
-    """A schema.yaml of some of the records' fields; `extra` are lines below `outputs`."""
+    """A schema.yaml with some of the records' fields; `extra` holds lines below `outputs`."""
     known = {
         "amount": "{name: amount, type: number, min: 0}",
         "country": "{name: country, type: category, values: [DE, FR, IT]}",
@@ -58,7 +58,7 @@ def schema(folder: Path, task: str = "binary", *, fields: tuple[str, ...] = ("am
 def saved(
     model: Any, folder: Path, task: str = "binary", *, fields: tuple[str, ...] = ("amount", "age"), **options: Any
 ) -> Bundle:
-    """A bundle of a model that is fitted here on the records."""
+    """A bundle with a model that is fitted here on the records."""
     path = schema(folder, task, fields=fields, extra=options.pop("extra", ""))
     model.fit(tabserve.train.features(path, records()), target(task))
     options = {"name": "m", "version": "1", "sample": records(), **options}
@@ -66,7 +66,7 @@ def saved(
 
 
 def resealed(folder: Path, change: Callable[[dict[str, Any]], None] | None = None) -> None:
-    """Make the manifest right again after files changed, as someone who tampers with a bundle would."""
+    """Correct the manifest after files changed, as someone who tampers with a bundle would."""
     path = folder / "bundle.json"
     contents = json.loads(path.read_text())
     contents["files"] = {

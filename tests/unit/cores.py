@@ -1,4 +1,4 @@
-"""Both services' cores in this process: a transformer that asks a predictor of the same bundle."""
+"""Both services' cores in this process: a transformer that asks a predictor with the same bundle."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tabserve_transformer.settings import Settings as TransformerSettings
 
 
 class _InProcess:
-    """The predictor, asked without a socket."""
+    """The predictor, called without a socket."""
 
     ready = True
 
@@ -40,13 +40,13 @@ class _InProcess:
         self._model = model
 
     async def start(self) -> None:
-        """There is nothing to look for."""
+        """Do nothing, because there is nothing to look for."""
 
     async def stop(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing, because there is nothing to close."""
 
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
-        """Tensors go and come as bytes, as between two pods."""
+        """Send and return tensors as bytes, as between two pods."""
         sent = msgspec.structs.replace(request, inputs=tuple(carried(tensor) for tensor in request.inputs))
         answered = await self._model.infer(sent, context)
         return msgspec.structs.replace(answered, outputs=tuple(carried(tensor) for tensor in answered.outputs))
@@ -60,7 +60,7 @@ def carried(tensor: Tensor) -> Tensor:
 
 
 class Cores:
-    """Records in, decisions out, as the services would answer them."""
+    """Records in, decisions out, as from the services."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.predictor = predictor.load(bundle, PredictorSettings(threads=1), Metrics())
@@ -69,7 +69,7 @@ class Cores:
         self.transformer = Transformer(bundle, _InProcess(self.predictor), settings, Metrics(), preprocess)
 
     def predictions(self, frame: pd.DataFrame) -> list[dict[str, Any]]:
-        """What V1 answers about a frame's rows as JSON records, a missing value as null."""
+        """V1's answers about a frame's rows, sent as JSON records with null for a missing value."""
         body = orjson.dumps({"instances": orjson.loads(frame.to_json(orient="records", double_precision=15))})
         found: list[dict[str, Any]] = orjson.loads(asyncio.run(self.transformer.predict(body, Context())))[
             "predictions"
@@ -77,7 +77,7 @@ class Cores:
         return found
 
     def outputs(self, frame: pd.DataFrame, *names: str) -> dict[str, Array]:
-        """The named outputs of V2 of records of numbers."""
+        """V2's named outputs for records of numbers."""
         inputs = tuple(Tensor(str(name), "FP64", column.to_numpy(np.float64)) for name, column in frame.items())
         request = InferRequest(inputs, outputs=tuple(RequestedOutput(name) for name in names))
         response = asyncio.run(self.transformer.infer(request, Context()))

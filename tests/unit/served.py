@@ -1,4 +1,4 @@
-"""A bundle's answers to records, through both services' inputs and every engine there is, without sockets."""
+"""A bundle's answers to records, through both services' inputs and every engine, without sockets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def answers(bundle: Bundle, records: Any, outputs: Sequence[str]) -> dict[str, d
 
 
 def assert_serves(bundle: Bundle, records: Any, expected: dict[str, Any]) -> None:
-    """Every engine answers the records as expected, and so does the set of them that the predictor loads."""
+    """Assert that every engine, and the predictor's set of engines, answers the records as expected."""
     assert not engines.load(bundle).dropped
     for name, found in answers(bundle, records, list(expected)).items():
         assert found, name
@@ -51,7 +51,7 @@ def body(records: Any) -> bytes:
 
 
 def save(model: Any, folder: Path, schema: str, sample: Any, **options: Any) -> Bundle:
-    """A bundle of a fitted model and the text of its schema."""
+    """A bundle made from a fitted model and the text of its schema."""
     folder.mkdir(exist_ok=True)
     path = folder / "schema.yaml"
     path.write_text(schema)

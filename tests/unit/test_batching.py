@@ -1,4 +1,4 @@
-"""Micro-batching: what is joined, what is dropped, and that answers do not depend on it."""
+"""Micro-batching: which requests are joined or dropped, and that answers do not depend on it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_a_request_that_is_alone_is_answered_without_another_turn_of_the_l
     monkeypatch.setattr(batching, "AT_ONCE_SECONDS", 60.0)  # the first call takes long on a busy machine
 
     engine = Doubling()
-    await ask(batcher, engine, 1)  # how long a call takes is known from here on
+    await ask(batcher, engine, 1)  # from here on, the batcher knows how long a call takes
     asked = asyncio.create_task(ask(batcher, engine, 2, context=Context(alone=True)))
     await asyncio.sleep(0)
     assert asked.done()

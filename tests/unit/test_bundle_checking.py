@@ -156,7 +156,7 @@ def test_a_preprocessor_is_checked_too(tmp_path: Path) -> None:
 
 def test_trusted_types_and_joblib_reach_the_process_that_loads(tmp_path: Path) -> None:
     bundle = saved(LogisticRegression(), tmp_path, format="joblib", allow_joblib=True)
-    assert failed(bundle.path).startswith("formats: model.joblib: a joblib file runs code")
+    assert failed(bundle.path).startswith("formats: model.joblib: loading a joblib file runs its author's code")
     assert all(finding.ok for finding in tabserve.bundle.check(bundle.path, allow_joblib=True))
 
 

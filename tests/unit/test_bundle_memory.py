@@ -44,7 +44,7 @@ def large_tree() -> Any:
 
 
 def large_booster() -> Any:
-    """A small booster with 100 MB of text beside its trees."""
+    """A small booster with 100 MB of text in addition to its trees."""
     data = xgboost.DMatrix(np.random.default_rng(0).random((100, 2)), np.arange(100) / 100)
     booster = xgboost.train({"max_depth": 2}, data, 3)
     booster.set_attr(note="x" * 100_000_000)

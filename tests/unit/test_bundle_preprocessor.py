@@ -33,7 +33,7 @@ def mixed() -> Any:
 def preprocessed(
     folder: Path, preprocessor: Any, model: Any = None, fields: tuple[str, ...] = ("amount", "age"), **options: Any
 ) -> Bundle:
-    """A bundle of a preprocessor and a model, fitted here."""
+    """A bundle with a preprocessor and a model, both fitted here."""
     path = schema(folder, fields=fields)
     made = preprocessor.fit_transform(tabserve.train.features(path, records()))
     model = (model or LogisticRegression()).fit(made, target("binary"))

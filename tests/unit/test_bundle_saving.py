@@ -58,7 +58,7 @@ def own_answer(model: Any, path: Path) -> Any:
 
 
 def xgboost_forest() -> XGBRFClassifier:
-    with warnings.catch_warnings():  # XGBoost 3.4 means to remove it, and still gives it
+    with warnings.catch_warnings():  # XGBoost 3.4 plans to remove it, but still has it
         warnings.filterwarnings("ignore", "`XGBRFClassifier` is deprecated", FutureWarning)
         return XGBRFClassifier(n_estimators=20)
 
@@ -205,7 +205,7 @@ def refused(match: str, model: Any, folder: Path, task: str = "binary", **option
 
 
 class Regressor(BaseEstimator):  # type: ignore[misc]
-    """A regressor of a type nobody vouches for."""
+    """A regressor of a type that nobody vouches for."""
 
     def fit(self, features: Any, target: Any) -> Regressor:
         self.n_features_in_ = features.shape[1]
@@ -220,7 +220,7 @@ def test_what_does_not_fit_is_refused_with_the_remedy(tmp_path: Path) -> None:
     linear = LogisticRegression()
     refused("task multiclass: got a classifier of 2 classes", SomeClasses(), tmp_path, "multiclass")
     refused(
-        "task regression: expected a regressor, or a Booster, got Binary of binary:logistic",
+        "task regression: expected a regressor, or a Booster, got Binary with binary:logistic",
         SomeClasses(xgb=True),
         tmp_path,
         "regression",
@@ -228,7 +228,7 @@ def test_what_does_not_fit_is_refused_with_the_remedy(tmp_path: Path) -> None:
     refused("fails on records the schema permits: Input X contains NaN", ImputedLinear(), tmp_path, fields=MISSING)
     refused("types that are not trusted: tests.unit.test_bundle_saving.Regressor", Regressor(), tmp_path, "regression")
     refused("types that are not trusted: .*<lambda>", make_pipeline(FunctionTransformer(lambda x: x), linear), tmp_path)
-    refused("a joblib file runs code", linear, tmp_path, format="joblib")
+    refused("loading a joblib file runs its author's code", linear, tmp_path, format="joblib")
     refused("expected skops or joblib for sklearn, got ubj", linear, tmp_path, format="ubj")
     refused(
         "needs contributions, which this model does not give", GaussianNB(), tmp_path, extra="  reasons: {top: 1}\n"

@@ -1,4 +1,4 @@
-"""The codecs against whatever bytes come in: a 4xx or a right answer comes out."""
+"""The codecs answer any bytes with a 4xx or a right answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROUND_TRIP = settings(derandomize=True, deadline=None, max_examples=60)
 
 LARGEST_FP32 = float(np.finfo(np.float32).max)
 LEAST_BEYOND_FP32 = 2.0**128 - 2.0**103
-"""Half a step beyond: what is less is rounded to the largest."""
+"""The least number that does not round to FP32's largest: half a step beyond it."""
 
 NUMBERS = [datatype for datatype in DATATYPES if datatype != "BYTES"]
 REST = rest_codec.ResponseEncoder("m", "1")
@@ -57,7 +57,7 @@ OUTPUT = st.fixed_dictionaries({"name": st.text(max_size=4)}, optional={"paramet
 
 @st.composite
 def damaged(draw: st.DrawFn, valid: st.SearchStrategy[dict[str, Any]], odds: int) -> dict[str, Any]:
-    """One of the valid objects; one in `odds` of them has a key that is gone or holds anything."""
+    """A valid object; one in `odds` has a key that is missing or holds anything."""
     content = dict(draw(valid))
     if draw(st.integers(1, odds)) == odds:
         key = draw(st.sampled_from(sorted(content)))
@@ -94,7 +94,7 @@ REQUESTS = damaged(
 
 
 def assert_well_formed(request: InferRequest) -> None:
-    """Every tensor is what its datatype says."""
+    """Assert that every tensor has the type that its datatype names."""
     assert request.inputs
     assert all(t.array.dtype == DATATYPES[t.datatype] and t.array.ndim <= MAX_DIMENSIONS for t in request.inputs)
     elements = [element for t in request.inputs if t.datatype == "BYTES" for element in t.array.ravel()]
@@ -102,7 +102,7 @@ def assert_well_formed(request: InferRequest) -> None:
 
 
 def decoded(body: bytes, json_size: bytes | None = None) -> InferRequest | None:
-    """The request, which is well formed; None where it was refused with a 4xx."""
+    """The well-formed request, None if it was refused with a 4xx."""
     try:
         request = rest_codec.decode_request(body, json_size)
     except InferenceError as refusal:
@@ -113,7 +113,7 @@ def decoded(body: bytes, json_size: bytes | None = None) -> InferRequest | None:
 
 
 def assert_clients_fault(refusal: InferenceError) -> None:
-    """The refusal is the client's fault, and says so in words."""
+    """Assert that the refusal is the client's fault, and says so in words."""
     assert 400 <= refusal.http_status < 500, refusal
     assert refusal.grpc_status == "INVALID_ARGUMENT"
     assert refusal.message
@@ -140,7 +140,7 @@ def test_a_request_that_is_read_says_what_its_json_says(content: dict[str, Any])
 
 
 def same_elements(tensor: Tensor, data: list[Any]) -> bool:
-    """Whether the tensor's elements are those of the JSON data; null is NaN."""
+    """Whether the tensor's elements equal the JSON data; null is NaN."""
     flat = np.array(data, object).ravel().tolist()
     if tensor.datatype == "BYTES":
         return [element.decode() for element in tensor.array.ravel()] == flat
@@ -194,7 +194,7 @@ def test_deep_nesting_is_refused(opening: bytes, depth: int) -> None:
 
 
 def grpc_decoded(message: pb.ModelInferRequest) -> InferRequest | None:
-    """The request of a message, which is well formed; None where it was refused with a 4xx."""
+    """A message's well-formed request, None if it was refused with a 4xx."""
     try:
         request = grpc_codec.decode_request(message)
     except InferenceError as refusal:
@@ -205,7 +205,7 @@ def grpc_decoded(message: pb.ModelInferRequest) -> InferRequest | None:
 
 
 def parsed(data: bytes) -> pb.ModelInferRequest:
-    """The message in the bytes; an empty one where there is none."""
+    """The message in the bytes, an empty one if there is none."""
     try:
         return pb.ModelInferRequest.FromString(data)
     except DecodeError:
@@ -258,7 +258,7 @@ def test_any_tensors_of_a_message_are_refused_or_read(
 
 
 def tensors(datatype: str) -> st.SearchStrategy[npt.NDArray[Any]]:
-    """Arrays of a datatype of up to three dimensions, empty ones too."""
+    """Arrays of a datatype with up to three dimensions, also empty ones."""
     shape = arrays.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=3)
     if datatype == "BYTES":
         return arrays.arrays(np.dtype(object), shape, elements=st.text(max_size=5).map(str.encode), fill=st.just(b""))
@@ -268,14 +268,14 @@ def tensors(datatype: str) -> st.SearchStrategy[npt.NDArray[Any]]:
 
 
 def raw(array: npt.NDArray[Any]) -> bytes:
-    """The array's bytes as the binary tensor data extension has them."""
+    """The array's bytes in the form of the binary tensor data extension."""
     if array.dtype.kind != "O":
         return array.tobytes()
     return b"".join(struct.pack("<I", len(element)) + element for element in array.ravel())
 
 
 def plain(array: npt.NDArray[Any]) -> list[Any]:
-    """The array's elements as JSON has them; NaN is null."""
+    """The array's elements in JSON's form, with null for NaN."""
     flat = [element.decode() if isinstance(element, bytes) else element for element in array.ravel().tolist()]
     return [None if element != element else element for element in flat]
 

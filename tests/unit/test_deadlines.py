@@ -15,14 +15,14 @@ LONG = 3600.0
 
 
 class Asked:
-    """Requests that wait for answers, and in which order they ended."""
+    """Requests that wait for answers, and the order in which they ended."""
 
     def __init__(self) -> None:
         self.deadlines = Deadlines()
         self.ended: list[str] = []
 
     async def ask(self, name: str, deadline: float, answer: asyncio.Future[str] | None = None) -> None:
-        """Wait for the answer, or for none that ever comes."""
+        """Wait for the answer, or for one that never comes."""
         try:
             text = await self.deadlines.in_time(answer or asyncio.get_running_loop().create_future(), deadline)
         except DeadlineExceeded:
@@ -57,7 +57,7 @@ async def test_one_that_comes_after_an_answered_one_is_not_forgotten() -> None:
     asked, answer = Asked(), asyncio.get_running_loop().create_future()
     answer.set_result("answer")
     deadline = time.monotonic() + 0.02
-    await asked.ask("a", deadline, answer)  # its timer is still to ring
+    await asked.ask("a", deadline, answer)  # its timer has not fired yet
     await asyncio.gather(asked.ask("b", deadline + 0.02), asked.ask("c", deadline + 0.04))
     assert asked.ended == ["answer", "b too late", "c too late"]
 

@@ -23,7 +23,7 @@ EVERYTHING = ("decision", "score", "label", "reasons")
 
 
 class Model(NamedTuple):
-    """What decisions know of a model."""
+    """The model's facts that decisions use."""
 
     features: tuple[FeatureSpec, ...]
     outputs: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What `tabserve doctor` makes of clusters that have all, nothing, or keep it to themselves."""
+"""`tabserve doctor` on clusters that have everything, have nothing, or forbid looking."""
 
 from __future__ import annotations
 
@@ -100,4 +100,4 @@ def test_what_may_not_be_read_is_unknown_and_said() -> None:
     unknown = [finding for finding in examine(get) if finding.state == "unknown"]
 
     assert [finding.what for finding in unknown] == ["KServe's version", "Knative's flags"]
-    assert all("no right to read" in finding.detail for finding in unknown)
+    assert all("not allowed to read" in finding.detail for finding in unknown)

@@ -107,7 +107,7 @@ def test_contributions_of_scikit_learns_trees_sum_to_their_answer(
 
 
 def test_a_trees_contributions_are_what_its_splits_change(tmp_path: Path) -> None:
-    """By definition, for a single split: what is known once it is, less the mean."""
+    """By definition, for a single split: the leaf's mean minus the overall mean."""
     bundle = saved(DecisionTreeRegressor(max_depth=1), tmp_path, "regression", engine="sklearn")
     features = bundle.reference.features
     answers = engines.load_native(bundle, 1).run(features, ["contributions", "predict"])
@@ -120,7 +120,7 @@ def test_a_trees_contributions_are_what_its_splits_change(tmp_path: Path) -> Non
 
 
 def test_a_linear_models_contributions_are_its_shapley_values(tmp_path: Path) -> None:
-    """By definition: the mean over all orders of what a feature adds, absent ones averaged over the background."""
+    """By definition: the mean over all orders of what a feature adds, with absent ones averaged over the background."""
     model = linear(LogisticRegression())
     bundle = saved(model, tmp_path, fields=LINEAR)
     features = bundle.reference.features

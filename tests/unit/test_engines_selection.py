@@ -20,7 +20,7 @@ from tests.unit.bundles import saved
 
 
 class Named:
-    """An engine that answers its name."""
+    """An engine that answers with its name."""
 
     row_independent = True
 

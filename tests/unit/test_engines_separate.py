@@ -71,7 +71,7 @@ def imputed() -> Any:
 
 
 def forget(model: Pipeline) -> None:
-    """Leave nothing of the transformers that could be asked."""
+    """Remove everything from the transformers that could be called."""
     for part in [part for _, part in parts(model[:-1]) if hasattr(part, "get_params")]:
         vars(part).clear()
 

@@ -1,4 +1,4 @@
-"""Crafted skops files: what scikit-learn's native code would follow out of its arrays is refused as it is loaded."""
+"""Crafted skops files that lead scikit-learn's native code out of its arrays are refused at load."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _set(name: str, change: Callable[[Any], Any]) -> Callable[[Any], None]:
 
 
 def _wide_tree(model: Any) -> None:
-    """One of the trees is of more columns than are drawn for it."""
+    """Give one of the trees more columns than are drawn for it."""
     tree = DecisionTreeClassifier().fit(np.column_stack([np.zeros((60, 3)), X[:, 0]]), Y)
     member = model.estimators_[0]
     member.tree_, member.n_features_in_ = tree.tree_, 4
@@ -103,18 +103,18 @@ def _narrow(model: Any) -> None:
     [
         (GradientBoostingClassifier(**FEW), _set("estimators_", lambda one: np.hstack([one, one])), "boosting stages"),
         (GradientBoostingClassifier(**FEW), _set("n_trees_per_iteration_", lambda _: 2), "boosting stages"),
-        (IsolationForest(max_features=0.5, **FEW), _wide_tree, "a feature beyond the 2 there are"),
-        (ExtraTreesClassifier(**FEW), _narrow, "a feature beyond the 1 there are"),
+        (IsolationForest(max_features=0.5, **FEW), _wide_tree, "a feature beyond the 2 it has"),
+        (ExtraTreesClassifier(**FEW), _narrow, "a feature beyond the 1 it has"),
         (KNeighborsClassifier(algorithm="brute"), _set("_y", lambda places: places + 10**6), "neighbours' classes"),
         (KNeighborsClassifier(algorithm="brute"), _set("_y", lambda places: places[:5]), "neighbours' classes"),
         (KNeighborsClassifier(algorithm="brute"), _set("_fit_X", lambda rows: rows[:, :1].copy()), "neighbours: expec"),
         (RadiusNeighborsClassifier(), _set("_y", lambda places: places - 1), "neighbours' classes"),
-        (SVC(), _set("_n_support", lambda counts: counts * 1000), "their number is not that"),
-        (SVC(), _set("support_", lambda places: places[:2].copy()), "their number is not that"),
+        (SVC(), _set("_n_support", lambda counts: counts * 1000), "their number does not match"),
+        (SVC(), _set("support_", lambda places: places[:2].copy()), "their number does not match"),
         (SVC(), _set("_dual_coef_", lambda values: values[:, :1].copy()), "coefficients"),
         (SVC(), _set("support_vectors_", lambda rows: rows[:, :1].copy()), "support vectors: expected shape"),
         (NuSVC(), _set("_intercept_", lambda values: values[:0]), "intercepts"),
-        (SVR(), _set("_n_support", lambda counts: counts + 5), "their number is not that"),
+        (SVR(), _set("_n_support", lambda counts: counts + 5), "their number does not match"),
         (SVC(kernel="precomputed"), _set("support_", lambda places: places + 10**6), "expected places from 0 to 59"),
         (KMeans(2), _set("cluster_centers_", lambda rows: rows[:, :1].copy()), "cluster centres"),
     ],
@@ -162,5 +162,5 @@ def test_a_tree_that_two_models_share_is_looked_at_in_both(tmp_path: Path) -> No
     narrow.tree_ = wide.tree_
     narrow.beside_ = wide
 
-    with pytest.raises(BundleError, match="a feature beyond the 1 there are"):
+    with pytest.raises(BundleError, match="a feature beyond the 1 it has"):
         read(stored(narrow, tmp_path), "skops")

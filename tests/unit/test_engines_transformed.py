@@ -1,4 +1,4 @@
-"""Transformers before trees, written down as arithmetic: the same bits, and nobody asks scikit-learn."""
+"""Transformers before trees, done as arithmetic: the same bits, without calling scikit-learn."""
 
 from __future__ import annotations
 

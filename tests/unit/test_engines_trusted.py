@@ -1,4 +1,4 @@
-"""Which types of a skops file are trusted, and what is looked at in those whose native code follows indices."""
+"""Which types in a skops file are trusted, and what is verified if their native code follows indices."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.unit.bundles import saved, schema
 X = np.abs(np.random.default_rng(0).normal(size=(40, 4)))
 Y = (X[:, 0] > 0.7).astype(int)
 OWN = "tests.unit.test_engines_trusted.Own"
-# Their support in skops is missing as a whole.
+# skops does not support these at all.
 UNSUPPORTED = {"Birch"}
 
 
@@ -55,12 +55,12 @@ class Own(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn
 
 
 def estimators() -> Iterator[tuple[str, Any]]:
-    """scikit-learn's own, fitted where simple numbers are enough for that."""
+    """scikit-learn's own estimators, fitted if simple numbers are enough for that."""
     for name, kind in all_estimators():
         if name in UNSUPPORTED | {"FrozenEstimator"}:
             continue
         for estimator in _construct_instances(kind):
-            # Some want texts, several targets or a square matrix: those are looked at unfitted.
+            # Some need texts, several targets or a square matrix; those are looked at unfitted.
             try:
                 estimator.fit(X, Y)
             except (ValueError, TypeError, AttributeError, IndexError):
@@ -70,7 +70,7 @@ def estimators() -> Iterator[tuple[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def own_types_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The processes that load a bundle find this module; of the current folder they import nothing."""
+    """Let processes that load a bundle find this module; they import nothing from the current folder."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
@@ -126,10 +126,10 @@ def stored(model: Any, folder: Path) -> Path:
         (2, lambda nodes: _with(nodes, "idx_end", 10_000_000), "nodes point outside"),
         (2, lambda nodes: _with(nodes, "idx_start", -5), "nodes point outside"),
         (2, lambda nodes: _with(nodes, "is_leaf", 0), "nodes point outside"),
-        (2, lambda nodes: nodes[:1].copy(), "nodes are not those"),
-        (3, lambda bounds: bounds[:, :, :1].copy(), "nodes are not those"),
-        (3, lambda bounds: bounds[:-1].copy(), "nodes are not those"),
-        (6, lambda count: count + 100, "nodes are not those"),
+        (2, lambda nodes: nodes[:1].copy(), "nodes do not match its bounds"),
+        (3, lambda bounds: bounds[:, :, :1].copy(), "nodes do not match its bounds"),
+        (3, lambda bounds: bounds[:-1].copy(), "nodes do not match its bounds"),
+        (6, lambda count: count + 100, "nodes do not match its bounds"),
         (11, lambda metric: None, "no metric"),
     ],
 )
@@ -241,12 +241,12 @@ def _renamed(path: Path, old: str, new: str) -> Path:
 
 
 def test_a_type_of_the_script_itself_is_refused_when_saving(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"`__main__\.Own` is of the script that runs here"):
+    with pytest.raises(BundleError, match=r"`__main__\.Own` is defined in the running script"):
         saved(LogisticRegression(), tmp_path, trusted=["__main__.Own"])
 
 
 def _as_called(path: Path, name: str, loader: str) -> Path:
-    """The file with a part more, which skops would make by calling the name with the number 1."""
+    """The file with an additional part, which skops would make by calling the name with the number 1."""
     import json
     import zipfile
 
@@ -281,7 +281,7 @@ def _as_called(path: Path, name: str, loader: str) -> Path:
 def test_what_we_trust_is_never_called_as_a_file_is_loaded(name: str, loader: str, tmp_path: Path) -> None:
     path = stored(LogisticRegression().fit(X, Y), tmp_path)
 
-    with pytest.raises(BundleError, match=rf"{name} would be called as it is loaded \({loader}\)"):
+    with pytest.raises(BundleError, match=rf"{name} would be called by loading the file \({loader}\)"):
         read(_as_called(path, name, loader), "skops")
 
 

@@ -1,4 +1,4 @@
-"""What the gRPC server takes care of in its process."""
+"""The gRPC server's own settings in its process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_requests_of_one_connection_come_alone_and_those_of_many_together(echo: 
     message = target.payload.message(target.model).SerializeToString()
 
     def come_alone(asking: Sequence[grpc.UnaryUnaryMultiCallable]) -> float:
-        """How many of these requests came alone, which are sent without waiting for each other's answers."""
+        """How many of these requests came alone; they are sent without waiting for each other's answers."""
         before = echo.metric("echo_alone")
         for answer in [call.future(message, timeout=TIMEOUT_SECONDS) for call in asking]:
             answer.result()

@@ -1,4 +1,4 @@
-"""What importing a part of tabserve loads: start-up is a pod's cold start."""
+"""What importing a part of tabserve loads, which a pod's cold start pays for."""
 
 from __future__ import annotations
 

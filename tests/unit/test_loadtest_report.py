@@ -20,7 +20,7 @@ HOSTILE = '<script src="//evil">&"'
 
 @pytest.fixture(scope="module")
 def found() -> Document:
-    """A run with everything a page can show, and with text that is no HTML."""
+    """A run with everything that a page can show, and with text that is not HTML."""
     recording = Recording()
     for number in range(3000):
         recording.add(number // 300, 1000 + number, 10, "ok" if number % 50 else "refused", "ab"[number % 5 == 0], 1)
@@ -73,7 +73,7 @@ def test_where_the_generator_was_the_limit_no_latency_is_reported(found: Documen
     starved = found.sections[1]
 
     assert (starved.quantiles, starved.releases, starved.seconds, starved.curve) == ([], [], [], [])
-    assert "nothing is reported" in page.render(found)
+    assert "No latency is reported" in page.render(found)
 
 
 def test_machines_read_the_report_again(found: Document, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_ramp_ends_at_once_where_the_first_step_breaks_and_at_most_where_none_
 
 
 def recorded(seconds: list[tuple[int, int, int]]) -> Recording:
-    """Per second: requests that were ok and fast, ok and slow, refused."""
+    """A recording; each second has requests that were ok and fast, ok and slow, refused."""
     found = Recording()
     for number, counts in enumerate(seconds):
         kinds: list[tuple[int, Outcome]] = [(1000, "ok"), (900_000, "ok"), (1000, "refused")]
@@ -57,7 +57,7 @@ def test_recovery_ends_with_the_last_bad_second() -> None:
 
 
 def released(**counts: int) -> Recording:
-    """So many answers of each release."""
+    """A recording with these numbers of answers from each release."""
     found = Recording()
     for release, count in counts.items():
         for _ in range(count):

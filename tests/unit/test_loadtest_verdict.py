@@ -11,7 +11,7 @@ LIMITS = read(DEFAULT).generator
 
 
 def recording(over: int = 0, total: int = 1000, late: int = 0, **outcomes: int) -> Recording:
-    """Requests of 1 ms, some of them 100 ms; some late, some with other outcomes than ok."""
+    """Requests of 1 ms, some of 100 ms; some are late, some have other outcomes than ok."""
     found = Recording()
     kinds: list[Outcome] = [kind for kind, count in outcomes.items() for _ in range(count)]  # type: ignore[misc]
     for number in range(total):

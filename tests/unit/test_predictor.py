@@ -191,9 +191,9 @@ def test_v1_takes_objects_and_rows(predictor: Predictor) -> None:
 @pytest.mark.parametrize(
     ("instances", "problem"),
     [
-        ([[1, 2], [1, 2, 3]], "instance 1: expected 2 values as in the first, got 3"),
-        ([{"amount": 1}, [1]], "instance 1: expected an object with amount, as the first"),
-        ([{"amount": 1}, {"country": "DE"}], "instance 1: expected an object with amount, as the first"),
+        ([[1, 2], [1, 2, 3]], "instance 1: expected 2 values, as in the first, got 3"),
+        ([{"amount": 1}, [1]], "instance 1: expected an object with amount, like the first"),
+        ([{"amount": 1}, {"country": "DE"}], "instance 1: expected an object with amount, like the first"),
         ([{"amount": "x"}, {"amount": 1}], "`amount`: expected text or numbers, got both"),
         ("x", "Expected `array`, got `str`"),
         ([1], r"\$\.instances\[0\]"),

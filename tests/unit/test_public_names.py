@@ -1,4 +1,4 @@
-"""Names: what is installed and offered carries ours, and nothing of the user's folder is taken for it."""
+"""Everything that is installed has our name, and nothing in the user's folder is taken for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records and V2 columns: what is accepted, what columns come out, what an error says."""
+"""Records and V2 columns: what is accepted, which columns result, what an error says."""
 
 from __future__ import annotations
 

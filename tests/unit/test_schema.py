@@ -94,13 +94,13 @@ def test_a_file_is_read_as_utf_8(tmp_path: Path) -> None:
         ("min: 0", "values: [a]", "3:42: `record[0].values`: `values` is for a category, got a number"),
         ("opened, type: timestamp", "opened, type: timestamp, min: 0", "`min` is for a number or integer"),
         ("name: amount", 'name: "a\\"b"', "3:12: `record[0].name`: expected str matching regex"),
-        ("name: asked", "name: opened", "`record[3]`: `opened` is defined 2 times; names are unique"),
+        ("name: asked", "name: opened", "`record[3]`: `opened` is defined 2 times; names must be unique"),
         (", income]", ", incom]", "`features[3]`: expected a record field, got `incom` (did you mean `income`?)"),
-        (", income]", ", amount]", "`features[3]`: `amount` is defined 2 times; names are unique"),
+        (", income]", ", amount]", "`features[3]`: `amount` is defined 2 times; names must be unique"),
         ("[amount, country", "[opened, country", "`features[0]`: the timestamp `opened` is not a feature by itself"),
         ("[opened, asked]", "[opened, country]", "`features[2].days_between`: expected a timestamp field"),
         ("name: age_days", "name: amount", "is defined 2 times"),
-        ("name: age_days", "name: opened", "`opened` is a record field already"),
+        ("name: age_days", "name: opened", "`opened` is already a record field"),
         ("days_between: [opened, asked]", "hour_of: asked, weekday_of: asked", "expected exactly one of days_between"),
         (", days_between: [opened, asked]", "", "expected exactly one of days_between, hour_of and weekday_of, got 0"),
         ("default: now", "default: nw", '6:62: `record[3].default`: expected "now", an ISO 8601 time, or seconds'),
@@ -117,7 +117,7 @@ def test_a_file_is_read_as_utf_8(tmp_path: Path) -> None:
         ("[accept, fraud]", "[0, 1]", "`outputs.classes[0]`: expected str, got int (0): put it in quotes"),
         ("score: fraud", "score: frau", "12:12: `outputs.decision.score`: expected a score, got `frau` (did you mean"),
         ("from: 0.4", "from: 0.95", "13:47: `outputs.decision.bands[1].from`: expected less than 0.9"),
-        ("from: 0,", "from: 0.1,", "`outputs.decision.bands[2].from`: the lowest band must be from 0, got 0.1"),
+        ("from: 0,", "from: 0.1,", "`outputs.decision.bands[2].from`: the lowest band must start at 0, got 0.1"),
         ("from: 0.9", "from: 1.5", "`outputs.decision.bands[0].from`: expected a probability, 0 to 1, got 1.5"),
         ("from: 0.9", "from: .nan", "`outputs.decision.bands[0].from`: expected a number, got nan"),
         ("{from: 0.4,", "{", "`outputs.decision.bands[1]`: missing key from"),
@@ -149,7 +149,7 @@ def test_a_decision_over_a_class_needs_class_names() -> None:
 
 def test_a_regression_scores_its_prediction() -> None:
     assert "expected a score, got `size`; there is predict" in error_of(changed("predict,", "size,", REGRESSION))
-    assert "must be from -.inf, got 0" in error_of(changed("-.inf", "0", REGRESSION))
+    assert "must start at -.inf, got 0" in error_of(changed("-.inf", "0", REGRESSION))
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_any_damage_to_a_schema_is_found_or_harmless(data: st.DataObject) -> Non
 
 
 def test_an_id_is_none_of_the_record_fields() -> None:
-    assert "`id`: `amount` is a record field already" in error_of(f"id: amount\n{TEXT}")
+    assert "`id`: `amount` is already a record field" in error_of(f"id: amount\n{TEXT}")
     assert parse(f"id: payment\n{TEXT}", "schema.yaml").id == "payment"
 
 

@@ -1,4 +1,4 @@
-"""Nothing of ours tells a vendor about itself: ONNX Runtime does from 1.29 on, unless it is told not to."""
+"""Our programs report nothing to a vendor: ONNX Runtime does from 1.29 on unless it is switched off."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ saved(LogisticRegression(), Path(sys.argv[1]), engine="onnxruntime")
 
 
 def left_by(home: Path, *arguments: str | Path) -> list[str]:
-    """Files in a new HOME after `python ARGUMENTS`. Nothing is inherited: ONNX Runtime keeps quiet where it sees CI."""
+    """Files in a new HOME after `python ARGUMENTS`. No variable is inherited: in CI, ONNX Runtime reports nothing."""
     home.mkdir()
     environment = {"HOME": str(home), "PATH": os.environ["PATH"], "https_proxy": NOWHERE}
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -34,7 +34,7 @@ def left_by(home: Path, *arguments: str | Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that ONNX Runtime answers."""
+    """A bundle that ONNX Runtime serves."""
     return saved(LogisticRegression(), tmp_path_factory.mktemp("converted"), engine="onnxruntime").path
 
 

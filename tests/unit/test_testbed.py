@@ -1,4 +1,4 @@
-"""What the test cluster is built with."""
+"""The versions that the test cluster is built with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `save` says where a model fails on records that the schema permits; each remedy is tried."""
+"""What `save` says if a model fails on records that the schema permits; each remedy is tried."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.unit.bundles import records, saved, schema, target
 
 
 def only_known(table: Any, ages: list[float]) -> Any:
-    """What a transformer does that takes no `age` but these."""
+    """A transformer's function that takes only these values of `age`."""
     if not table["age"].isin(ages).all():
         raise ValueError("an age that was never seen\nand a second line")
     return table
 
 
 def adults(table: Any) -> Any:
-    """What a transformer does that takes no `age` but those from 18 to 90."""
+    """A transformer's function that takes only values of `age` from 18 to 90."""
     if not table["age"].between(18, 90).all():
         raise ValueError("no adult's age")
     return table

@@ -36,7 +36,7 @@ def expected(version: str, kind: str) -> Any:
 @pytest.mark.parametrize("ending", ["json", "ubj"])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_file_of_an_old_booster_is_served(version: str, ending: str, tmp_path: Path) -> None:
-    """Its categories are not in it; the order is that of `astype("category")`, as its covers tell."""
+    """The file has no categories; their order is `astype("category")`'s, as its covers show."""
     bundle = save(FILES / f"{version}-booster.{ending}", tmp_path, SCHEMA, RECORDS)
     assert bundle.manifest.model.features[2].values == ("x", "y", "z")
     wanted = expected(version, "booster")
@@ -54,7 +54,7 @@ def test_a_file_of_an_old_classifier_stops_where_it_did(
         save(path, tmp_path, SCHEMA, RECORDS)
     capsys.readouterr()
     bundle = save(path, tmp_path, SCHEMA, RECORDS, codes={"c": ["y", "z", "x"]})
-    assert capsys.readouterr().out == "1 of 3 boosting rounds are served, best of them 1.\n"
+    assert capsys.readouterr().out == "1 of 3 boosting rounds are served, the best of them 1.\n"
     wanted = expected(version, "classifier")
     for found in answers(bundle, RECORDS, ["predict_proba"]).values():
         np.testing.assert_allclose(found["predict_proba"][: len(wanted), 1], wanted, atol=1e-6)
@@ -71,7 +71,7 @@ def test_a_file_of_this_xgboost_is_served_whatever_its_name(tmp_path: Path) -> N
 
 
 def test_the_former_binary_format_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"former binary format.* Write it again with the XGBoost that wrote it"):
+    with pytest.raises(BundleError, match=r"old binary format.* Write it again with the XGBoost that wrote it"):
         save(FILES / "1.7.6-binary.model", tmp_path, SCHEMA, RECORDS)
 
 

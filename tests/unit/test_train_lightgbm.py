@@ -1,4 +1,4 @@
-"""LightGBM's models: served as the library answers about the user's own table, or refused."""
+"""LightGBM's models are served with the library's answers about the user's own table, or refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ COUNT = 200
 
 
 def records() -> pd.DataFrame:
-    """Zeros and missing values among the amounts, missing countries, categories in an order of their own."""
+    """Records with zero and missing amounts, missing countries, and categories in their own order."""
     random = np.random.default_rng(5)
     amount = random.normal(0, 50, COUNT).round(1)
     amount[::6], amount[1::7] = 0.0, np.nan
@@ -185,7 +185,7 @@ def test_categories_as_numbers_are_found_in_their_order_or_told(tmp_path: Path, 
 @pytest.mark.parametrize("fact", ["missing", "rounds"])
 def test_what_only_boosters_of_xgboost_need_telling(tmp_path: Path, fact: str) -> None:
     model = lightgbm.LGBMClassifier(**SMALL).fit(records(), classes(records(), 2))
-    with pytest.raises(BundleError, match="is for a Booster of XGBoost"):
+    with pytest.raises(BundleError, match="is for an XGBoost Booster"):
         save(model, tmp_path, SCHEMA.format(task="binary", outputs="{}"), records(), **{fact: 1})
 
 

@@ -1,4 +1,4 @@
-"""Folders as MLflow writes them, made here in its documented form."""
+"""MLflow's folders, made here in its documented form."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_a_schema_is_drafted_of_the_signature_and_a_sample(tmp_path: Path) -> No
         ("opened", "timestamp", True, ()),
     ]
     assert schema.feature_names == ("monthly amount", "age", "member", "country", "remark")
-    assert "# `opened` is no feature by itself" in text
+    assert "# `opened` is not a feature by itself" in text
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_the_task_is_guessed_or_told(tmp_path: Path, answers: str, options: list
     ("columns", "problem"),
     [
         ([{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 4]}}], "its signature names no columns"),
-        ([{"type": "binary", "name": "picture"}], "`picture`: expected a type of double, .* got binary"),
+        ([{"type": "binary", "name": "picture"}], "`picture`: expected one of the types double, .* got binary"),
     ],
 )
 def test_a_signature_that_no_schema_is_for_is_refused(tmp_path: Path, columns: Any, problem: str) -> None:

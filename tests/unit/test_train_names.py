@@ -1,4 +1,4 @@
-"""Features may be called anything a schema takes, in every library's model and in its ONNX form."""
+"""Features may have any name that a schema takes, in every library's model and in its ONNX form."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMES = [
 
 
 def named(name: str) -> tuple[pd.DataFrame, Any, str]:
-    """Records with a field of that name and one of nearly the same, what there is to learn, and the schema."""
+    """Records with a field of this name and one with nearly the same, the target, and the schema."""
     random = np.random.default_rng(0)
     names = [name, f"{name}_", "c"]
     given = pd.DataFrame(random.normal(size=(ROWS, 2)), columns=names[:2]).assign(c=random.choice(["a", "b"], ROWS))
@@ -40,7 +40,7 @@ def named(name: str) -> tuple[pd.DataFrame, Any, str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pipeline_keeps_the_names_of_its_columns(name: str, tmp_path: Path) -> None:
-    """alteryx/evalml#589, pycaret#272: names of columns that are no identifiers."""
+    """alteryx/evalml#589, pycaret#272: names of columns that are not identifiers."""
     given, wanted, schema = named(name)
     encoder = ColumnTransformer([("c", OneHotEncoder(), ["c"])], remainder="passthrough")
     for at, last in enumerate((LogisticRegression(), XGBClassifier(n_estimators=5))):
@@ -73,6 +73,6 @@ def test_a_text_column_of_the_name_that_a_matrix_has_is_refused(tmp_path: Path) 
     encoder = ColumnTransformer([("c", OneHotEncoder(), ["c"])], remainder="passthrough")
     model = make_pipeline(encoder, LogisticRegression()).fit(given, wanted)
     with pytest.raises(
-        BundleError, match=r"feature `input-0`: requests call a matrix so\. Give the field another name"
+        BundleError, match=r"feature `input-0`: this is what requests call a matrix\. Give the field another name"
     ):
         save(model, tmp_path, schema, given)

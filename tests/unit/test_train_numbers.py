@@ -1,4 +1,4 @@
-"""Numbers that single precision does not hold: one answer from every engine, or none from any."""
+"""Numbers that single precision does not hold: all engines give the same answer, or none does."""
 
 from __future__ import annotations
 

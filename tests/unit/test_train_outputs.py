@@ -1,4 +1,4 @@
-"""Every kind of answer a model may give, saved and served: what the model says itself about the same records."""
+"""Every kind of answer that a model may give is served as the model itself answers the same records."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_a_target_of_one_column_is_one_value(model: Any, tmp_path: Path) -> None
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_several_labels_at_once_are_refused(model: Any, tmp_path: Path) -> None:
     model.fit(X, (X > 0).astype(int).to_numpy())
-    with pytest.raises(BundleError, match=r"answers several labels a row\. Train and save one model for each label"):
+    with pytest.raises(BundleError, match=r"answers several labels per row\. Train and save one model for each label"):
         saved(model, tmp_path, "binary")
 
 
@@ -207,7 +207,7 @@ def test_a_classifier_of_xgboost_without_probabilities_decides_its_class(objecti
 def test_a_booster_of_margins_is_a_regression_and_no_classifier(tmp_path: Path) -> None:
     booster = xgb.train({"objective": "binary:logitraw"}, xgb.DMatrix(X, NUMBER), 5)
     with pytest.raises(
-        BundleError, match=r"Booster of binary:logitraw .* has no classes\. Train an XGBClassifier, or set"
+        BundleError, match=r"Booster with binary:logitraw .* has no classes\. Train an XGBClassifier, or set"
     ):
         saved(booster, tmp_path, "binary")
     told = Cores(saved(booster, tmp_path, "regression")).predictions(X)

@@ -1,4 +1,4 @@
-"""Pipelines that end in XGBoost: taken apart, and answered as the whole pipeline answers its user's own table."""
+"""Pipelines that end in XGBoost are split, and answer as the whole pipeline does on the user's own table."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def trees(**options: Any) -> XGBClassifier:
 
 
 class AsCategory(BaseEstimator, TransformerMixin):  # type: ignore[misc]
-    """Makes a pandas categorical of a column, which no matrix holds."""
+    """Turns a column into a pandas categorical, which no matrix holds."""
 
     def fit(self, features: Any, target: Any = None) -> AsCategory:
         return self
@@ -57,7 +57,7 @@ class AsCategory(BaseEstimator, TransformerMixin):  # type: ignore[misc]
 
 
 class ExplicitZeros(BaseEstimator, TransformerMixin):  # type: ignore[misc]
-    """Writes zeros into a sparse matrix, where XGBoost takes them for numbers and what is left out for missing."""
+    """Writes zeros into a sparse matrix; XGBoost takes these for numbers, and what is left out for missing."""
 
     def fit(self, features: Any, target: Any = None) -> ExplicitZeros:
         return self
@@ -122,14 +122,14 @@ def test_a_pipeline_of_nothing_but_xgboost_needs_no_preprocessor(tmp_path: Path)
 
 
 class Sampler(BaseEstimator):  # type: ignore[misc]
-    """As imbalanced-learn's: it has no `transform`, and its pipeline passes it by in `predict`."""
+    """A sampler like imbalanced-learn's: it has no `transform`, and its pipeline skips it in `predict`."""
 
     def fit_resample(self, features: Any, target: Any) -> Any:
         return features, target
 
 
 class SamplingPipeline(Pipeline):  # type: ignore[misc]
-    """As imbalanced-learn's, as far as `predict` goes."""
+    """A pipeline whose `predict` is like imbalanced-learn's."""
 
     def predict_proba(self, features: Any) -> Any:
         return self.steps[-1][1].predict_proba(self.steps[0][1].transform(features))
@@ -181,7 +181,7 @@ def test_a_pipeline_that_can_not_be_served_is_refused_for_the_cause_in_its_parts
 
 
 class Undersampler(BaseEstimator):  # type: ignore[misc]
-    """As imbalanced-learn's: it changes what is trained on, and has no `transform`."""
+    """A sampler like imbalanced-learn's: it changes the training data, and has no `transform`."""
 
     def fit_resample(self, features: Any, wanted: Any) -> tuple[Any, Any]:
         kept = (wanted == 1) | (features["age"] > 50)
@@ -189,7 +189,7 @@ class Undersampler(BaseEstimator):  # type: ignore[misc]
 
 
 class Sampled(Pipeline):  # type: ignore[misc]
-    """As imbalanced-learn's pipeline of a sampler and a classifier, which is not installed here."""
+    """A stand-in for imbalanced-learn's pipeline of a sampler and a classifier; the library is not installed here."""
 
     __module__ = "imblearn.pipeline"
 
@@ -206,7 +206,7 @@ class Sampled(Pipeline):  # type: ignore[misc]
 
 
 class CatBoostClassifier(BaseEstimator):  # type: ignore[misc]
-    """As CatBoost's, which is not installed here."""
+    """A stand-in for CatBoost's classifier; the library is not installed here."""
 
     __module__ = "catboost.core"
 

@@ -1,4 +1,4 @@
-"""A model must answer a record alike each time, alone and beside others: services answer both."""
+"""A model must give a record the same answer each time, alone and in batches, because services do both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.bundles import records, saved, schema, target
 
 
 def centred(table: Any) -> Any:
-    """Each column less its mean over whatever rows there are."""
+    """Each column minus its mean over the given rows."""
     return table - np.mean(np.asarray(table), axis=0)
 
 
@@ -29,7 +29,7 @@ CENTRED = "tests.unit.test_train_repeating.centred"
 def test_a_step_that_looks_at_other_rows_is_refused_by_name(tmp_path: Path) -> None:
     model = make_pipeline(StandardScaler(), FunctionTransformer(centred), LogisticRegression())
 
-    with pytest.raises(BundleError, match=r"otherwise when it is alone.*its step `functiontransformer`.*Replace"):
+    with pytest.raises(BundleError, match=r"differently when it is alone.*its step `functiontransformer`.*Replace"):
         saved(model, tmp_path, trusted=[CENTRED])
 
 
@@ -47,7 +47,7 @@ def test_a_step_that_fails_on_a_single_row_is_refused_by_name(tmp_path: Path) ->
 
 
 def test_a_model_that_answers_by_chance_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"otherwise when it is asked again\. Give a model that predicts without"):
+    with pytest.raises(BundleError, match=r"differently when asked again\. Give a model that predicts without"):
         saved(DummyClassifier(strategy="uniform"), tmp_path)
 
 
@@ -56,7 +56,7 @@ def test_a_preprocessor_is_held_to_the_same(tmp_path: Path) -> None:
     preprocessor = FunctionTransformer(centred).fit(table)
     model = LogisticRegression().fit(preprocessor.transform(table), target("binary"))
 
-    with pytest.raises(BundleError, match="otherwise when it is alone"):
+    with pytest.raises(BundleError, match="differently when it is alone"):
         tabserve.train.save(
             model, tmp_path / "b", name="m", version="1", schema=schema(tmp_path), sample=records(),
             preprocessor=preprocessor, trusted=[CENTRED],

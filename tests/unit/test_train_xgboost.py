@@ -1,4 +1,4 @@
-"""XGBoost models as people bring them: served as XGBoost itself answers the raw records, or refused."""
+"""XGBoost models as people bring them are served with XGBoost's own answers to the raw records, or refused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BINARY = {"objective": "binary:logistic", "max_depth": 4}
 
 
 def marked(marker: float) -> tuple[pd.DataFrame, Any]:
-    """Numbers, a fifth of them a marker, and what it tells."""
+    """Numbers, a fifth of which are a marker, and a target that depends on it."""
     random = np.random.default_rng(0)
     frame = pd.DataFrame(random.normal(size=(ROWS, 3)), columns=list("abc"))
     frame = frame.mask(random.random(frame.shape) < 0.2, marker)
@@ -78,7 +78,7 @@ def test_a_booster_that_does_not_tell_is_refused_until_its_user_does(marker: flo
     matrix = xgboost.DMatrix(given, wanted, missing=marker)
     booster = xgboost.train({**BINARY, "subsample": 0.5}, matrix, 20)
     with pytest.raises(
-        BundleError, match=r"has -999 in `a`.* Pass missing=-999 to save if .* else missing=float"
+        BundleError, match=r"has -999 in `a`.* Pass missing=-999 to save if .* otherwise missing=float"
     ) as told:
         save(booster, tmp_path, NUMBERS, given)
     assert "Booster" in str(told.value)
@@ -88,7 +88,7 @@ def test_a_booster_that_does_not_tell_is_refused_until_its_user_does(marker: flo
 
 
 def test_a_booster_of_a_sparse_matrix_knows_no_zeros(tmp_path: Path) -> None:
-    """XGBoost: "missing values" of a sparse matrix are those it leaves out."""
+    """XGBoost takes the values that a sparse matrix leaves out for missing."""
     from scipy.sparse import csr_matrix
 
     given, wanted = marked(0.0)
@@ -163,7 +163,7 @@ def coded(frame: pd.DataFrame, order: list[str]) -> pd.DataFrame:
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("kind", CODED)
 def test_the_order_of_own_category_codes_is_the_models(kind: str, order: str, tmp_path: Path) -> None:
-    """dmlc/xgboost#9676, #6488: a model trained on numbers that its user gave to categories."""
+    """dmlc/xgboost#9676, #6488: a model trained on the user's own numbers for categories."""
     given, wanted = categories()
     codes = coded(given, ORDERS[order])
     model = CODED[kind](codes, wanted)
@@ -203,7 +203,7 @@ def test_codes_that_fit_no_feature_are_refused(tmp_path: Path) -> None:
         save(model, tmp_path, CATEGORY, given, codes={"c": ["a", "b"]})
     features = given.assign(c=given.c.astype("category"))
     model = XGBClassifier(n_estimators=2, enable_categorical=True).fit(features, wanted)
-    with pytest.raises(BundleError, match="knows the categories of `c` themselves"):
+    with pytest.raises(BundleError, match="itself knows the categories of `c`"):
         save(model, tmp_path, CATEGORY, given, codes={"c": ["a", "b", "z"]})
 
 
@@ -245,7 +245,7 @@ def test_categories_that_are_numbers_are_sent_as_text(missing: bool, tmp_path: P
 
 
 def stopped(given: pd.DataFrame, wanted: Any) -> Any:
-    """A Booster that was trained for longer than it was good for."""
+    """A Booster that was trained beyond its best round."""
     train, test = xgboost.DMatrix(given[:200], wanted[:200]), xgboost.DMatrix(given[200:], 1 - wanted[200:])
     options = {**BINARY, "eval_metric": "logloss"}
     return xgboost.train(options, train, 40, evals=[(test, "test")], early_stopping_rounds=5, verbose_eval=False)
@@ -260,7 +260,7 @@ def test_a_booster_is_served_as_its_own_predict_answers(tmp_path: Path, capsys: 
     ways: list[tuple[dict[str, Any], int]] = [({}, count), ({"rounds": "best"}, best), ({"rounds": 3}, 3)]
     for options, rounds in ways:
         bundle = save(booster, tmp_path, NUMBERS, given, **options)
-        assert capsys.readouterr().out == f"{rounds} of {count} boosting rounds are served, best of them {best}.\n"
+        assert capsys.readouterr().out == f"{rounds} of {count} boosting rounds are served, the best of them {best}.\n"
         expected = booster.predict(xgboost.DMatrix(given), iteration_range=(0, rounds))
         assert_serves(bundle, given, {"predict_proba": np.stack([1 - expected, expected], axis=1)})
     assert booster.best_iteration == best - 1
@@ -283,7 +283,7 @@ OLD = ("dart", "gblinear")
 
 @pytest.mark.parametrize("kind", OLD)
 def test_boosters_that_xgboost_means_to_drop_are_served_without_a_word(kind: str, tmp_path: Path) -> None:
-    """XGBoost 3.4 warns of them at every load; DART weighs its trees by what was dropped."""
+    """XGBoost 3.4 warns about them at every load; DART weighs its trees by what was dropped."""
     given, wanted = marked(0.5)
     options = {"booster": kind, **({"rate_drop": 0.5, "skip_drop": 0.2} if kind == "dart" else {})}
     with warnings.catch_warnings():

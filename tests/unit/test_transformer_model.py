@@ -59,7 +59,7 @@ OUTPUTS = {
 
 
 class StandIn:
-    """A predictor of fixed answers that remembers what it was asked."""
+    """A predictor with fixed answers, which remembers what it was asked."""
 
     ready = True
 
@@ -242,7 +242,7 @@ def test_the_predictor_is_asked_for_what_is_needed_and_the_answer_is_what_was_wa
 
 
 class Partial(StandIn):
-    """Knows the answers by the first feature of a row."""
+    """Answers by the first feature of a row."""
 
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
         whole = await super().infer(request, context)
@@ -362,7 +362,7 @@ def test_a_regression_answers_a_score() -> None:
     model = served(bundle_of(REGRESSION, REGRESSOR), predictor, metrics=metrics)
     assert predictions(model, {"size": 1}) == [{"score": 2.5}]
     assert [spec.name for spec in model.metadata.outputs] == ["predict", "score"]
-    assert "tabserve_score" not in metrics.page().decode()  # its buckets are those of a probability
+    assert "tabserve_score" not in metrics.page().decode()  # its buckets are made for a probability
 
 
 NUMBERS = """\

@@ -1,4 +1,4 @@
-"""What the transformer can be told, and the controller's own arguments."""
+"""The transformer's settings, and the controller's own arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Categories that are not ASCII, which XGBoost before 3.3 stores with places of characters for those of bytes."""
+"""Categories that are not ASCII: XGBoost before 3.3 stores positions of characters in place of bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CUTS = tuple(map(int, xgboost.__version__.split(".")[:2])) < (3, 3)
 
 
 def trained(values: list[str]) -> tuple[Any, pd.DataFrame, pd.DataFrame, str]:
-    """A model, its records, its table of them and their schema."""
+    """A model, its records, the table made from them, and their schema."""
     random = np.random.default_rng(0)
     given = pd.DataFrame({"x": random.normal(size=200), "c": random.choice(values, 200)})
     wanted = ((given.c == values[1]) ^ (given.x > 1)).astype(int)
@@ -44,5 +44,8 @@ def test_categories_that_are_stored_whole_are_served(values: list[str], tmp_path
 @pytest.mark.parametrize("values", VALUES)
 def test_categories_that_are_stored_damaged_are_refused(values: list[str], tmp_path: Path) -> None:
     model, given, _, schema = trained(values)
-    with pytest.raises(BundleError, match=r"`c`, which are not ASCII, damaged.* Train it with XGBoost 3.3 or later"):
+    with pytest.raises(
+        BundleError,
+        match=r"`c` are not ASCII, and XGBoost before 3.3 damaged them.* Train it with XGBoost 3.3 or later",
+    ):
         save(model, tmp_path, schema, given)

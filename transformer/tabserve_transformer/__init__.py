@@ -1,1 +1,1 @@
-"""The transformer: records in, decisions out, by way of a predictor."""
+"""The transformer: records in, decisions out, through a predictor."""

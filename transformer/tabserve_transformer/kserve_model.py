@@ -1,4 +1,4 @@
-"""The transformer as a kserve.Model, for the stock ModelServer and for hooks of your own."""
+"""The transformer as a kserve.Model, for the stock ModelServer and for your own hooks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tabserve.kserve_adapter import KServeModel
 
 
 class TransformerModel(KServeModel):
-    """Subclass it, override `preprocess` or `postprocess`, and name it with `--model_class=module:Class`.
+    """To add hooks, subclass this, override `preprocess` or `postprocess`, and set `--model_class=module:Class`.
 
-    `predict` is the whole way of a request through the core: records to tensors, to the predictor, to decisions.
+    `predict` does all of a request's work in the core: records to tensors, tensors to the predictor, and decisions.
     """

@@ -15,11 +15,11 @@ _HOST = re.compile(
 
 
 class Settings(ServerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the transformer can be told, beside what every service can be."""
+    """The transformer's settings, in addition to those of every service."""
 
     predictor_host: Annotated[str, Meta(description="HOST or HOST:PORT of the predictor; every address of it is used.")]
     predictor_protocol: Annotated[
-        Literal["v2"], Meta(description="Understood for KServe; the predictor is called over V2 REST.")
+        Literal["v2"], Meta(description="Accepted for KServe's sake; the predictor is called over V2 REST.")
     ] = "v2"
     predictor_timeout: Annotated[float, Meta(gt=0, description="Most seconds to wait for the predictor.")] = 10.0
     predictor_refresh: Annotated[
@@ -29,7 +29,7 @@ class Settings(ServerSettings, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def host_and_port(predictor_host: str) -> tuple[str, int]:
-    """The two halves of HOST, HOST:PORT or [IPv6]:PORT; the port is 80 where there is none, as KServe means it.
+    """Host and port from HOST, HOST:PORT or [IPv6]:PORT; the default port is 80, as in KServe.
 
     Raises ValueError.
     """

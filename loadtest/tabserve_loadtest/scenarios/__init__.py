@@ -1,1 +1,1 @@
-"""The scenarios, one per file: each a function from the bench to what it measured."""
+"""The scenarios, one per file; each is a function from the bench to its measurements."""

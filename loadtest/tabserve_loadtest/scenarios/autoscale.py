@@ -1,4 +1,4 @@
-"""Load goes up in one step and down again: how soon replicas follow, and what users notice meanwhile."""
+"""Raise the load in one step and lower it again: how soon replicas follow, and what users notice meanwhile."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tabserve_loadtest.recording import Recording
 from tabserve_loadtest.schedule import Segment
 from tabserve_loadtest.verdict import Judgement, Verdict
 
-if TYPE_CHECKING:  # it brings gevent, which changes the process that imports it
+if TYPE_CHECKING:  # it imports gevent, which patches the process
     from tabserve_loadtest.bench import Bench
 
 Timeline: TypeAlias = dict[str, list[tuple[float, int]]]
 
 ROW_SECONDS = 5
-"""How much of the run a row of the timeline's table covers."""
+"""How many seconds of the run a row of the timeline's table covers."""
 
 
 def run(bench: Bench) -> Measured:
-    """Uses `rate`, `factor`, `seconds` (of each of: low, high, low) and `rows`; replicas need --watch.
+    """Uses `rate`, `factor`, `seconds` (for each of low, high, low) and `rows`; replicas need --watch.
 
-    Figures: reaction_s, from the step up to the first ready replica more; replicas_low, replicas_high.
+    Figures: reaction_s, from the step to the first additional ready replica; replicas_low, replicas_high.
     """
     load = bench.objectives.load
     low, high = Segment(load.rate, load.seconds), Segment(load.rate * load.factor, load.seconds)
@@ -43,7 +43,7 @@ def run(bench: Bench) -> Measured:
 
 
 def figures(timeline: Timeline, step: float) -> dict[str, float]:
-    """What the replicas of all workloads together did when the load went up after `step` seconds."""
+    """The figures for the replicas of all workloads together, after the load went up at `step` seconds."""
     low = sum(at_time(changes, step) for changes in timeline.values())
     times = sorted(at for changes in timeline.values() for at, _ in changes)
     totals = [(at, sum(at_time(changes, at) for changes in timeline.values())) for at in times]
@@ -53,7 +53,7 @@ def figures(timeline: Timeline, step: float) -> dict[str, float]:
 
 
 def table(recording: Recording, timeline: Timeline) -> Table:
-    """The run in steps of a few seconds: ready replicas at their start, and the requests meant to start in them."""
+    """The run in steps of a few seconds, with ready replicas at the start and the requests meant to start in each."""
     numbers = range(0, max(recording.seconds, default=-1) + 1, ROW_SECONDS)
     rows = tuple(_row(recording, timeline, first) for first in numbers)
     return Table("Timeline", ("s", *timeline, "requests/s", "p50", "p99", "not ok"), rows)
@@ -71,7 +71,7 @@ def _row(recording: Recording, timeline: Timeline, first: int) -> tuple[str, ...
 
 
 def at_time(changes: list[tuple[float, int]], at: float) -> int:
-    """The ready replicas at a time."""
+    """The ready replicas at a given time."""
     return next((ready for when, ready in reversed(changes) if when <= at), 0)
 
 

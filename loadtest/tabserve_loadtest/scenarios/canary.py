@@ -1,4 +1,4 @@
-"""Two releases side by side: whether the canary gets its share, and how their latencies compare."""
+"""Compare two releases: whether the canary gets its share, and how their latencies differ."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tabserve_loadtest.recording import Recording
 from tabserve_loadtest.schedule import Segment
 from tabserve_loadtest.verdict import Judgement, Verdict
 
-if TYPE_CHECKING:  # it brings gevent, which changes the process that imports it
+if TYPE_CHECKING:  # it imports gevent, which patches the process
     from tabserve_loadtest.bench import Bench
 
 MIXED = " + "
 
 
 def run(bench: Bench) -> Measured:
-    """Uses `rate`, `seconds`, `rows` and `share`: of requests to the canary, the release with the fewer answers."""
+    """Uses `rate`, `seconds`, `rows` and `share`, the canary's; the canary is the release with fewer answers."""
     load = bench.objectives.load
     segments = (Segment(load.rate, load.seconds),)
     bench.warm_up()
@@ -31,7 +31,7 @@ def run(bench: Bench) -> Measured:
 
 
 def split(recording: Recording, share: float, confidence: float) -> Judgement:
-    """Whether as many answers came from the canary as chance allows at this share, on either side."""
+    """Whether the number of answers from the canary is one that chance allows at this share."""
     counts = sorted(latencies.count for latencies in recording.releases.values())
     n, canary = sum(counts), counts[0] if len(counts) > 1 else 0
     low, high = bounds.most_over(n, share, confidence), bounds.least_over(n, share, confidence)

@@ -1,4 +1,4 @@
-"""The largest batches, as fast as they are answered: rows per second (MLPerf's Offline)."""
+"""Send the largest batches as fast as they are answered, for rows per second (MLPerf's Offline)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tabserve_loadtest.measured import Measured
 
-if TYPE_CHECKING:  # it brings gevent, which changes the process that imports it
+if TYPE_CHECKING:  # it imports gevent, which patches the process
     from tabserve_loadtest.bench import Bench
 
 

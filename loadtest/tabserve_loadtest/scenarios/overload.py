@@ -1,4 +1,4 @@
-"""More than can be served: what is still served, how soon the rest is refused, and how soon all is well again."""
+"""Send more than can be served: what is still served, how soon the rest is refused, how long recovery takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tabserve_loadtest.measured import Measured, rate_of, recovery_seconds
 from tabserve_loadtest.recording import Recording
 from tabserve_loadtest.schedule import Segment
 
-if TYPE_CHECKING:  # it brings gevent, which changes the process that imports it
+if TYPE_CHECKING:  # it imports gevent, which patches the process
     from tabserve_loadtest.bench import Bench
 
 SEARCH_USERS = 16
@@ -21,7 +21,7 @@ def run(bench: Bench) -> Measured:
     """Uses `rate` (what can be served; 0 to find out), `factor`, `seconds` and `rows`.
 
     Figures: capacity_rps, goodput_rps, goodput_share, refused_share, refusal_p99_ms, retry_after_share, recovery_s.
-    What can be served is found out before and after, and is the mean of both: a machine's speed changes meanwhile.
+    Capacity is measured before and after, and is the mean of both, because a machine's speed changes meanwhile.
     """
     load = bench.objectives.load
     bench.warm_up()
@@ -39,7 +39,7 @@ def run(bench: Bench) -> Measured:
 
 
 def _capacity(bench: Bench) -> float:
-    """What is answered per second when as many users wait for answers as keep the server busy."""
+    """The requests answered per second if enough users wait for answers to keep the server busy."""
     recording = bench.closed(SEARCH_USERS, SEARCH_SECONDS)
     capacity = recording.outcomes["ok"] / recording.elapsed
     bench.tell(f"{capacity:.4g} requests/s can be served")

@@ -1,4 +1,4 @@
-"""Capacity: the highest rate that holds the objectives, between one that held and one that did not."""
+"""Find the capacity: the highest rate that holds the objectives, between one that held and one that did not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tabserve_loadtest.recording import Recording
 from tabserve_loadtest.schedule import Segment
 from tabserve_loadtest.verdict import Judgement, Verdict, judge, overall, trust
 
-if TYPE_CHECKING:  # it brings gevent, which changes the process that imports it
+if TYPE_CHECKING:  # it imports gevent, which patches the process
     from tabserve_loadtest.bench import Bench
 
 PAUSE_SECONDS = 1.0
@@ -53,7 +53,7 @@ def run(bench: Bench) -> Measured:
 
 
 def following(steps: list[Step], factor: float, most: float, precision: float) -> float | None:
-    """The next rate to try; None where the search is over."""
+    """The next rate to try, None if the search is over."""
     held = max((step.rate for step in steps if step.verdict is Verdict.PASS), default=0.0)
     broken = min((step.rate for step in steps if step.verdict is not Verdict.PASS), default=0.0)
     if not broken:
@@ -65,7 +65,7 @@ def following(steps: list[Step], factor: float, most: float, precision: float) -
 
 def _step(bench: Bench, rate: float) -> Step:
     objectives, confidence = bench.objectives, bench.plan.confidence
-    # Enough requests that p99 can be told with some over the limit.
+    # Enough requests to prove p99 even with some over the limit.
     needed = max((bounds.least_requests(0, 1 - fraction(name), confidence) for name in objectives.latency), default=1)
     seconds = max(objectives.load.seconds, MARGIN * needed / rate)
     recording = bench.open([Segment(rate, seconds)])
@@ -86,7 +86,7 @@ def _figures(steps: list[Step]) -> dict[str, float]:
 
 
 def _unbounded(steps: list[Step], most: float) -> tuple[Judgement, ...]:
-    """Where the search ended for another reason than the server's."""
+    """The findings if the search ended for a reason other than the server."""
     broken = [step for step in steps if step.verdict is not Verdict.PASS]
     lowest = min(broken, key=lambda step: step.rate, default=None)
     if lowest is not None and lowest.verdict is Verdict.INVALID:

@@ -1,4 +1,4 @@
-"""Poisson arrivals at a rate: the latency users of a service see (MLPerf's Server)."""
+"""Send Poisson arrivals at a rate, for the latency that users of a service see (MLPerf's Server)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tabserve_loadtest.measured import Measured
 from tabserve_loadtest.schedule import Segment
 
-if TYPE_CHECKING:  # it brings gevent, which changes the process that imports it
+if TYPE_CHECKING:  # it imports gevent, which patches the process
     from tabserve_loadtest.bench import Bench
 
 

@@ -1,4 +1,4 @@
-"""One request after the other: latency without any queueing (MLPerf's SingleStream)."""
+"""Send one request after the other, for latency without any queueing (MLPerf's SingleStream)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tabserve_loadtest.measured import Measured
 
-if TYPE_CHECKING:  # it brings gevent, which changes the process that imports it
+if TYPE_CHECKING:  # it imports gevent, which patches the process
     from tabserve_loadtest.bench import Bench
 
 

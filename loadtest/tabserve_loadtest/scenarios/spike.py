@@ -1,4 +1,4 @@
-"""A rate, several times it for a moment, and the rate again: what a spike costs and how soon it is over."""
+"""Send a rate, a multiple of it for a moment, and the rate again: what a spike costs and how soon it is over."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tabserve_loadtest.measured import Measured, recovery_seconds
 from tabserve_loadtest.schedule import Segment
 
-if TYPE_CHECKING:  # it brings gevent, which changes the process that imports it
+if TYPE_CHECKING:  # it imports gevent, which patches the process
     from tabserve_loadtest.bench import Bench
 
 

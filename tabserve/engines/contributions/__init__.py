@@ -1,1 +1,1 @@
-"""Contributions: what each feature adds to a scikit-learn model's answer (SHAP). XGBoost computes its own."""
+"""Contributions (SHAP): what each feature adds to a scikit-learn model's answer. XGBoost computes its own."""

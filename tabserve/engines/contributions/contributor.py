@@ -1,4 +1,4 @@
-"""Which module explains a model."""
+"""Choose the module that explains a model."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ from tabserve.engines.contributions import linear, trees
 def contributor(
     model: Any, present: Callable[[Features], Any], reference: Features, specs: Sequence[FeatureSpec]
 ) -> Callable[[Features], Array] | None:
-    """What computes exact contributions, None where nothing here does."""
+    """The function that computes a model's exact contributions, None if no module here can."""
     return linear.contributor(model, present, reference, specs) or trees.contributor(model, present, reference, specs)

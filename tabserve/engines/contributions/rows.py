@@ -1,4 +1,4 @@
-"""Rows made up of reference rows, to find out with what becomes of a feature."""
+"""Make up rows from reference rows, to find out what a feature is transformed into."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tabserve.bundle.manifest import FeatureSpec
 
 
 def middles(reference: Features, specs: Sequence[FeatureSpec]) -> tuple[Array, Array]:
-    """Of each number the median, and how far the values reach (1 where they don't): [numbers] each."""
+    """Each number's median and range of values (1 if there is none), both [numbers]."""
     columns = [_column(reference, at, spec) for at, spec in enumerate(specs) if spec.type == "number"]
     present = [column[np.isfinite(column)] for column in columns]
     medians = [float(np.median(column)) if len(column) else 0.0 for column in present]
@@ -20,7 +20,7 @@ def middles(reference: Features, specs: Sequence[FeatureSpec]) -> tuple[Array, A
 
 
 def one(reference: Features, specs: Sequence[FeatureSpec], numbers: Array) -> Features:
-    """One row of these numbers and of each category's first value, in the form that the reference rows have."""
+    """One row with these numbers and each category's first value, in the form that the reference rows have."""
     if isinstance(reference, np.ndarray):
         return numbers[None, :]
     left = iter(numbers.tolist())
@@ -31,7 +31,7 @@ def one(reference: Features, specs: Sequence[FeatureSpec], numbers: Array) -> Fe
 
 
 def replaced(features: Features, name: str, at: int, column: Array) -> Features:
-    """The features with another column, of that name or at that place."""
+    """The features with another column for one feature, found by its name or its position."""
     if isinstance(features, dict):
         return {**features, name: column}
     changed = features.copy()

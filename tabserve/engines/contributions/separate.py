@@ -1,4 +1,4 @@
-"""Contributions as one function of each feature: a line of a number, a table of a category; no transformer is asked."""
+"""Contributions as one function per feature: a line for a number, a table for a category. No transformer is called."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tabserve.engines import skops_types
 from tabserve.engines.contributions.rows import middles, one, replaced
 
 Contributions = Callable[[Features], Array]
-"""[rows, classes, features + 1], the bias last."""
+"""A function from features to contributions [rows, classes, features + 1], the bias last."""
 
-# What makes of a number a multiple of it plus something, or something else where it is missing.
+# Transformers that give a multiple of a number plus a constant, and another constant where it is missing.
 _LINES = frozenset({
     "Pipeline", "ColumnTransformer", "FeatureUnion", "StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler",
     "SimpleImputer", "MissingIndicator", "OneHotEncoder", "OrdinalEncoder", "FunctionTransformer",
@@ -25,10 +25,11 @@ _FAR = (-3.3, -0.37, 0.123, 1.7, 12.1, 1000.0)
 
 
 class Separate:
-    """Per number a slope, a point and the contribution there and where it is missing; per category one for each value.
+    """Contributions from a line per number and a table per category.
 
-    slope, at, missing: [classes, numbers], point: [numbers]. tables: by the category's place, its values' rows in
-    [values, classes].
+    A number's line has a slope and goes through `at` at `point`; `missing` is its contribution where it is missing.
+    slope, at, missing: [classes, numbers], point: [numbers]. tables: by the category's position, the rows of its values
+    in [values, classes].
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Separate:
         self._tables, self._bias = tables, bias
 
     def __call__(self, features: Features) -> Array:
-        """Raises KeyError for a category without an entry."""
+        """The contributions [rows, classes, features + 1]. Raises KeyError for a category without an entry."""
         result = np.empty((rows(features), len(self._bias), len(self._names) + 1))
         result[:, :, -1] = self._bias
         if self._numbers:
@@ -66,10 +67,10 @@ class Separate:
 
 
 def separated(whole: Contributions, before: Any, reference: Features, specs: Sequence[FeatureSpec]) -> Separate | None:
-    """`whole`, of which every feature's contribution depends on that feature alone, as a `Separate`.
+    """`whole` as a `Separate`, if every feature's contribution depends only on that feature.
 
-    None where a step before the model is not known to be a line for every number, where there is text, where a category
-    goes by its code, or where the two differ on the reference rows or beyond them.
+    None if a step before the model is not known to be a line for every number, if there is text, or if a category is
+    given as its code. None also if the two differ on the reference rows or beyond them.
     """
     kinds = ("number",) if isinstance(reference, np.ndarray) else ("number", "category")
     if any(spec.type not in kinds for spec in specs):
@@ -90,7 +91,7 @@ def _of_lines(before: Any) -> bool:
 
 
 def _plain(part: Any) -> bool:
-    """No encoder of numbers, no imputer of a marker that is a number, no function, nothing that clips."""
+    """Whether a step is free of encoded numbers, imputed markers that are numbers, functions and clipping."""
     categories = [value for of in getattr(part, "categories_", ()) for value in of.tolist()]
     marker = getattr(part, "missing_values", None)
     texts = all(isinstance(value, str) or value is None or value != value for value in categories)
@@ -110,7 +111,7 @@ def _fitted(whole: Contributions, reference: Features, specs: Sequence[FeatureSp
 
 
 def _where_missing(whole: Contributions, base: Features, specs: Sequence[FeatureSpec], classes: int) -> Array:
-    """[classes, numbers], NaN where a number can't be missing."""
+    """The contributions of missing numbers [classes, numbers], NaN for a number that can't be missing."""
     found = []
     for at, spec in enumerate(specs):
         if spec.type == "number":
@@ -122,7 +123,7 @@ def _where_missing(whole: Contributions, base: Features, specs: Sequence[Feature
 
 
 def _table(whole: Contributions, base: Features, spec: FeatureSpec, at: int) -> tuple[dict[str | None, int], Array]:
-    """The places of a category's values, None among them where it can be missing, and what each contributes."""
+    """The positions of a category's values (with None if it can be missing), and what each value contributes."""
     values: list[str | None] = list(spec.values)
     repeated = {name: np.repeat(column, len(values)) for name, column in base.items()} if isinstance(base, dict) else {}
     table = whole(repeated | {spec.name: np.array(values, object)})[:, :, at]

@@ -1,4 +1,4 @@
-"""Which feature each transformed feature comes from."""
+"""Find out which feature each transformed feature comes from."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MOST_VALUES = 4_000_000
 
 
 def owners(transformed: Callable[[Features], Array], reference: Features, specs: Sequence[FeatureSpec]) -> Array:
-    """Which transformed features change with which feature: [features, transformed], found by changing each.
+    """Which transformed features change with which feature, [features, transformed], found by changing each.
 
-    It is looked for in as many of the rows as memory allows.
+    As many of the rows are tried as memory allows.
     """
     width = transformed(take(reference, slice(0, 1))).shape[1]
     some = take(reference, slice(0, max(_FEWEST, _MOST_VALUES // max(width, 1))))
@@ -33,7 +33,7 @@ def owners(transformed: Callable[[Features], Array], reference: Features, specs:
 
 
 def _tried(transformed: Callable[[Features], Array], changed: Sequence[Features]) -> list[Array]:
-    """What becomes of each, all in one call; without those that are unknown to it, as other rows' values are not."""
+    """What the changed features are transformed into, in one call; those with unknown values are left out."""
     whole = _known(transformed, concatenate(changed))
     if whole is not None:
         return np.split(whole, len(changed))
@@ -42,14 +42,14 @@ def _tried(transformed: Callable[[Features], Array], changed: Sequence[Features]
 
 def _known(transformed: Callable[[Features], Array], changed: Features) -> Array | None:
     try:
-        with np.errstate(all="ignore"):  # a root of what was made up is no number
+        with np.errstate(all="ignore"):  # roots of made-up numbers may be undefined
             return transformed(changed)
     except (ValueError, TypeError):
         return None
 
 
 def _changes(some: Features, spec: FeatureSpec, index: int) -> list[Array]:
-    """Other columns for a feature: every category, or other rows' numbers, and numbers nearby and far."""
+    """Other columns for a feature: every category, or the numbers of other rows, and numbers near and far."""
     column = some[:, index] if isinstance(some, np.ndarray) else some[spec.name]
     if spec.type == "category":
         codes = isinstance(some, np.ndarray)

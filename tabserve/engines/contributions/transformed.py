@@ -1,4 +1,4 @@
-"""What a pipeline's transformers make of features, bit for bit, without a call of scikit-learn."""
+"""Do the arithmetic of a pipeline's transformers, bit for bit, without calling scikit-learn."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from tabserve.bundle.manifest import FeatureSpec
 from tabserve.engines.contributions.rows import middles, one, replaced
 
 Transform: TypeAlias = Callable[[Features], Array]
-"""Features to transformed features [rows, transformed]."""
+"""A function from features to transformed features [rows, transformed]."""
 _Step: TypeAlias = Callable[[Array], Array]
 
 _FAR = (-3.3, -0.37, 0.0, 0.123, 1.7, 12.1, 1000.0)
 
 
 class Unknown(ValueError):
-    """A transformer whose arithmetic is not written down here."""
+    """A transformer's arithmetic is not implemented here."""
 
 
 class Transformed:
-    """Steps of arithmetic for numbers, a table for each category, and what is the same in every row.
+    """Steps of arithmetic for numbers, a table for each category, and constants.
 
-    chains: places of numbers among the features, of what they become, and the steps between. tables: by the category's
-    place, its values' places in the table, what they become [values, some], and where that goes.
+    chains: the positions of numbers among the features, those of their results, and the steps between. tables: by the
+    category's position, the rows of its values in the table, the table [values, columns], and the columns' positions.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Transformed:
         self._chains, self._tables, self._same = chains, tables, same
 
     def __call__(self, features: Features) -> Array:
-        """Raises KeyError for a category without an entry."""
+        """The transformed features [rows, transformed]. Raises KeyError for a category without an entry."""
         result = np.empty((rows(features), len(self._same)))
         result[:] = self._same
         for taken, made, steps in self._chains:
@@ -62,8 +62,8 @@ def written(
 ) -> Transformed | None:
     """`whole`, the transform of a fitted pipeline, as a `Transformed`.
 
-    None where a step is not known, or where a bit differs for a reference row or beyond them. owned: which transformed
-    features come from which one, [transformed, features].
+    None if a step is not known, or if a bit differs on the reference rows or beyond them. owned: which transformed
+    features come from which feature, [transformed, features].
     """
     kinds = ("number",) if isinstance(reference, np.ndarray) else ("number", "category")
     if any(spec.type not in kinds for spec in specs):
@@ -100,7 +100,7 @@ def _table(
         try:
             parts.append(whole(replaced(base, spec.name, 0, np.array([value], object)))[0, made])
         except (ValueError, TypeError):
-            if value is not None:  # None where the category can't be missing
+            if value is not None:  # None if the category can't be missing
                 raise
     return {value: place for place, value in enumerate(values[: len(parts)])}, np.array(parts), made
 
@@ -108,7 +108,7 @@ def _table(
 def _chains(
     before: Any, names: list[str], numbers: list[int], width: int
 ) -> Iterator[tuple[list[int], list[int], list[_Step]]]:
-    """The places of numbers, of what becomes of them, and how."""
+    """The positions of numbers and of their results, and the steps between."""
     first, *others = _flat(before)
     if type(first).__name__ != "ColumnTransformer":
         if len(numbers) == len(names) == width:
@@ -128,7 +128,7 @@ def _chains(
 
 
 def _flat(step: Any) -> list[Any]:
-    """The steps of a pipeline, those of pipelines inside it too."""
+    """The steps of a pipeline, including those of pipelines inside it."""
     return [inner for _, each in step.steps for inner in _flat(each)] if hasattr(step, "steps") else [step]
 
 
@@ -137,7 +137,7 @@ def _listed(columns: Any) -> list[Any]:
 
 
 def _steps(step: Any, at: list[int]) -> list[_Step]:
-    """The arithmetic of a transformer on the columns at these of its places, as scikit-learn does it.
+    """The arithmetic of a transformer, as scikit-learn does it, on the columns at these positions.
 
     Raises Unknown.
     """

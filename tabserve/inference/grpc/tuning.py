@@ -1,4 +1,7 @@
-"""What makes grpc.aio faster; each part can go by itself. To be imported before grpc."""
+"""Make grpc.aio faster; each part is independent, and its figures are in `benchmarks/NOTES.md`.
+
+Import this module before grpc.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,23 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# grpc reads it when it is imported. Its older way to listen hands a request over with fewer changes of threads, which
-# saves a quarter of what a request costs that nothing is done for (235 to 178 µs; 2026-11-21, grpcio 1.82).
+# grpc reads this variable at import. Its older way to listen hands requests over with fewer switches between threads.
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
 
 LISTENERS = 8
-"""A grpc.aio server accepts one request each time the event loop wakes. Several that share the port, among which the
-kernel deals out the connections, let as many come at once, which then cost less and are predicted together: with 32
-connections a request takes 0.45 times the CPU time with eight, 0.57 with four (2026-11-28, grpcio 1.82)."""
+"""How many grpc.aio servers share the port; the kernel distributes the connections among them.
+
+A grpc.aio server accepts one request each time the event loop wakes. Several servers accept as many at once, and
+these requests cost less and are predicted together.
+"""
 
 
 @contextmanager
 def patient_threads() -> Iterator[None]:
-    """Threads that begin in this block do not interrupt the event loop when it wakes them, but wait until it is idle.
+    """Make threads that start in this block wait until the event loop is idle, and not interrupt it when it wakes them.
 
-    grpc's own pass a request from one to the next: on one core it is changed between them 2 times a request instead
-    of 12, and answered 1.17 times as fast (SCHED_BATCH, sched(7); 2026-11-21, grpcio 1.82). Where there is no such
-    policy, or no right to it, they are as others.
+    grpc's own threads pass a request from one to the next, which on one core means fewer switches per request
+    (SCHED_BATCH, sched(7)). Without that policy, or the right to it, the threads are ordinary ones.
     """
     try:
         before = os.sched_getscheduler(0)

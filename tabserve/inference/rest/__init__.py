@@ -1,1 +1,1 @@
-"""The protocol over REST: HTTP/1.1 connections, what answers a request, and bodies."""
+"""The protocol over REST: HTTP/1.1 connections, the answers to requests, and bodies."""

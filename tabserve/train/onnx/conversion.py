@@ -1,4 +1,4 @@
-"""Convert a model or preprocessor to ONNX; that one can't be converted is normal, and recorded."""
+"""Convert a model or preprocessor to ONNX; it is normal, and recorded, that some can't be converted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tabserve.train.steps import TREES, steps
 
 _FORESTS = TREES - trees.HISTOGRAM
 
-# Operators that compute every row by itself. ONNX Runtime's matrix products are not among them, nor what it computes in
+# Operators that compute every row by itself. Missing are ONNX Runtime's matrix products, and what it computes in
 # vectors with other code for their ends (Exp, Sigmoid, Softmax in double precision).
 _ELEMENTWISE = frozenset({
     "Add", "ArgMax", "ArrayFeatureExtractor", "Cast", "Concat", "Div", "Identity", "Imputer", "IsNaN",
@@ -30,13 +30,13 @@ _ELEMENTWISE = frozenset({
 
 
 class NotConvertedError(Exception):
-    """The model has no faithful ONNX form; the message is the reason, for the manifest's notes."""
+    """A model has no faithful ONNX form; the message is the reason, for the manifest's notes."""
 
 
 def write_model(graph: Any, info: ModelInfo, target: Path) -> bool:
     """Write the ONNX form of a model, with our names for its outputs.
 
-    Returns whether its operators leave rows independent of each other.
+    Returns whether its operators keep rows independent of each other.
     """
     names = ("predict", *(["predict_proba"] if "predict_proba" in info.outputs else []))
     _rename_outputs(graph, names)
@@ -52,12 +52,12 @@ def convert_preprocessor(preprocessor: Any, specs: Sequence[FeatureSpec], frame:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What says that there is no usable ONNX form: not converted, not loadable, or not running."""
+    """The exceptions that mean there is no usable ONNX form: not converted, not loadable, or not running."""
     return (NotConvertedError, BundleError, *errors())
 
 
 def booster_graph(file: Path, info: ModelInfo) -> Any:
-    """The ONNX form of the Booster in a file, so that what was saved is what is converted. Raises NotConvertedError."""
+    """The ONNX form of a Booster, made from its saved file. Raises NotConvertedError."""
     booster = xgb.read(file)
     if "c" in (booster.feature_types or ()):
         raise NotConvertedError("ONNX trees have no categorical splits")
@@ -65,7 +65,7 @@ def booster_graph(file: Path, info: ModelInfo) -> Any:
         raise NotConvertedError(f"{xgb.kind(booster)} has no faithful ONNX form")
     best = xgb.iterations(booster)[1]
     booster = booster[:best] if best else booster
-    # The converter knows features by number only.
+    # The converter identifies features only by number.
     booster.feature_names = None
     booster.feature_types = None
     with _converting("onnxmltools"):
@@ -79,7 +79,7 @@ def booster_graph(file: Path, info: ModelInfo) -> Any:
 def estimator_graph(model: Any, specs: Sequence[FeatureSpec], frame: str, *, zipmap: bool) -> Any:
     """The ONNX form of an estimator or transformer. Raises NotConvertedError."""
     if any(spec.type == "text" for spec in specs):
-        raise NotConvertedError("texts are not converted")
+        raise NotConvertedError("text is not converted")
     last = model.steps[-1][1] if hasattr(model, "steps") else model
     if steps(model) & trees.HISTOGRAM - {type(last).__name__}:
         raise NotConvertedError("histogram gradient boosting is converted as the last step alone")
@@ -102,9 +102,9 @@ def estimator_graph(model: Any, specs: Sequence[FeatureSpec], frame: str, *, zip
 
 
 def _with_cast(pipeline: Any) -> Any:
-    """The pipeline with the precision its last step computes in written out.
+    """The pipeline, with an explicit cast to the precision that its last step computes in.
 
-    scikit-learn's trees look at single precision; the rest is double, which ONNX's one-hot encoding is not.
+    scikit-learn's trees read single precision and the other steps double, but ONNX's one-hot encoding is not double.
     """
     import numpy as np
     from skl2onnx.sklapi import CastTransformer
@@ -116,19 +116,19 @@ def _with_cast(pipeline: Any) -> Any:
 
 
 def _impute(scope: Any, operator: Any, container: Any) -> None:
-    """SimpleImputer for missing numbers in double precision, which ONNX Runtime's own Imputer lacks."""
+    """Convert SimpleImputer for numbers in double precision, which ONNX Runtime's own Imputer does not support."""
     from skl2onnx.algebra.onnx_ops import OnnxIdentity, OnnxIsNaN, OnnxWhere
 
     imputer, (source, *others) = operator.raw_operator, operator.inputs
     statistics = imputer.statistics_
     if others or imputer.add_indicator or statistics.dtype.kind != "f" or (statistics != statistics).any():
-        raise ValueError("SimpleImputer of several inputs, text, or with an indicator")
+        raise ValueError("SimpleImputer with several inputs, with text, or with an indicator")
     filled = OnnxWhere(OnnxIsNaN(source, op_version=13), statistics[None, :], source, op_version=13)
     OnnxIdentity(filled, op_version=13, output_names=operator.outputs[:1]).add_to(scope, container)
 
 
 def _inputs(model: Any, specs: Sequence[FeatureSpec], frame: str) -> list[tuple[str, Any]]:
-    """One matrix, or one input per feature where columns are selected by name. Numbers are double."""
+    """The graph's inputs: one matrix, or one input per feature if columns are selected by name. Numbers are double."""
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 
     number = FloatTensorType if type(model).__name__ in _FORESTS else DoubleTensorType
@@ -139,7 +139,7 @@ def _inputs(model: Any, specs: Sequence[FeatureSpec], frame: str) -> list[tuple[
 
 
 def _rename_outputs(graph: Any, names: Sequence[str]) -> None:
-    """Lead our names to the converter's outputs, which come in the same order."""
+    """Give our names to the converter's outputs, which are in the same order."""
     import onnx
 
     old = list(graph.graph.output)
@@ -154,7 +154,7 @@ def _rename_outputs(graph: Any, names: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _converting(converter: str) -> Iterator[None]:
-    """Whatever a converter raises, warns and prints, it means that there is no ONNX form."""
+    """Turn whatever a converter raises into NotConvertedError, and silence what it warns and prints."""
     logger = logging.getLogger(converter)
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -163,7 +163,7 @@ def _converting(converter: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except ImportError as error:
-        raise BundleError("model", f"{error.name} is not installed", "Install tabserve[train] to save.") from error
+        raise BundleError("model", f"{error.name} is not installed", "To save, install tabserve[train].") from error
     except Exception as error:  # converters raise anything, from RuntimeError to KeyError
         reason = (str(error).splitlines() or [""])[0]
         raise NotConvertedError(f"{converter}: {type(error).__name__}: {reason}"[:300]) from error

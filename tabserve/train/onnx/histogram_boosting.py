@@ -1,4 +1,4 @@
-"""Histogram gradient boosting in ONNX: its trees compare in double precision, which those of skl2onnx do not."""
+"""Histogram gradient boosting in ONNX, with trees that compare in double precision, unlike skl2onnx's own."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tabserve.arrays import Array
 from tabserve.engines.contributions.trees import decompose
 
 OPSET = {"": 15, "ai.onnx.ml": 3}
-"""The versions that all graphs are written in."""
+"""The operator set versions of every graph."""
 
 
 def convert(scope: Any, operator: Any, container: Any) -> None:
     """Write the operator's model into the container (a `custom_conversion_functions` of skl2onnx).
 
-    Raises ValueError where ONNX has no form of it.
+    Raises ValueError if ONNX can't express it.
     """
     model = operator.raw_operator
     if len(operator.inputs) > 1 or model.is_categorical_ is not None:
@@ -35,7 +35,7 @@ _INVERSE = {"IdentityLink": "Identity", "LogLink": "Exp"}
 
 
 class _Nodes:
-    """Adds nodes and constants under names of their own."""
+    """Adds nodes and constants to a graph under unique names."""
 
     def __init__(self, scope: Any, container: Any) -> None:
         from onnx import TensorProto
@@ -44,7 +44,7 @@ class _Nodes:
         self._scope, self._container = scope, container
 
     def add(self, kind: str, inputs: Sequence[str], output: str = "", *, domain: str = "", **attributes: Any) -> str:
-        """The name of the node's output."""
+        """Add a node, and return the name of its output."""
         output = output or self._scope.get_unique_variable_name(kind)
         name = self._scope.get_unique_operator_name(kind)
         self._container.add_node(
@@ -53,20 +53,20 @@ class _Nodes:
         return output
 
     def constant(self, kind: int, values: Sequence[Any]) -> str:
-        """The name of a one-dimensional constant."""
+        """Add a one-dimensional constant, and return its name."""
         name: str = self._scope.get_unique_variable_name("constant")
         self._container.add_initializer(name, kind, [len(values)], values)
         return name
 
 
 def _trees(nodes: _Nodes, features: str, model: Any) -> str:
-    """A regression's sums of trees and baseline, [rows, 1], or a classifier's probabilities; in single precision."""
+    """A regression's sums of trees and baseline [rows, 1], or a classifier's probabilities, in single precision."""
     from onnx import numpy_helper
 
     trees = list(decompose(model))
     baseline = np.ravel(model._baseline_prediction)
     classes = len(getattr(model, "classes_", ()))
-    second = int(classes == 2)  # two classes have one sum, the second's; the first's is 0
+    second = int(classes == 2)  # two classes have one sum, for the second; the first class has 0
     inner = [tree.left >= 0 for tree in trees]
     leaves = [np.flatnonzero(~split) for split in inner]
 
@@ -75,7 +75,7 @@ def _trees(nodes: _Nodes, features: str, model: Any) -> str:
         return values
 
     def of_splits(parts: Sequence[Array]) -> list[Any]:
-        """Of every node; 0 at the leaves."""
+        """A value for every node, 0 at the leaves."""
         return joined([np.where(at, part, 0) for at, part in zip(inner, parts, strict=True)])
 
     def tensor(values: Any) -> Any:
@@ -104,10 +104,10 @@ def _trees(nodes: _Nodes, features: str, model: Any) -> str:
 
 
 def _classes(nodes: _Nodes, features: str, model: Any, label: str, probabilities: str) -> None:
-    """The likeliest class and the probabilities, as the binomial and multinomial losses have them.
+    """The likeliest class and the probabilities, as the binomial and multinomial losses define them.
 
-    The trees' own operator makes them row by row. Sigmoid and Softmax make them in vectors, a row's last bits depending
-    on where in a batch it stands.
+    The trees' own operator computes them row by row. Sigmoid and Softmax compute in vectors, where a row's last bits
+    depend on its position in the batch.
     """
     classes = model.classes_
     nodes.add("Cast", [_trees(nodes, features, model)], probabilities, to=nodes.double)

@@ -19,7 +19,7 @@ DAEMONS = ("kubelet", "kube-proxy", "kube-scheduler", "kube-controller-manager",
 
 
 def up() -> None:
-    """Bring up what isn't up; a progress line for each thing that had to be done."""
+    """Bring up what is not up, with a line of progress for each thing that had to be done."""
     if reason := machine.unsuitable():
         raise SystemExit(reason)
     began = time.monotonic()
@@ -35,7 +35,7 @@ def up() -> None:
 
 
 def begin(row: Row) -> bool:
-    """Start a thing unless it is there, and tell whether it had to be; wait for it when others need it ready."""
+    """Start a thing unless it is there, and return whether it had to be started; wait for it if others need it."""
     began = time.monotonic()
     there = row.there()
     if not there:
@@ -65,7 +65,7 @@ def settle(row: Row, tell: bool = False) -> None:
 
 
 def down() -> None:
-    """End the cluster, and put the machine back to what it was."""
+    """End the cluster, and restore the machine."""
     if reason := machine.unsuitable():
         raise SystemExit(reason)
     began = time.monotonic()
@@ -76,7 +76,7 @@ def down() -> None:
 
 
 def status() -> None:
-    """A line for each thing of the testbed: there, ready, or what it lacks."""
+    """Print a line for each thing in the testbed: absent, ready, or what is missing."""
     if not KUBECONFIG.exists():
         raise SystemExit("down: `make cluster-up` brings it up")
     states = [(row.name, row_state(row)) for row in rows()]
@@ -87,7 +87,7 @@ def status() -> None:
 
 
 def row_state(row: Row) -> str:
-    """`ready`, or what a row lacks."""
+    """`ready`, or what a row is missing."""
     return (api.asked(row.lacking) or "ready") if row.there() else "not there"
 
 
@@ -100,7 +100,7 @@ def images() -> None:
 
 
 def main() -> None:
-    """Run a command, on the testbed or, where that makes sense, on the cluster TABSERVE_KUBECONFIG names."""
+    """Run a command, on the testbed or, if that makes sense, on the cluster that TABSERVE_KUBECONFIG names."""
     commands = {"up": up, "down": down, "status": status, "images": images}
     parser = argparse.ArgumentParser(prog="testbed", description=__doc__)
     parser.add_argument("command", choices=commands)

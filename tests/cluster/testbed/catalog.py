@@ -1,4 +1,4 @@
-"""The images the cluster runs, and bringing them into it."""
+"""Make the images that the cluster runs, and load them into it."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from tests.cluster.testbed.images import FOLDER, PYTHON, PYTHON_BASE, Built, Ima
 from tests.cluster.testbed.places import CONTAINERD_SOCKET, DATA, PROJECT
 from tests.cluster.testbed.process import run
 
-# The container that holds a pod's network: Debian's catatonit does nothing when it is asked to pause.
+# The container that holds a pod's network; Debian's catatonit can do just that.
 PAUSE = Image("pause", build.CATATONIT, "usr/bin/catatonit", arguments=("-P",))
 COREDNS = Image("coredns", build.COREDNS, "coredns")
 METRICS_SERVER = Image("metrics-server", build.METRICS_SERVER, "metrics-server")
@@ -40,7 +40,7 @@ TESTBED: tuple[Image | Built | PythonBase, ...] = (
 
 def make(image: Image | Built | PythonBase) -> None:
     """Make an image's archive, and drop those of its earlier versions."""
-    buildah("rm", "--all")  # what an interrupted build has left
+    buildah("rm", "--all")  # left over from interrupted builds
     if image is not PYTHON_BASE and not has_base():
         buildah("pull", f"oci-archive:{PYTHON_BASE.archive}")
     image.make()
@@ -54,12 +54,12 @@ def make(image: Image | Built | PythonBase) -> None:
 
 
 def has_base() -> bool:
-    """Whether buildah's storage holds the base image (it can be emptied apart from the archives)."""
+    """Whether buildah's storage holds the base image (it can be emptied without the archives)."""
     return PYTHON in buildah("images", "--format", "{{.Name}}:{{.Tag}}").split() or not PYTHON_BASE.archive.exists()
 
 
 def is_loaded(image: Image | Built | PythonBase) -> bool:
-    """Whether the node has this very version of an image."""
+    """Whether the node has exactly this version of an image."""
     return loaded(image).exists() and loaded(image).read_text() == image.archive.name
 
 
@@ -71,5 +71,5 @@ def load(image: Image | Built | PythonBase) -> None:
 
 
 def loaded(image: Image | Built | PythonBase) -> Path:
-    """The file that tells which version of an image the node has."""
+    """The file that says which version of an image the node has."""
     return DATA / "images" / image.name

@@ -32,13 +32,13 @@ class Pair:
 
 
 CA = Pair("ca")
-FRONT_PROXY_CA = Pair("front-proxy-ca")  # signs what the API server shows to aggregated API servers
+FRONT_PROXY_CA = Pair("front-proxy-ca")  # signs the certificate that the API server shows to aggregated API servers
 FRONT_PROXY = Pair("front-proxy-client")
 API_SERVER = Pair("kube-apiserver")
 API_SERVER_TO_KUBELET = Pair("kube-apiserver-to-kubelet")
 SERVICE_ACCOUNTS = Pair("service-accounts")
 
-# Who talks to the API server, and as whom: the subject's CN is the user, its O the group.
+# Who uses the API server, and as whom: the subject's CN is the user, its O the group.
 USERS = {
     "admin": "/O=system:masters/CN=admin",
     "kube-controller-manager": "/CN=system:kube-controller-manager",
@@ -59,20 +59,20 @@ def make() -> None:
     sign(API_SERVER_TO_KUBELET, CA, "/O=system:masters/CN=kube-apiserver-to-kubelet")
     sign(FRONT_PROXY, FRONT_PROXY_CA, "/CN=front-proxy-client")
     sign(SERVICE_ACCOUNTS, CA, "/CN=service-accounts")
-    for user, subject in reversed(USERS.items()):  # the admin's last: it marks the set as complete
+    for user, subject in reversed(USERS.items()):  # the admin's comes last, because it marks the set as complete
         sign(Pair(user), CA, subject)
         write_kubeconfig(user)
 
 
 def authority(pair: Pair) -> None:
-    """A self-signed certificate that signs others."""
+    """Make a self-signed certificate that signs others."""
     run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
         "-days", "365", "-subj", f"/CN={pair.name}", "-addext", "keyUsage=critical,keyCertSign,digitalSignature",
         "-keyout", pair.key, "-out", pair.crt)  # fmt: skip
 
 
 def sign(pair: Pair, by: Pair, subject: str, names: tuple[str, ...] = ()) -> None:
-    """A certificate signed by an authority, for a client and, with `names`, for a server of these names."""
+    """Make a certificate signed by an authority, for a client and, with `names`, for a server with these names."""
     request = run("openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
                   "-subj", subject, "-keyout", pair.key)  # fmt: skip
     extensions = FOLDER / f"{pair.name}.ext"
@@ -83,7 +83,7 @@ def sign(pair: Pair, by: Pair, subject: str, names: tuple[str, ...] = ()) -> Non
 
 
 def write_kubeconfig(user: str) -> None:
-    """The kubeconfig a component (or a person, for `admin`) reaches the API server with."""
+    """Write the kubeconfig with which a component (or a person, for `admin`) reaches the API server."""
     pair = Pair(user)
     content: dict[str, Any] = {
         "apiVersion": "v1",

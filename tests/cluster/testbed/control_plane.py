@@ -18,7 +18,7 @@ PEER_URL = f"http://127.0.0.1:{ETCD_PEER_PORT}"
 
 
 def etcd() -> Daemon:
-    """The store. It needs no fsync: a cluster that lost its machine is started anew."""
+    """The store, without fsync: after losing its machine, a cluster is started again from scratch."""
     return Daemon("etcd", [
         ETCD.folder / "server", "--name=testbed", f"--data-dir={DATA / 'etcd'}", "--unsafe-no-fsync",
         f"--listen-client-urls={ETCD_URL}", f"--advertise-client-urls={ETCD_URL}",
@@ -28,7 +28,7 @@ def etcd() -> Daemon:
 
 
 def api_server() -> Daemon:
-    """The API server, on the bridge's address: reached from this machine and its pods only."""
+    """The API server, on the bridge's address, so that only this machine and its pods reach it."""
     return Daemon("kube-apiserver", [
         KUBE.folder / "kube-apiserver", f"--etcd-servers={ETCD_URL}",
         f"--bind-address={NODE_IP}", f"--advertise-address={NODE_IP}", f"--secure-port={API_PORT}",
@@ -38,7 +38,7 @@ def api_server() -> Daemon:
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={pki.SERVICE_ACCOUNTS.crt}",
         f"--service-account-signing-key-file={pki.SERVICE_ACCOUNTS.key}",
-        # The node's name is in no DNS, so the kubelet is called by its address.
+        # The node's name is not in any DNS, so the kubelet is called by its address.
         "--kubelet-preferred-address-types=InternalIP",
         f"--kubelet-client-certificate={pki.API_SERVER_TO_KUBELET.crt}",
         f"--kubelet-client-key={pki.API_SERVER_TO_KUBELET.key}",
@@ -51,7 +51,7 @@ def api_server() -> Daemon:
 
 
 def controller_manager() -> Daemon:
-    """The controllers; the HPA looks every 5 seconds, so that tests need not wait long for a pod."""
+    """The controllers; the HPA looks every 5 seconds, so that tests do not wait long for a pod."""
     kubeconfig = pki.kubeconfig("kube-controller-manager")
     return Daemon("kube-controller-manager", [
         KUBE.folder / "kube-controller-manager", f"--kubeconfig={kubeconfig}", "--bind-address=127.0.0.1",

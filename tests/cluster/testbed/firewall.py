@@ -1,4 +1,4 @@
-"""The machine's iptables rules: which are the testbed's, and their removal."""
+"""Find the testbed's rules among the machine's iptables rules, and remove them."""
 
 import shutil
 from dataclasses import dataclass, field
@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 from tests.cluster.testbed.process import run
 
 FAMILIES = ("iptables", "ip6tables")
-OURS = "KUBE-"  # kube-proxy and the kubelet name every chain of theirs so; the pod network adds no rules
+OURS = "KUBE-"  # kube-proxy and the kubelet name all their chains so; the pod network adds no rules
 
 
 @dataclass
 class Table:
-    """A table as `iptables-save` prints it: its chains, and its rules in order."""
+    """A table from `iptables-save`: its chains, and its rules in order."""
 
     chains: list[str] = field(default_factory=list)
     rules: list[str] = field(default_factory=list)
 
 
 def tables(family: str) -> dict[str, Table]:
-    """Every table of a family by name; none when the machine has no iptables."""
+    """Every table of a family by name; none if the machine has no iptables."""
     if shutil.which(f"{family}-save") is None:
         return {}
     found: dict[str, Table] = {}
@@ -51,7 +51,7 @@ def ours() -> list[str]:
 
 
 def clean(before: list[str]) -> None:
-    """Remove the testbed's rules and chains, but for chains that were there before."""
+    """Remove the testbed's rules and chains, except chains that were there before."""
     for family in FAMILIES:
         for name, table in tables(family).items():
             ours = [chain for chain in table.chains if chain.startswith(OURS)]

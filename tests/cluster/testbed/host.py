@@ -1,4 +1,4 @@
-"""What the testbed changes on the machine, and how it is put back."""
+"""Record what the testbed changes on the machine, and restore it."""
 
 import json
 import os
@@ -27,7 +27,7 @@ FOLDERS = tuple(map(Path, ("/var/log/containers", "/run/containerd/s", "/run/con
 
 
 def remember() -> None:
-    """Write down what the machine was like, once, before anything of it is changed."""
+    """Record the machine's state, once, before anything is changed."""
     for folder in DATA, RUN, LOGS:
         folder.mkdir(parents=True, exist_ok=True)
     if BEFORE.exists():
@@ -41,7 +41,7 @@ def remember() -> None:
 
 
 def restore() -> None:
-    """Put the machine back to what `remember` found. The daemons are stopped already."""
+    """Restore what `remember` recorded. The daemons are already stopped."""
     kill_containers()
     remove_cgroups()
     unmount()
@@ -69,7 +69,7 @@ def set_sysctls(values: Mapping[str, str]) -> None:
 
 
 def mounts() -> list[tuple[str, str]]:
-    """Every mount of the machine as (place, type), in the order they were made."""
+    """Every mount of the machine as (place, type), in the order of mounting."""
     fields = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
     return [(place.encode().decode("unicode_escape"), kind) for _, place, kind, *_ in fields]
 
@@ -85,13 +85,13 @@ def cgroups() -> list[Path]:
 
 
 def make_cgroups() -> None:
-    """Make the cgroup the kubelet puts everything of its pods below."""
+    """Make the cgroup below which the kubelet puts its pods."""
     for cgroup in cgroups():
         cgroup.mkdir(exist_ok=True)
 
 
 def our_processes() -> Iterator[int]:
-    """Processes of the testbed: in its cgroup, or a daemon or containerd shim that names its folders."""
+    """The testbed's processes: those in its cgroup, and daemons or containerd shims that name its folders."""
     pids = {int(pid) for cgroup in cgroups() for procs in cgroup.rglob("cgroup.procs")
             for pid in procs.read_text().split()}  # fmt: skip
     yield from sorted(pids)
@@ -102,7 +102,7 @@ def our_processes() -> Iterator[int]:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a process, by its folder in /proc, is a program of a node started on the testbed's folders."""
+    """Whether a process, given by its folder in /proc, is a node's program that uses the testbed's folders."""
     try:
         command = (folder / "cmdline").read_text().split("\0")
     except (FileNotFoundError, ProcessLookupError):
@@ -114,7 +114,7 @@ def is_ours(folder: Path) -> bool:
 
 
 def kill_containers(seconds: float = 30) -> None:
-    """End what still runs in the testbed's cgroup, and the containerd shims left behind."""
+    """End everything that still runs in the testbed's cgroup, and leftover containerd shims."""
     until = time.monotonic() + seconds
     while pids := [pid for pid in our_processes() if process.started_at(pid)]:
         if time.monotonic() > until:
@@ -125,7 +125,7 @@ def kill_containers(seconds: float = 30) -> None:
 
 
 def signal_quietly(pid: int) -> None:
-    """SIGKILL to a process that may have gone by now."""
+    """Send SIGKILL to a process that may be gone by now."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -141,13 +141,13 @@ def remove_cgroups() -> None:
 
 
 def unmount() -> None:
-    """Unmount all below the testbed's folders, last mounted first."""
+    """Unmount everything below the testbed's folders, last mounted first."""
     for place in reversed(our_mounts()):
         run("umount", "--lazy", place)
 
 
 def traces() -> dict[str, list[str]]:
-    """What there is of a testbed on this machine, by kind; all empty after `down`."""
+    """All traces of a testbed on this machine, by kind; empty after `down`."""
     return {
         "processes": [f"{pid} {Path(f'/proc/{pid}/cmdline').read_text()[:80]}" for pid in our_processes()],
         "mounts": our_mounts(),
@@ -159,7 +159,7 @@ def traces() -> dict[str, list[str]]:
 
 
 def delete_link(name: str) -> None:
-    """Delete a network link; a pod's may go by itself meanwhile, with its network namespace."""
+    """Delete a network link; a pod's may meanwhile disappear with its network namespace."""
     try:
         run("ip", "link", "delete", name)
     except CommandFailed:
@@ -168,7 +168,7 @@ def delete_link(name: str) -> None:
 
 
 def links() -> list[str]:
-    """The bridge, if it is there, and after it the links attached to it."""
+    """The bridge, if it exists, followed by the links attached to it."""
     net = Path("/sys/class/net")
     ports = [path.parent.name for path in net.glob("*/master") if path.resolve().name == BRIDGE]
     return [BRIDGE, *ports] if (net / BRIDGE).exists() else []

@@ -1,4 +1,4 @@
-"""Container images, made with buildah and imported into the node's containerd: no registry takes part."""
+"""Container images, made with buildah and imported into the node's containerd, without a registry."""
 
 import hashlib
 import json
@@ -14,37 +14,37 @@ from tests.cluster.testbed.places import cache
 from tests.cluster.testbed.process import run
 
 SCRATCH = "scratch"
-PYTHON = "dev.local/python:testbed"  # Debian's Python on a minimal Debian: the base of what needs a libc
+PYTHON = "dev.local/python:testbed"  # Debian's Python on a minimal Debian: the base of images that need a libc
 SUITE = "trixie"
 USER = "65532:65532"
 FOLDER = Path(__file__).parent / "images"
 
 
 def buildah(*command: str | Path) -> str:
-    """Run buildah on a storage of its own in the cache, without the machine's configuration."""
+    """Run buildah with its own storage in the cache, without the machine's configuration."""
     storage = cache() / "buildah"
     return run("buildah", "--root", storage, "--runroot", storage / "run", "--storage-driver", "overlay",
                *command, env={"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(scratch_folder())})  # fmt: skip
 
 
 def scratch_folder() -> Path:
-    """Where buildah keeps what it needs for a moment."""
+    """The folder for buildah's temporary files."""
     folder = cache() / "tmp"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 class Source(Protocol):
-    """What a program comes from: see `build`."""
+    """The source of a program; see `build`."""
 
     @property
     def folder(self) -> Path:
-        """The folder its files are in; the name changes with the version."""
+        """The folder of the source's files; its name changes with the version."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image of one program over a base."""
+    """An image with one program on a base."""
 
     name: str  # dev.local/NAME:testbed
     source: Source
@@ -55,12 +55,12 @@ class Image:
 
     @property
     def tag(self) -> str:
-        """The name pods use."""
+        """The name that pods use for the image."""
         return f"dev.local/{self.name}:testbed"
 
     @property
     def archive(self) -> Path:
-        """The OCI archive in the cache; its name changes with what goes into it."""
+        """The OCI archive in the cache; its name changes with its contents."""
         parts = (self.source.folder.name, self.file, self.arguments, self.base, self.place, USER)
         return cache() / "images" / f"{self.name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}.tar"
 
@@ -88,7 +88,7 @@ class PythonBase:
         return cache() / "images" / f"{self.name}-{digest[:12]}.tar"
 
     def make(self) -> None:
-        """Make the archive, and leave the image in buildah's storage for images based on it."""
+        """Make the archive, and keep the image in buildah's storage for images based on it."""
         root = scratch_folder() / "debian"
         shutil.rmtree(root, ignore_errors=True)
         run("debootstrap", "--variant=minbase", f"--include={','.join(self.packages)}", SUITE, root)
@@ -106,7 +106,7 @@ class PythonBase:
 
 @dataclass(frozen=True)
 class Built:
-    """An image built from a Dockerfile over the Python base."""
+    """An image built from a Dockerfile on the Python base."""
 
     name: str
     dockerfile: Path
@@ -117,10 +117,10 @@ class Built:
 
     @property
     def tag(self) -> str:
-        """The name pods use."""
+        """The name that pods use for the image."""
         return f"dev.local/{self.name}:{self.version}"
 
-    @cached_property  # files may change while it is built
+    @cached_property  # files may change during the build
     def archive(self) -> Path:
         """The OCI archive in the cache; its name changes with every file that goes into it."""
         digest = hashlib.sha256(PYTHON_BASE.archive.name.encode())
@@ -150,7 +150,7 @@ PYTHON_BASE = PythonBase()
 
 
 def package_settings() -> dict[str, str]:
-    """What pip and uv have to know of this machine to reach their package index during a build."""
+    """What pip and uv need to know about this machine to reach their package index during a build."""
     return {
         name: value
         for name, value in sorted(os.environ.items())
@@ -159,7 +159,7 @@ def package_settings() -> dict[str, str]:
 
 
 def folders(settings: Mapping[str, str]) -> list[str]:
-    """The folders of this machine that package settings point into: certificates and wheels."""
+    """The folders on this machine that package settings point into: certificates and wheels."""
     bundles = [settings[name] for name in ("PIP_CERT", "SSL_CERT_FILE") if name in settings]
     named = [str(Path(bundle).parent) for bundle in bundles] + settings.get("PIP_FIND_LINKS", "").split()
     return sorted({folder for folder in named if Path(folder).is_dir()})
@@ -172,7 +172,7 @@ def commit(container: str, archive: Path, tag: str) -> None:
 
 
 def push(tag: str, archive: Path) -> None:
-    """Write an image of buildah's storage as an OCI archive, whole or not at all."""
+    """Write an image from buildah's storage as an OCI archive, whole or not at all."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     unfinished = archive.with_suffix(".unfinished")
     unfinished.unlink(missing_ok=True)

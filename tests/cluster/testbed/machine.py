@@ -1,4 +1,4 @@
-"""What the testbed expects of the machine: root, Linux with cgroups, Go, and some Debian packages."""
+"""What the testbed needs from the machine: root, Linux with cgroups, Go, and some Debian packages."""
 
 import os
 import shutil
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.cluster.testbed.process import run
 
-# Which program or file tells that a Debian package is there.
+# The program or file that shows that a Debian package is there.
 PACKAGES = {
     "containerd": "containerd",
     "runc": "runc",
@@ -34,7 +34,7 @@ def install() -> None:
 
 
 def unsuitable() -> str:
-    """Why no testbed can run here; empty when it can."""
+    """Why a testbed can't run here; empty if it can."""
     if os.geteuid() != 0:
         return "expected to run as root: the testbed makes a network bridge, mounts and cgroups"
     if not Path("/sys/fs/cgroup").is_dir():

@@ -82,8 +82,8 @@ KUBELET: dict[str, Any] = {
     "cgroupRoot": f"/{CGROUP}",
     "failCgroupV1": False,
     "failSwapOn": False,
-    "localStorageCapacityIsolation": False,  # not every file system of a virtual machine can be measured
-    "imageGCHighThresholdPercent": 100,  # images come from no registry: never collect them
+    "localStorageCapacityIsolation": False,  # a virtual machine's file systems can't always be measured
+    "imageGCHighThresholdPercent": 100,  # images do not come from a registry, so never collect them
     "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%"},
     "maxPods": 200,
     "podLogsDir": str(DATA / "pod-logs"),
@@ -115,7 +115,7 @@ def is_prepared() -> bool:
 
 
 def prepare() -> None:
-    """Set up what the daemons of a node expect of a machine, remembering what it was like before."""
+    """Set up what a node's daemons expect from a machine, after recording its state."""
     host.remember()
     host.set_sysctls({"net.ipv4.ip_forward": "1", "net.bridge.bridge-nf-call-iptables": "1"})
     host.make_cgroups()
@@ -127,7 +127,7 @@ def prepare() -> None:
 
 
 def containerd() -> Daemon:
-    """A containerd of its own, apart from one the machine may have."""
+    """The testbed's own containerd, separate from one that the machine may have."""
     CNI_CONFIG.mkdir(parents=True, exist_ok=True)
     (CNI_CONFIG / "testbed.conflist").write_text(json.dumps(CNI, indent=2))
     config = DATA / "containerd.toml"
@@ -154,7 +154,7 @@ def kube_proxy() -> Daemon:
 
 
 def which(program: str) -> str:
-    """The path of a program of the machine; raises FileNotFoundError when there is none."""
+    """The path of a program on the machine. Raises FileNotFoundError if there is none."""
     if path := shutil.which(program):
         return path
     raise FileNotFoundError(f"expected the program {program} on PATH, found none")

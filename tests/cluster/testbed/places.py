@@ -38,6 +38,6 @@ VOLUME = DATA / "volume"  # what the PersistentVolume `bundles` holds
 
 
 def cache() -> Path:
-    """The folder of what is slow to make and kept between clusters: programs, images."""
+    """The folder for what is slow to make and is kept between clusters: programs, images."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "tabserve"

@@ -38,16 +38,16 @@ def run(
 
 
 def tail(log: Path, lines: int = 40) -> str:
-    """The last lines of a log file, or a word that there is none."""
+    """The last lines of a log file, or a note that there is none."""
     if not log.exists():
         return f"({log} does not exist)"
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
 def started_at(pid: int) -> str | None:
-    """The start time of a process in clock ticks since boot, or None when it is gone or a zombie.
+    """The start time of a process in clock ticks since boot, or None if it is gone or a zombie.
 
-    With the pid it names a process for good: a pid alone can be given to another one.
+    Together with the pid it identifies a process; a pid by itself can be given to another one.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -58,7 +58,7 @@ def started_at(pid: int) -> str | None:
 
 @dataclass(frozen=True)
 class Daemon:
-    """A program that runs in the background; its pid and log are kept in files."""
+    """A program that runs in the background, with its pid and log in files."""
 
     name: str
     command: Sequence[str | Path]
@@ -66,11 +66,11 @@ class Daemon:
 
     @property
     def log(self) -> Path:
-        """Where its output goes."""
+        """The file that the output goes to."""
         return LOGS / f"{self.name}.log"
 
     def start(self) -> None:
-        """Start it in a session of its own, unless it runs."""
+        """Start the daemon in its own session, unless it runs."""
         if running(self.name):
             return
         LOGS.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ class Daemon:
 
 
 def running(name: str) -> int | None:
-    """The pid of a daemon of that name that was started and still runs."""
+    """The pid of a daemon with this name that was started and still runs."""
     try:
         pid, start = (RUN / f"{name}.pid").read_text().split()
     except FileNotFoundError:
@@ -96,14 +96,14 @@ def running(name: str) -> int | None:
 
 
 def stop(name: str, seconds: float = 1) -> None:
-    """End a daemon: asked first, killed after a while."""
+    """End a daemon with SIGTERM, and after a while with SIGKILL."""
     if pid := running(name):
         end(pid, seconds)
     (RUN / f"{name}.pid").unlink(missing_ok=True)
 
 
 def end(pid: int, seconds: float) -> None:
-    """End one process: SIGTERM, then SIGKILL when it has not gone in time."""
+    """End one process with SIGTERM, then with SIGKILL if it has not ended in time."""
     start = started_at(pid)
     for signum in (signal.SIGTERM, signal.SIGKILL):
         if start is None or started_at(pid) != start:

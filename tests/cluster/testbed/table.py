@@ -1,4 +1,4 @@
-"""What the testbed consists of, from the machine up to KServe: a row for each thing, in the order it is started."""
+"""The parts of the testbed, from the machine up to KServe: one row each, in the order of starting."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,15 +17,15 @@ from tests.cluster.testbed.process import CommandFailed, Daemon, running, tail
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that the testbed consists of."""
+    """One part of the testbed."""
 
     name: str
     there: Callable[[], bool]  # whether it was started, or made
     start: Callable[[], object]
-    lacking: Callable[[], str] = lambda: ""  # what it lacks to be ready
+    lacking: Callable[[], str] = lambda: ""  # what is missing until it is ready
     seconds: float = 120  # to become ready
     explain: Callable[[], str] = lambda: ""
-    blocks: bool = True  # whether what comes after it needs it to be ready
+    blocks: bool = True  # whether later rows need it to be ready
     marker: Path | None = None  # a file that is made once it is ready
 
 
@@ -36,22 +36,22 @@ def cluster() -> Cluster:
 
 
 def program(made: build.Build | build.Wheels | build.DebianPackage) -> Row:
-    """A component's programs in the cache."""
+    """A row for a component's programs in the cache."""
     return Row(f"program {made.name}", made.folder.exists, made.make)
 
 
 def image(made: Image | Built | PythonBase) -> Row:
-    """An image's archive in the cache."""
+    """A row for an image's archive in the cache."""
     return Row(f"image {made.name}", lambda: made.archive.exists(), partial(catalog.make, made))
 
 
 def loaded(made: Image | Built | PythonBase) -> Row:
-    """An image in the node's containerd."""
+    """A row for an image in the node's containerd."""
     return Row(f"load {made.name}", lambda: catalog.is_loaded(made), partial(catalog.load, made))
 
 
 def daemon(name: str, make: Callable[[], Daemon], lacking: Callable[[], str] = lambda: "") -> Row:
-    """A program that runs on the machine itself."""
+    """A row for a program that runs on the machine itself."""
 
     def log() -> str:
         return tail(LOGS / f"{name}.log")
@@ -65,7 +65,7 @@ def daemon(name: str, make: Callable[[], Daemon], lacking: Callable[[], str] = l
 
 
 def addon(name: str, objects: Callable[[], list[Object]], *namespaces: str, blocks: bool = True) -> Row:
-    """Objects in the cluster, ready when all Deployments of these namespaces are."""
+    """A row for objects in the cluster, ready when all Deployments in these namespaces are."""
     applied = DATA / "applied" / name
 
     def apply() -> None:
@@ -81,7 +81,7 @@ def addon(name: str, objects: Callable[[], list[Object]], *namespaces: str, bloc
 
 
 def kinds(name: str, objects: Callable[[], list[Object]]) -> Row:
-    """Definitions of kinds, ready when the API server serves them: a controller that starts sooner ends."""
+    """A row for definitions of kinds, ready when the API server serves them; a controller that starts sooner ends."""
     rendered = cache(objects)
     row = addon(name, rendered)
 
@@ -92,13 +92,13 @@ def kinds(name: str, objects: Callable[[], list[Object]]) -> Row:
 
 
 def api_lacking() -> str:
-    """What the API server says about itself when it isn't ready."""
+    """What the API server says about itself if it is not ready."""
     answer = cluster().request("GET", "/readyz")
     return "" if answer == "ok" else answer
 
 
 def runtime_lacking() -> str:
-    """Why containerd does not answer a kubelet yet, which would end."""
+    """Why containerd does not answer yet; without it a kubelet would end."""
     with grpc.insecure_channel(f"unix://{CONTAINERD_SOCKET}") as channel:
         try:
             channel.unary_unary("/runtime.v1.RuntimeService/Version")(b"", timeout=5)
@@ -108,12 +108,12 @@ def runtime_lacking() -> str:
 
 
 def node_lacking() -> str:
-    """Why the node isn't Ready."""
+    """Why the node is not Ready."""
     return condition(cluster().get("v1", "Node", NODE), "Ready")
 
 
 def rows() -> list[Row]:
-    """The testbed."""
+    """All rows of the testbed."""
     return [
         Row("Debian packages", lambda: not machine.missing_packages(), machine.install),
         *map(program, build.BUILDS),

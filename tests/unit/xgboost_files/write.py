@@ -26,7 +26,7 @@ def records() -> pd.DataFrame:
 
 
 def main() -> None:
-    """One model with the scikit-learn API, which stopped early, and a Booster with categories."""
+    """Write one estimator, which stopped early, and a Booster with categories."""
     given = records()
     (HERE / "records.json").write_text(json.dumps(given.replace({np.nan: None}).to_dict("list")))
     wanted = ((given.a > 0) ^ (given.c == "x")).astype(int)

@@ -1,1 +1,1 @@
-"""What asks the predictor: addresses, connections, when to try again, and the bytes that are exchanged."""
+"""The predictor's client: addresses, connections, retries, and the bytes that are exchanged."""

@@ -1,4 +1,4 @@
-"""One address of the predictor: its kept connections, and what is known of it."""
+"""One address of the predictor, with its kept connections and what is known about it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tabserve_transformer.predictor_client.connection import Connection, Connect
 
 CONNECT_SECONDS = 1.0
 STALE_SECONDS = 1.0
-"""How long a connection must have been idle for its end to be put down to that."""
+"""How long a connection must have been idle for that to count as the reason why it ended."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -25,14 +25,14 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class Unreached(OSError):
-    """No request was started: nobody listens, or the connection was closed before the request was read."""
+    """The request was not started: nothing listens, or the connection was closed before the request was read."""
 
 
 class Address:
     """Exchanges requests with one predictor.
 
-    own: whether it is of this transformer's release; None until it has answered. ready: whether it said so last.
-    outstanding: requests under way.
+    own: whether the predictor is of the transformer's release; None until it has answered. ready: whether it last said
+    that it is. outstanding: requests under way.
     """
 
     def __init__(self, endpoint: Endpoint, max_bytes: int) -> None:
@@ -42,14 +42,14 @@ class Address:
         self.ready = False
         self.outstanding = 0
         self._max_bytes = max_bytes
-        self._deadlines = Deadlines()  # its connections', as each may end long before its last deadline
+        self._deadlines = Deadlines()  # for all its connections, because each may end long before its last deadline
         self._kept: list[Connection] = []
         self._closed = False
 
     async def exchange(self, request: bytes, deadline: float) -> Response:
         """The answer to a whole HTTP request, before time.monotonic() reaches the deadline.
 
-        Raises Unreached where no predictor can have started it, ConnectionLost where one may have, ResponseTooLarge,
+        Raises Unreached if no predictor can have started it, ConnectionLost if one may have, ResponseTooLarge,
         DeadlineExceeded.
         """
         connection = self._take_kept()
@@ -60,8 +60,8 @@ class Address:
                 connection = await self._connect(deadline)
             response = await connection.exchange(request, deadline)
         except ConnectionLost as error:
-            # A server that ends a connection for being idle crosses the request on the wire (RFC 9112, section 9.5);
-            # one that ends a busy connection may have died of this very request, which must not meet another.
+            # A server may end an idle connection just as the request is sent (RFC 9112, section 9.5). One that ends
+            # a busy connection may have died of this very request, which must not reach another.
             self.drop_kept()
             if error.unread or (idle >= STALE_SECONDS and not error.begun):
                 raise Unreached("the connection was closed before the request was read") from error
@@ -75,12 +75,12 @@ class Address:
         return response
 
     def drop_kept(self) -> None:
-        """Close the idle connections, which a server that drains would wait for."""
+        """Close the idle connections, for which a draining server would wait."""
         while self._kept:
             self._kept.pop().close()
 
     def close(self) -> None:
-        """Close what is idle, and what is under way when it is done."""
+        """Close idle connections now, and the others when their requests are done."""
         self._closed = True
         self.drop_kept()
 
@@ -100,7 +100,7 @@ class Address:
                 _, connection = await loop.create_connection(
                     lambda: Connection(self._max_bytes, self._deadlines), endpoint.host, endpoint.port
                 )
-        except OSError as error:  # TimeoutError, too
+        except OSError as error:  # including TimeoutError
             if isinstance(error, TimeoutError) and left < CONNECT_SECONDS:
                 raise DeadlineExceeded("the deadline passed before there was a connection") from error
             raise Unreached("no connection") from error

@@ -1,4 +1,4 @@
-"""Requests to the predictor and its answers, as HTTP/1.1 bytes with binary tensors."""
+"""Encode requests to the predictor and decode its answers, as HTTP/1.1 with binary tensors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tabserve.inference.tensors import (
 from tabserve_transformer.predictor_client.connection import Response
 
 Parts: TypeAlias = tuple[bytes, bytes]
-"""A request before and after the place of its deadline."""
+"""The parts of a request before and after its deadline."""
 
 _PASSED_THROUGH: dict[int, type[InferenceError]] = {
     400: InvalidRequest,
@@ -66,7 +66,7 @@ _decode_refusal = msgspec.json.Decoder(_Refusal).decode
 
 
 class Codec:
-    """Writes requests to one model and reads the answers."""
+    """Encodes requests to one model, and decodes the answers."""
 
     def __init__(self, host: str, model_name: str) -> None:
         path = f"/v2/models/{quote(model_name, safe='')}"
@@ -76,7 +76,7 @@ class Codec:
         self.ready = f"GET {path}/ready HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()
 
     def encode(self, request: InferRequest, trace: Mapping[str, str]) -> Parts:
-        """The request's tensors and outputs, all binary, in and out; its id and parameters stay here."""
+        """Encode the request's tensors and outputs, all binary; its id and parameters are not sent."""
         contents = [elements_binary(tensor.array) for tensor in request.inputs]
         inputs = tuple(
             (tensor.name, tensor.datatype, tensor.array.shape, len(data))
@@ -91,15 +91,15 @@ class Codec:
 
     @staticmethod
     def with_timeout(parts: Parts, seconds: float) -> bytes:
-        """The whole request, telling how long its answer will be waited for."""
+        """The whole request, which says how long the transformer will wait for the answer."""
         return b"%bx-request-timeout-ms: %d\r\n%b" % (parts[0], max(1, int(seconds * 1000)), parts[1])
 
 
 def decode(response: Response) -> InferResponse:
     """The answer's tensors.
 
-    Raises the error that the predictor answered with, where it is one its client should hear, and PredictionFailed for
-    the others and for an answer that is not of the protocol.
+    Raises the error that the predictor answered with if its client should see it, and PredictionFailed for other errors
+    and for an answer that does not follow the protocol.
     """
     if response.status != 200:
         raise _refusal(response)
@@ -119,7 +119,7 @@ def decode(response: Response) -> InferResponse:
 
 @lru_cache(maxsize=256)
 def _head(inputs: tuple[tuple[str, str, tuple[int, ...], int], ...], outputs: tuple[RequestedOutput, ...]) -> bytes:
-    """The JSON before the tensors' bytes. inputs: name, datatype, shape and size of each."""
+    """The JSON before the tensors' bytes. inputs: each input's name, datatype, shape and size."""
     head: dict[str, Any] = {
         "inputs": [
             {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
@@ -140,7 +140,7 @@ def _trace_headers(trace: Mapping[str, str]) -> bytes:
 
 
 def _refusal(response: Response) -> InferenceError:
-    """The error in an answer, the predictor's status and text unchanged where they are the client's to know."""
+    """The error in an answer, with the predictor's status and text if the client should see them."""
     kind = _PASSED_THROUGH.get(response.status)
     if kind is None and not 400 <= response.status < 500:
         return PredictionFailed("the predictor failed")

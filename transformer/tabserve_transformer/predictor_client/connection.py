@@ -13,11 +13,11 @@ from tabserve.inference.deadlines import Deadlines
 from tabserve.inference.errors import DeadlineExceeded
 
 IDLE_SECONDS = 60.0
-"""How long a kept connection is used again; below the 75 s after which the server closes it."""
+"""How long a kept connection may be idle and used again; the server closes it after 75 s."""
 
 
 class Response(msgspec.Struct, gc=False):
-    """An answer; header names in lower case."""
+    """An HTTP answer, with header names in lower case."""
 
     status: int
     headers: dict[bytes, bytes]
@@ -27,7 +27,7 @@ class Response(msgspec.Struct, gc=False):
 class ConnectionLost(OSError):
     """The connection ended before the answer did.
 
-    begun: whether any of the answer had come. unread: whether nobody can have read the whole request.
+    begun: whether any of the answer had come. unread: whether the server can't have read the whole request.
     """
 
     def __init__(self, begun: bool, unread: bool = False) -> None:
@@ -43,8 +43,8 @@ class ResponseTooLarge(Exception):
 class Connection(asyncio.Protocol):
     """Sends one request at a time. After an error, a cancellation, a deadline or `connection: close` it is closed.
 
-    HTTP is written out here because a call costs 13 µs of the caller's CPU this way, 95 µs with aiohttp 3.14 and 210 µs
-    with grpc.aio 1.85 (2026-11-21; uvloop, loopback, one connection, 5,000 calls of 300 bytes each way).
+    HTTP is written out here because a call costs several times less CPU than with aiohttp or grpc.aio
+    (`benchmarks/NOTES.md`, 2026-11-21).
     """
 
     def __init__(self, max_bytes: int, deadlines: Deadlines) -> None:
@@ -60,7 +60,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def idle_seconds(self) -> float:
-        """How long ago it was last used."""
+        """How long ago the connection was last used."""
         return time.monotonic() - self._idle_since
 
     @property
@@ -91,11 +91,11 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is open."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        """Note that the connection is open."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from it
 
     def data_received(self, data: bytes) -> None:
-        """Some of the answer, or what nobody asked for."""
+        """Take part of the answer, or bytes that were not asked for."""
         if self._waiter is None:
             self.close()
             return
@@ -109,27 +109,27 @@ class Connection(asyncio.Protocol):
             self._fail(ConnectionLost(begun=True))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The other side, or `close`, ended the connection."""
-        # A system resets a connection that its program left with bytes unread, or never accepted; after the last byte
-        # was read, it ends it in order even when the program dies (RFC 2525, section 2.17).
+        """Note that the other side, or `close`, ended the connection."""
+        # A system resets a connection that its program left with bytes unread, or never accepted. After the last byte
+        # was read, the system ends it in order even if the program dies (RFC 2525, section 2.17).
         begun = self._size > 0
         self._fail(ConnectionLost(begun, unread=isinstance(exc, ConnectionError) and not begun))
 
     def on_message_begin(self) -> None:
-        """An answer begins (httptools); one that nobody asked for must not be taken for the next request's."""
+        """Begin an answer (httptools); one that was not asked for must not count as the next request's."""
         if self._waiter is None or self._waiter.done():
             self.close()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header (httptools)."""
+        """Take one header (httptools)."""
         self._headers[name.lower()] = value
 
     def on_body(self, body: bytes) -> None:
-        """Some of the body (httptools)."""
+        """Take part of the body (httptools)."""
         self._chunks.append(body)
 
     def on_message_complete(self) -> None:
-        """The answer is whole (httptools)."""
+        """End an answer (httptools)."""
         if self._waiter is None or self._waiter.done():
             return
         self._waiter.set_result(Response(self._parser.get_status_code(), self._headers, b"".join(self._chunks)))

@@ -1,4 +1,4 @@
-"""What is installed into the cluster: a module for each add-on, whose `objects` says what is applied."""
+"""The add-ons of the cluster, one module each, whose `objects` returns what is applied."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.cluster.testbed.process import run
 
 
 def chart(folder: Path, release: str, namespace: str, values: Object, *flags: str) -> list[Object]:
-    """The objects a Helm chart renders to."""
+    """The objects that a Helm chart renders to."""
     rendered = run(
         HELM3.folder / "helm", "template", release, folder, "--namespace", namespace, "--kube-version", KUBERNETES,
         "--values", "-", *flags, stdin=yaml.safe_dump(values),
@@ -35,7 +35,7 @@ def small(objects: Iterable[Object]) -> list[Object]:
     """Workloads for a machine of two cores that is busy with tests.
 
     Each container asks for a little CPU, so that a loaded model can't starve it, and has no limit that throttles it.
-    Without liveness probes: being slow on a busy machine is no reason to be started again.
+    They have no liveness probes, because being slow on a busy machine is no reason for a restart.
     """
     listed = list(objects)
     for workload in (item for item in listed if item["kind"] in ("Deployment", "Job")):
@@ -46,7 +46,7 @@ def small(objects: Iterable[Object]) -> list[Object]:
 
 
 def node_port(name: str, namespace: str, selector: dict[str, str], target: int | str, port: int) -> Object:
-    """A Service that opens a port on 127.0.0.1 and leads to the selected pods."""
+    """A Service that opens a port on 127.0.0.1 for the selected pods."""
     ports: list[dict[str, Any]] = [{"name": "http", "port": 80, "targetPort": target, "nodePort": port}]
     return {
         "apiVersion": "v1",

@@ -1,4 +1,4 @@
-"""CoreDNS: names of Services and pods. It knows no name outside the cluster."""
+"""CoreDNS: names of Services and pods, and none outside the cluster."""
 
 from tests.cluster.testbed.addons import containers, small
 from tests.cluster.testbed.api import Object, load, named
@@ -9,7 +9,7 @@ NAMESPACE = "kube-system"
 
 
 def objects() -> list[Object]:
-    """The DNS server behind the address the kubelet hands to pods."""
+    """The DNS server, at the address that the kubelet gives to pods."""
     found = small(load(MANIFESTS / "coredns.yaml"))
     containers(named(found, "Deployment", "coredns"))[0]["image"] = COREDNS.tag
     named(found, "Service", "kube-dns")["spec"]["clusterIP"] = DNS_IP

@@ -13,7 +13,7 @@ MODULE = "github.com/envoyproxy/gateway"
 
 
 def definitions() -> list[Object]:
-    """The kinds of the Gateway API and of Envoy Gateway."""
+    """The kinds of the Gateway API and Envoy Gateway."""
     values = {"crds": {"gatewayAPI": {"enabled": True, "channel": "standard"}, "envoyGateway": {"enabled": True}}}
     return chart(build.ENVOY_GATEWAY.taken(MODULE, "charts/gateway-crds-helm"), "crds", NAMESPACE, values)
 
@@ -21,7 +21,7 @@ def definitions() -> list[Object]:
 def objects() -> list[Object]:
     """The controller, and the Gateway `kserve/kserve-ingress-gateway` that KServe attaches its routes to."""
     folder = build.ENVOY_GATEWAY.taken(MODULE, "charts/gateway-helm")
-    # The module's values are a template that the project's release fills in.
+    # The module's values are a template, which the project's release fills in.
     template = (folder / "values.tmpl.yaml").read_text()
     for name, value in {"GatewayImage": ENVOY_GATEWAY.tag, "GatewayImagePullPolicy": "IfNotPresent"}.items():
         template = template.replace(f"${{{name}}}", value)

@@ -12,7 +12,7 @@ NAMESPACE = "knative-serving"
 GATEWAY_NAMESPACE = "kourier-system"
 DOMAIN = "example.com"
 
-# Knative refuses these fields of a pod unless they are switched on. What the chart needs, and why:
+# Knative refuses these fields of a pod unless they are switched on. These are needed, for this:
 FEATURES = {
     "kubernetes.podspec-persistent-volume-claim": "enabled",  # a bundle on a volume
     "kubernetes.podspec-init-containers": "enabled",  # fetch or check a bundle before serving
@@ -40,7 +40,7 @@ CONFIG = {
 
 
 def definitions() -> list[Object]:
-    """The kinds of Knative."""
+    """Knative's kinds."""
     networking = build.KNATIVE.taken("knative.dev/networking", "config")
     files = [networking / f"{name}.yaml" for name in ("ingress", "serverlessservice", "domain-claim", "certificate")]
     files.append(build.KNATIVE.taken("knative.dev/caching", "config") / "image.yaml")
@@ -49,7 +49,7 @@ def definitions() -> list[Object]:
 
 
 def objects() -> list[Object]:
-    """Knative Serving and Kourier, in the order their file names give."""
+    """Knative Serving and Kourier, in the order of their file names."""
     files = [core() / "100-namespace.yaml", *sorted((core() / "200-roles").glob("*.yaml"))]
     files += [core() / "200-serviceaccount.yaml", *sorted((core() / "configmaps").glob("*.yaml"))]
     files += [build.KNATIVE.taken("knative.dev/networking", "config") / "config-network.yaml"]
@@ -70,7 +70,7 @@ def objects() -> list[Object]:
     ]
 
 
-SINGLE_NODE = ("HorizontalPodAutoscaler", "PodDisruptionBudget")  # for one node they only cost
+SINGLE_NODE = ("HorizontalPodAutoscaler", "PodDisruptionBudget")  # useless with a single node
 
 
 def core() -> Path:
@@ -79,7 +79,7 @@ def core() -> Path:
 
 
 def image(reference: str) -> str:
-    """Our image for one that Knative's manifests name: `ko://…/cmd/NAME`, or Envoy's."""
+    """Our image in place of one in Knative's manifests: `ko://…/cmd/NAME`, or Envoy's."""
     if "envoy" in reference:
         return ENVOY.tag
     program = reference.rpartition("/")[2]
@@ -87,6 +87,6 @@ def image(reference: str) -> str:
 
 
 def settle(config_map: Object) -> None:
-    """Set the data of a ConfigMap that ships with an example only; the webhook checks the example's checksum."""
+    """Set the data of a ConfigMap that ships only with an example; the webhook checks the example's checksum."""
     config_map["metadata"].get("annotations", {}).pop("knative.dev/example-checksum", None)
     config_map["data"] = dict(CONFIG.get(config_map["metadata"]["name"], {}))

@@ -1,4 +1,4 @@
-"""KServe: InferenceServices in Standard and in Knative mode, side by side."""
+"""KServe: InferenceServices in Standard and Knative mode in the same cluster."""
 
 import base64
 from pathlib import Path
@@ -13,7 +13,7 @@ NAMESPACE = "kserve"
 MODULE = "github.com/kserve/kserve"
 WEBHOOK_SECRET = "kserve-webhook-server-cert"
 WEBHOOKS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
-# Objects that the manager's webhooks judge: they come when the manager answers.
+# Objects that the manager's webhooks judge, which are applied when the manager answers.
 JUDGED = (*WEBHOOKS, "ClusterStorageContainer")
 
 VALUES = {
@@ -33,19 +33,19 @@ VALUES = {
 
 
 def definitions() -> list[Object]:
-    """The kinds of KServe."""
+    """KServe's kinds."""
     return chart(build.KSERVE.taken(MODULE, "charts/kserve-crd"), "kserve-crd", NAMESPACE, {})
 
 
 def rendered() -> list[Object]:
-    """The chart, without what cert-manager and kube-rbac-proxy would do: the certificate is made here."""
+    """The chart, without the parts for cert-manager and kube-rbac-proxy; the certificate is made here."""
     folder = build.KSERVE.taken(MODULE, "charts/kserve-resources")
     found = chart(folder, "kserve", NAMESPACE, VALUES)
     return [item for item in found if not item["apiVersion"].startswith("cert-manager.io")]
 
 
 def objects() -> list[Object]:
-    """The manager and all it needs to start."""
+    """The manager and everything that it needs to start."""
     found = small(item for item in rendered() if item["kind"] not in JUDGED)
     pod = named(found, "Deployment", "kserve-controller-manager")["spec"]["template"]["spec"]
     pod["containers"] = [item for item in pod["containers"] if item["name"] == "manager"]
@@ -54,7 +54,7 @@ def objects() -> list[Object]:
     manager["readinessProbe"]["initialDelaySeconds"] = 1
     manager["args"] = [
         item for item in manager["args"] if item != "--leader-elect"
-    ]  # one replica, no lease to wait for
+    ]  # one replica, so no lease to wait for
     return [namespace(NAMESPACE), webhook_secret(), *found]
 
 

@@ -1,4 +1,4 @@
-"""metrics-server: what pods use of CPU and memory, which the HPA scales by."""
+"""metrics-server: the pods' use of CPU and memory, by which the HPA scales."""
 
 from tests.cluster.testbed import build
 from tests.cluster.testbed.addons import chart, namespace, small
@@ -9,7 +9,7 @@ NAMESPACE = "metrics-server"
 
 
 def objects() -> list[Object]:
-    """The chart of metrics-server. An HPA needs two of its measurements, so about half a minute."""
+    """The chart of metrics-server. An HPA needs two of its measurements, which take about half a minute."""
     repository, tag = METRICS_SERVER.tag.split(":")
     values = {
         "readinessProbe": {"initialDelaySeconds": 1},
@@ -19,7 +19,7 @@ def objects() -> list[Object]:
             "--cert-dir=/tmp",
             "--kubelet-preferred-address-types=InternalIP",
             "--kubelet-use-node-status-port",
-            "--metric-resolution=10s",  # it takes no less
+            "--metric-resolution=10s",  # the least that it accepts
             "--kubelet-request-timeout=5s",  # must be less than the resolution
         ],
     }

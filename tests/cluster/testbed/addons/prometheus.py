@@ -1,4 +1,4 @@
-"""Prometheus, as Debian ships it: scrapes every pod that asks for it by the annotation `prometheus.io/scrape`."""
+"""Prometheus from Debian, which scrapes every pod with the annotation `prometheus.io/scrape`."""
 
 from tests.cluster.testbed.addons import containers, namespace, node_port, small
 from tests.cluster.testbed.api import Object, load, named
@@ -10,7 +10,7 @@ NAMESPACE = "monitoring"
 
 
 def objects() -> list[Object]:
-    """Prometheus, its configuration and its right to look pods up; its own page and API on 127.0.0.1."""
+    """Prometheus, its configuration and its right to list pods; its page and API are on 127.0.0.1."""
     found = small(load(MANIFESTS / "prometheus.yaml"))
     server, targets = containers(named(found, "Deployment", "prometheus"))
     server["image"], targets["image"] = PROMETHEUS.tag, PYTHON

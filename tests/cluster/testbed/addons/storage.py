@@ -1,4 +1,4 @@
-"""Where bundles come from: an S3 server with a bucket, and a volume; both are folders of this machine."""
+"""Storage for bundles: an S3 server with a bucket, and a volume; both are folders on this machine."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tests.cluster.testbed.catalog import VERSITYGW
 from tests.cluster.testbed.places import BUCKET, MANIFESTS, S3, S3_PORT, VOLUME
 
 NAMESPACE = "storage"
-MODELS = "models"  # the namespace InferenceServices go to
+MODELS = "models"  # the namespace of InferenceServices
 
 
 def objects() -> list[Object]:
@@ -22,7 +22,7 @@ def objects() -> list[Object]:
     host_path(named(found, "PersistentVolume", "bundles")["spec"], VOLUME)
     return [
         namespace(NAMESPACE),
-        # KServe's webhook and the chart must make pods that pass the strictest of the Pod Security Standards.
+        # Pods made by KServe's webhook and the chart must pass the strictest Pod Security Standard.
         namespace(MODELS, **{"pod-security.kubernetes.io/enforce": "restricted"}),
         *found,
         node_port("s3-loopback", NAMESPACE, {"app": "s3"}, 7070, S3_PORT),
@@ -30,5 +30,5 @@ def objects() -> list[Object]:
 
 
 def host_path(volume: Object, folder: Path) -> None:
-    """Let a volume be a folder of this machine."""
+    """Make a volume a folder on this machine."""
     volume["hostPath"] = {"path": str(folder), "type": "Directory"}

@@ -1,6 +1,6 @@
 """Tell Prometheus which pods to scrape: those annotated `prometheus.io/scrape: "true"`.
 
-Runs beside Prometheus, because Debian builds it without the discovery of Kubernetes pods.
+Runs next to Prometheus, because Debian builds it without the discovery of Kubernetes pods.
 Usage: pod_targets.py FILE - rewrites FILE (Prometheus's file_sd format) every few seconds.
 """
 
@@ -30,7 +30,7 @@ def pods() -> list[dict[str, Any]]:
 
 
 def target(pod: dict[str, Any]) -> dict[str, Any]:
-    """What to scrape of a pod: its address, path and labels."""
+    """A pod's target for scraping: its address, path and labels."""
     metadata, annotations = pod["metadata"], pod["metadata"]["annotations"]
     return {
         "targets": [f"{pod['status']['podIP']}:{annotations['prometheus.io/port']}"],
