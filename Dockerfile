@@ -1,4 +1,5 @@
-# Two images: `--target predictor` and `--target transformer`. No compiler, no package cache, user 65532.
+# Images: `--target predictor`, `--target transformer`, and `--target batch` for `tabserve score`. No compiler, no package
+# cache, user 65532.
 ARG BASE_IMAGE=python:3.13-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
@@ -25,6 +26,10 @@ RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/tabse
 COPY transformer/tabserve_transformer /opt/app/tabserve_transformer
 RUN python3 -m compileall -q /opt/app/tabserve_transformer
 
+FROM build AS batch-build
+RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/tabserve/bin/python --require-hashes \
+    --constraint requirements.lock --requirement pyproject.toml --extra batch
+
 FROM ${BASE_IMAGE} AS service
 ENV PATH=/opt/tabserve/bin:$PATH PYTHONPATH=/opt/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1
 USER 65532:65532
@@ -40,3 +45,8 @@ FROM service AS transformer
 COPY --from=transformer-build /opt/tabserve /opt/tabserve
 COPY --from=transformer-build /opt/app /opt/app
 ENTRYPOINT ["python", "-P", "-m", "tabserve_transformer"]
+
+FROM service AS batch
+COPY --from=batch-build /opt/tabserve /opt/tabserve
+COPY --from=batch-build /opt/app /opt/app
+ENTRYPOINT ["python", "-P", "-m", "tabserve.cli"]

@@ -397,3 +397,19 @@ def test_the_route_leads_every_path(helm: Path) -> None:
 
     assert paths
     assert all(path == {"type": "PathPrefix", "value": "/"} for path in paths)
+
+
+def test_a_batch_scores_on_a_schedule_with_the_stable_bundle(helm: Path) -> None:
+    job = one(rendered(given("everything"), helm=helm), "CronJob")
+    template = job["spec"]["jobTemplate"]["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    bundle = given("everything")["releases"]["a"]["bundle"]
+    annotation = "internal.serving.kserve.io/storage-initializer-sourceuri"
+    assert template["metadata"]["annotations"][annotation] == bundle["storageUri"]
+    assert container["args"] == [
+        *("score", "/mnt/models", "s3://lake/payments", "s3://lake/decided", f"--digest={bundle['digest']}"),
+        *("--trusted=own.Model", "--on-error=record", "--keep=payment_id"),
+    ]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert template["spec"]["securityContext"]["runAsNonRoot"]
+    assert job["spec"]["concurrencyPolicy"] == "Forbid"
