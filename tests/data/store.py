@@ -32,7 +32,8 @@ class Store:
         """Start it, and wait until it answers."""
         program = build.VERSITYGW.folder / "versitygw"
         environment = {**os.environ, "ROOT_ACCESS_KEY": ACCESS, "ROOT_SECRET_KEY": SECRET}
-        command: list[str | Path] = [program, "--port", f"127.0.0.1:{self.port}", "--quiet", "posix", "--nometa", self._folder]
+        address = f"127.0.0.1:{self.port}"
+        command: list[str | Path] = [program, "--port", address, "--quiet", "posix", "--nometa", self._folder]
         self._process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + START_SECONDS
         while not self._answers():

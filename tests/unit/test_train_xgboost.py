@@ -105,7 +105,7 @@ def test_options_of_a_booster_are_refused_for_other_models(tmp_path: Path) -> No
     for model in (XGBClassifier(n_estimators=2), LogisticRegression()):
         model.fit(given, wanted)
         for option in options:
-            with pytest.raises(BundleError, match="is for an? (XGBoost )?Booster"):
+            with pytest.raises(BundleError, match=r"is for an? (XGBoost )?Booster"):
                 save(model, tmp_path, schema, given, **option)
         save(model, tmp_path, schema, given)
 
