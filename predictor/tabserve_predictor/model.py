@@ -96,7 +96,8 @@ class Predictor:
     async def predict(self, body: bytes, context: Context) -> bytes:
         """Answer a V1 body, `{"instances": [[…], …]}` or named features, with `{"predictions": […]}` from `predict`."""
         instances = decode_instances(body)
-        predictions = await self.predictions(tensors(instances), context) if instances else []
+        self.bounds.check_rows(len(instances))
+        predictions = await self.predictions(tensors(instances, self.bounds), context) if instances else []
         return orjson.dumps({"predictions": predictions})
 
     async def predictions(self, inputs: Sequence[Tensor], context: Context) -> list[Any]:

@@ -16,7 +16,6 @@ LARGE_BYTES = 256 * 2**10
 SLACK = 4096
 """What a request may have beside its values: names, parameters, outputs."""
 _PER_INPUT = 64
-_PIECE_BYTES = 256 * 2**10
 _QUOTE, _BACKSLASH = 0x22, 0x5C
 
 
@@ -61,11 +60,14 @@ class Bounds(msgspec.Struct, frozen=True):
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """Of a tensor, of which the first dimension is rows."""
-        if not shape:
-            return
-        if shape[0] > self.rows:
-            raise RequestTooLarge(f"expected at most {self.rows} rows, got {shape[0]}")
-        self.check_values(prod(shape))
+        if shape:
+            self.check_rows(shape[0])
+            self.check_values(prod(shape))
+
+    def check_rows(self, count: int) -> None:
+        """Of the number of rows."""
+        if count > self.rows:
+            raise RequestTooLarge(f"expected at most {self.rows} rows, got {count}")
 
     def check_values(self, count: int) -> None:
         """Of the number of a tensor's elements."""
@@ -82,17 +84,17 @@ class Bounds(msgspec.Struct, frozen=True):
 UNBOUNDED = Bounds(rows=2**31, width=2**256, inputs=2**31)
 
 
-def holds_more(json: bytes | memoryview, marks: bytes, most: int) -> bool:
+def holds_more(json: bytes | memoryview, marks: bytes, most: int, piece_bytes: int = 256 * 2**10) -> bool:
     """Whether more than `most` of these characters are in a JSON text, outside of its strings.
 
-    A hundredth of what it costs to decode as many values.
+    A hundredth of what it costs to decode as many values. piece_bytes: so much is looked at in one step.
     """
     characters = np.frombuffer(json, np.uint8)
     if sum(np.count_nonzero(characters == mark) for mark in marks) <= most:
         return False
     found, inside, slashes = 0, False, 0
-    for at in range(0, len(characters), _PIECE_BYTES):
-        piece = characters[at : at + _PIECE_BYTES]
+    for at in range(0, len(characters), piece_bytes):
+        piece = characters[at : at + piece_bytes]
         marked = np.isin(piece, list(marks)) if len(marks) > 1 else piece == marks[0]
         flips = piece == _QUOTE
         slashes = _drop_escaped(piece, flips, slashes)

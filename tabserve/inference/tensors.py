@@ -129,19 +129,20 @@ def binary_elements(data: bytes, dtype: np.dtype[Any], shape: Sequence[int]) -> 
     return np.frombuffer(data, LITTLE_ENDIAN[dtype]).reshape(shape)
 
 
+_length = struct.Struct("<I").unpack_from
+
+
 def _split_bytes(data: bytes, count: int) -> Array:
     elements: list[bytes] = []
-    at = 0
-    while at < len(data) and len(elements) < count:
-        if at + 4 > len(data):
+    at, end = 0, len(data)
+    while at < end and len(elements) < count:
+        if at + 4 > end:
             raise ValueError("expected a 4-byte length before each BYTES element")
-        (size,) = struct.unpack_from("<I", data, at)
-        elements.append(data[at + 4 : at + 4 + size])
-        at += 4 + size
-    if len(elements) != count or at != len(data):
-        raise ValueError(
-            f"expected {count} BYTES elements, each with its length, got {len(data)} bytes that do not hold them"
-        )
+        start = at + 4
+        at = start + _length(data, at)[0]
+        elements.append(data[start:at])
+    if len(elements) != count or at != end:
+        raise ValueError(f"expected {count} BYTES elements, each with its length, got {end} bytes that do not hold them")
     array = np.empty(count, object)
     array[:] = elements
     return array

@@ -54,6 +54,7 @@ _GOT = {
     "object": "an object",
 }
 _AT = re.compile(r"(?P<message>.*?)(?: - at `\$(?:\.instances)?(?:\[(?P<record>\d+)\](?:\.(?P<field>.*))?)?`)?", re.S)
+_MOST_TEXT = 1000
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.S)
 _MISSING = re.compile(r"Object missing required field `(.*)`", re.S)
 _EXPECTED = re.compile(r"Expected `.*`, got `(.*)`")
@@ -163,8 +164,11 @@ class Records:
                 raise InvalidRequest(f"input `{name}`: expected {expectation(field)}, but it is missing")
 
     def _explained(self, error: msgspec.ValidationError) -> str:
-        match = _AT.fullmatch(str(error))
-        message, record, name = match.group("message", "record", "field") if match else (str(error), None, None)
+        text = str(error)
+        if len(text) > _MOST_TEXT:  # it names a key of the request
+            text = text[: _MOST_TEXT // 2] + text[-_MOST_TEXT // 2 :]
+        match = _AT.fullmatch(text)
+        message, record, name = match.group("message", "record", "field") if match else (text, None, None)
         if record is None:
             return f'expected {{"instances": [{{…}}, …]}}: {message[0].lower()}{message[1:]}'
         if unknown := _UNKNOWN.fullmatch(message):

@@ -51,8 +51,16 @@ class MisfitError(ValueError):
         self.path = path
 
 
+MOST_NAME = 200
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the most similar known name, ` (did you mean …?)`, or an empty string."""
+    """A hint at the most similar known name, ` (did you mean …?)`, or an empty string.
+
+    Empty where the name is far longer than any: comparing it takes a second for a million characters.
+    """
+    if len(name) > MOST_NAME:
+        return ""
     match = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean `{match[0]}`?)" if match else ""
 
