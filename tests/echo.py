@@ -26,7 +26,7 @@ COLUMNS = 2
 
 
 class Echo:
-    """Answers every input as an output of the same name.
+    """Answers every input as an output of the same name, and tells the id that came with the request.
 
     A request with the parameter `hold` is held until the process gets SIGUSR1; one with `stall`, the path of a pipe,
     holds the event loop up until the other end of the pipe is closed. Metrics tell how many requests have
@@ -57,6 +57,7 @@ class Echo:
         """The inputs; raises InvalidRequest where they are not the declared ones."""
         self._started += 1
         self._alone += context.alone
+        context.response_headers["tests-echo-id"] = context.trace["x-request-id"]
         _check(request.inputs, self.metadata.inputs)
         if "hold" in request.parameters:
             await self._hold(context)

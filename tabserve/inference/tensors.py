@@ -142,7 +142,9 @@ def _split_bytes(data: bytes, count: int) -> Array:
         at = start + _length(data, at)[0]
         elements.append(data[start:at])
     if len(elements) != count or at != end:
-        raise ValueError(f"expected {count} BYTES elements, each with its length, got {end} bytes that do not hold them")
+        raise ValueError(
+            f"expected {count} BYTES elements, each with its length, got {end} bytes that do not hold them"
+        )
     array = np.empty(count, object)
     array[:] = elements
     return array

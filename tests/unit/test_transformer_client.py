@@ -58,6 +58,8 @@ def test_tensors_go_out_and_come_back_as_binary() -> None:
             assert call.header("traceparent") == "00-ab-cd-01"
             assert b"evil" not in call.head
             assert 4000 < int(call.header("x-request-timeout-ms")) <= 5000
+            await client.infer(REQUEST, Context(trace={"x-request-id": "order-17"}))
+            assert server.calls[1].header("x-request-id") == "order-17"
 
     run(test())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -24,6 +24,7 @@ from tabserve.inference.grpc.fields import check_fields
 from tabserve.inference.large import decoded
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context, Model
+from tabserve.inference.request_ids import REQUEST_ID, RequestIds
 from tabserve.inference.rest.application import TRACE_HEADERS, failed
 from tabserve.inference.rest.pages import EXTENSIONS
 from tabserve.inference.tensors import InferRequest, TensorSpec
@@ -49,6 +50,7 @@ class Servicer:
         self._metadata = model.metadata
         self._encoder = ResponseEncoder(self._metadata.name, self._metadata.versions[-1])
         self._headers = tuple(model.headers.items())
+        self._ids = RequestIds()
         self._may_answer = asyncio.Event()
         self._may_answer.set()
         self._came = self._came_before = 0
@@ -100,25 +102,38 @@ class Servicer:
     ) -> pb.ModelInferResponse:
         """Tensors to tensors; of a message's bytes."""
         started = time.perf_counter()
+        trace = self._trace(context)
         try:
-            response = await self._admitted(data, context)
+            response = await self._admitted(data, context, trace)
         except InferenceError as error:
-            await self._abort(error, context, started)
+            await self._abort(error, context, started, trace)
         except Exception as error:  # noqa: BLE001 - the edge: logged by type and place, answered as INTERNAL
-            await self._abort(failed(error), context, started)
+            await self._abort(failed(error), context, started, trace)
         self._metrics.requests.add("grpc", "OK")
         self._metrics.seconds.observe(time.perf_counter() - started, "grpc")
         return response
 
-    async def _admitted(self, data: bytes, context: grpc.aio.ServicerContext) -> pb.ModelInferResponse:
+    def _trace(self, context: grpc.aio.ServicerContext) -> dict[str, str]:
+        """What is handed on of the call's metadata, the id among it."""
+        trace = {name: value for name, value in context.invocation_metadata() or () if name in _TRACE_NAMES}
+        trace[REQUEST_ID] = self._ids.of(trace.get(REQUEST_ID))
+        return trace
+
+    def _trailing(self, trace: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        """The metadata of an answer."""
+        return (*self._headers, (REQUEST_ID, trace[REQUEST_ID]))
+
+    async def _admitted(
+        self, data: bytes, context: grpc.aio.ServicerContext, trace: Mapping[str, str]
+    ) -> pb.ModelInferResponse:
         self._admission.enter("grpc")
         try:
             request = await decoded(len(data), partial(self._decode, data))
-            ours = _context(context, alone=self._comes_alone())
+            ours = Context(_deadline(context), trace, self._comes_alone())
             response = await self._model.infer(request, ours)
             if not self._may_answer.is_set():
                 await self._may_answer.wait()
-            context.set_trailing_metadata((*self._headers, *ours.response_headers.items()))
+            context.set_trailing_metadata((*self._trailing(trace), *ours.response_headers.items()))
             return self._encoder.encode(request, response)
         finally:
             self._admission.leave()
@@ -156,20 +171,21 @@ class Servicer:
         except ModelNotFound as error:
             await context.abort(grpc.StatusCode.NOT_FOUND, error.message)
 
-    async def _abort(self, error: InferenceError, context: grpc.aio.ServicerContext, started: float) -> None:
+    async def _abort(
+        self, error: InferenceError, context: grpc.aio.ServicerContext, started: float, trace: Mapping[str, str]
+    ) -> None:
         self._metrics.requests.add("grpc", error.grpc_status)
         self._metrics.seconds.observe(time.perf_counter() - started, "grpc")
-        trailing = self._headers
+        trailing = self._trailing(trace)
         if error.retry_after is not None:
             trailing = (*trailing, ("retry-after", str(error.retry_after)))
         await context.abort(grpc.StatusCode[error.grpc_status], error.message, trailing)
 
 
-def _context(context: grpc.aio.ServicerContext, *, alone: bool) -> Context:
+def _deadline(context: grpc.aio.ServicerContext) -> float:
+    """Of the call, in time.monotonic()."""
     remaining = context.time_remaining()
-    deadline = float("inf") if remaining is None else time.monotonic() + remaining
-    trace = {name: value for name, value in context.invocation_metadata() or () if name in _TRACE_NAMES}
-    return Context(deadline, trace, alone)
+    return float("inf") if remaining is None else time.monotonic() + remaining
 
 
 def _tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:

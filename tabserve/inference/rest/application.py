@@ -25,6 +25,7 @@ from tabserve.inference.errors import (
 from tabserve.inference.large import decoded
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context, Model
+from tabserve.inference.request_ids import REQUEST_ID, RequestIds
 from tabserve.inference.rest.codec import ResponseEncoder, decode_request
 from tabserve.inference.rest.pages import JSON, Pages, health_pages, metadata_pages, metrics_pages
 from tabserve.inference.rest.parser import Request
@@ -33,7 +34,8 @@ from tabserve.inference.tensors import ModelMetadata
 Answer: TypeAlias = tuple[int, bytes, bytes]
 """Status, the lines of headers but those of the framing, and body."""
 
-TRACE_HEADERS = (b"traceparent", b"tracestate", b"x-request-id")
+TRACE_HEADERS = (b"traceparent", b"tracestate", REQUEST_ID.encode())
+_ID = REQUEST_ID.encode()
 
 _BINARY = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 # curl -d sends a form type, and many clients send none: what cannot be anything but JSON is read as JSON.
@@ -93,6 +95,7 @@ class Application:
         self._model = model
         self._admission = admission
         self._metrics = metrics
+        self._ids = RequestIds()
         self._max_body_bytes = max_body_bytes
         metadata = model.metadata
         self._encoder = ResponseEncoder(metadata.name, metadata.versions[-1])
@@ -126,10 +129,12 @@ class Application:
             route = self._route(request)
         if route is None:
             return self._page(request.path, request.method.decode())
+        given = request.headers.get(_ID)
+        request.headers[_ID] = self._ids.of(None if given is None else given.decode("latin-1")).encode()
         if unplaced:
             self._admission.count_refusal(route.protocol)
             self._count(Overloaded.http_status, route.protocol, request)
-            return self._overloaded
+            return _identified(self._overloaded, request)
         try:
             _check(request.headers, self._max_body_bytes)
         except InferenceError as error:
@@ -165,7 +170,7 @@ class Application:
         except Exception as error:  # noqa: BLE001 - the edge: logged by type and place, answered as a 500
             return self.failure(error, request)
         self._count(200, route.protocol, request)
-        return 200, lines + self._headers, body
+        return _identified((200, lines + self._headers, body), request)
 
     async def _infer(self, request: Request, context: Context) -> tuple[bytes, bytes]:
         body, size = request.body, request.headers.get(b"inference-header-content-length")
@@ -189,7 +194,7 @@ class Application:
 
     def _refused(self, error: InferenceError, request: Request) -> Answer:
         self._count(error.http_status, self._routes[request.path].protocol, request)
-        return self._refusal(error)
+        return _identified(self._refusal(error), request)
 
     def _refusal(self, error: InferenceError) -> Answer:
         lines = JSON if error.retry_after is None else JSON + line("retry-after", str(error.retry_after))
@@ -234,6 +239,12 @@ def line(name: str, value: str) -> bytes:
     if not value.isprintable():
         raise ValueError(f"header {name}: expected printable characters, got {value!r}")
     return f"{name}: {value}\r\n".encode()
+
+
+def _identified(answer: Answer, request: Request) -> Answer:
+    """The answer to a request, with its id."""
+    status, lines, body = answer
+    return status, b"%b%b: %b\r\n" % (lines, _ID, request.headers[_ID]), body
 
 
 def _not_found(path: bytes, metadata: ModelMetadata) -> str:
