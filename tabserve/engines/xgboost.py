@@ -14,10 +14,13 @@ from tabserve.arrays import Array, Features, blanked
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import ModelInfo
 from tabserve.engines import parity
+from tabserve.engines.contributions import boosters
 
 # Their probabilities are not what `predict` returns: class numbers, and margins.
 _ANSWERS_CLASSES = "multi:softmax"
 _ANSWERS_PROBABILITIES = "multi:softprob"
+# Tables for contributions are tried for smaller files: a larger one takes seconds to be taken apart.
+_LARGE = 4 << 20
 
 
 class XGBoostEngine:
@@ -40,6 +43,11 @@ class XGBoostEngine:
         if self._booster.num_features() != len(info.features):
             got, expected = self._booster.num_features(), len(info.features)
             raise BundleError(path.name, f"expected {expected} features, got {got}", "Save the bundle again.")
+        self._shallow = (
+            boosters.contributor(self._booster, self._trees, blanked(np.asarray(reference), self._missing))
+            if reference is not None and path.stat().st_size <= _LARGE
+            else None
+        )
         self.row_independent = (
             reference is not None and self.name in info.row_independent and parity.rows_are_independent(self, reference)
         )
@@ -48,12 +56,13 @@ class XGBoostEngine:
         """The named outputs for every row. Raises xgboost.core.XGBoostError."""
         features = blanked(np.asarray(features), self._missing)
         # One matrix for contributions and values alike: a value asked for alone is cheaper without.
-        matrix = self._matrix(features) if self._linear or "contributions" in outputs else None
+        needed = self._linear or ("contributions" in outputs and self._shallow is None)
+        matrix = self._matrix(features) if needed else None
         values: Array | None = None
         answers: dict[str, Array] = {}
         for name in outputs:
             if name == "contributions":
-                answers[name] = _squeezed(self._of_matrix(matrix, pred_contribs=True))
+                answers[name] = _squeezed(self._contributions(features, matrix))
             elif name == "margin":
                 answers[name] = _squeezed(self._predict(features, matrix, "margin"))
             else:
@@ -69,6 +78,10 @@ class XGBoostEngine:
             features, iteration_range=self._trees, predict_type=kind, validate_features=False, strict_shape=True
         )
         return np.asarray(answer)
+
+    def _contributions(self, features: Array, matrix: Any) -> Array:
+        """[rows, groups, features + 1]."""
+        return self._of_matrix(matrix, pred_contribs=True) if self._shallow is None else self._shallow(features)
 
     def _of_matrix(self, matrix: Any, **options: Any) -> Array:
         """Values [rows, groups], or SHAP values [rows, groups, features + 1]."""

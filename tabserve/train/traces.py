@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tabserve.arrays import Array, dense
-from tabserve.engines.contributions.trees import Tree, decompose
+from tabserve.engines.contributions.shallow import Tree
+from tabserve.engines.contributions.trees import decompose
 
 _SHARE = 1e-3
 # How far a sum over all rows may be from a whole number: solvers stop before the very optimum.

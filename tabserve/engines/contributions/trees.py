@@ -1,4 +1,4 @@
-"""Exact contributions of scikit-learn's trees: rewritten as an XGBoost model, whose TreeSHAP does the work."""
+"""Exact contributions of scikit-learn's trees: from tables, or rewritten as an XGBoost model, whose TreeSHAP it is."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from tabserve.arrays import Array, Features, dense, take
 from tabserve.bundle.manifest import FeatureSpec
+from tabserve.engines.contributions.shallow import ShallowTrees, Tree
 from tabserve.engines.contributions.sources import owners
 from tabserve.engines.contributions.transformed import Transformed, written
 
@@ -20,22 +21,6 @@ HISTOGRAM = frozenset({"HistGradientBoostingClassifier", "HistGradientBoostingRe
 _BOOSTED = ("GradientBoostingClassifier", "GradientBoostingRegressor")
 _AVERAGED = ("RandomForestClassifier", "RandomForestRegressor", "ExtraTreesClassifier", "ExtraTreesRegressor")
 _SINGLE = ("DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor")
-
-
-class Tree(msgspec.Struct, frozen=True):
-    """One tree for one group (a class, or the only one): a row goes left where its feature is at most the threshold.
-
-    All arrays are [nodes]; left is -1 at a leaf. cover: how many training rows a node saw.
-    """
-
-    group: int
-    left: Array
-    right: Array
-    feature: Array
-    threshold: Array
-    missing_left: Array
-    value: Array
-    cover: Array
 
 
 class TreeContributions:
@@ -62,14 +47,13 @@ class TreeContributions:
             raise ValueError("a step before the trees mixes features")
         if self._before is not None:
             self._written = written(self._by_transform, self._before, self._owned, reference, specs)
-        self._cuts = _cuts(found, self._owned.shape[0])
-        self._booster = _booster(found, self._cuts)
-        first = self._groups(take(some, slice(0, 1)))
+        self._groups = _explained(found, self._owned.shape[0])
+        first = self._groups(self._transformed(take(some, slice(0, 1))))
         self._base = _answer(model, present(take(some, slice(0, 1)))) - first.sum(axis=2)
 
     def __call__(self, features: Features) -> Array:
         """[rows, features + 1], or [rows, classes, features + 1]."""
-        groups = self._groups(features)
+        groups = self._groups(self._transformed(features))
         parts, bias = groups[:, :, :-1], groups[:, :, -1] + self._base
         unowned = parts @ (1.0 - self._owned.sum(axis=1))
         result = np.concatenate([parts @ self._owned, (bias + unowned)[:, :, None]], axis=2)
@@ -84,11 +68,18 @@ class TreeContributions:
         # All but histogram gradient boosting look at single precision.
         return matrix.astype(np.float32).astype(np.float64) if self._single else matrix
 
-    def _groups(self, features: Features) -> Array:
-        """XGBoost's SHAP values [rows, groups, transformed + 1], in double precision from here on."""
+
+class _Rewritten:
+    """Trees as an XGBoost model."""
+
+    def __init__(self, trees: Sequence[Tree], features: int) -> None:
+        self._cuts = _cuts(trees, features)
+        self._booster = _booster(trees, self._cuts)
+
+    def __call__(self, matrix: Array) -> Array:
+        """XGBoost's SHAP values [rows, groups, features + 1], in double precision from here on."""
         import xgboost
 
-        matrix = self._transformed(features)
         coded = np.empty(matrix.shape, np.float32)
         for index, cuts in enumerate(self._cuts):
             coded[:, index] = np.searchsorted(cuts, matrix[:, index], side="left")
@@ -106,6 +97,14 @@ def contributor(
         return TreeContributions(model, present, reference, specs)
     except ValueError:
         return None
+
+
+def _explained(trees: Sequence[Tree], features: int) -> Callable[[Array], Array]:
+    """SHAP values [rows, groups, features + 1] of what the model's last step is given, but for the bias."""
+    try:
+        return ShallowTrees(trees, features)
+    except ValueError:
+        return _Rewritten(trees, features)
 
 
 def decompose(model: Any) -> Iterator[Tree]:
