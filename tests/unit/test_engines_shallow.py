@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import xgboost
+from sklearn.tree import DecisionTreeRegressor
 from xgboost import XGBClassifier, XGBRegressor
 
 from tabserve import engines
 from tabserve.arrays import Array
 from tabserve.engines.contributions import boosters
 from tabserve.engines.contributions.boosters import BoosterContributions
+from tabserve.engines.contributions.shallow import ShallowTrees
+from tabserve.engines.contributions.trees import decompose
 from tabserve.engines.xgboost import iterations
 from tests.unit.bundles import saved
 
@@ -111,6 +115,30 @@ def test_what_tables_do_not_fit_stays_with_xgboost(model: Any, targets: int) -> 
     matrix = np.nan_to_num(table())
     booster = trained(model, matrix, targets)
     assert boosters.contributor(booster, (0, 0), matrix) is None
+
+
+def test_contributions_of_a_tree_are_its_shapley_values() -> None:
+    """By definition: the mean over all orders of what a feature adds, unknown ones weighed by the rows that went on."""
+    matrix = table()[:, :3].astype(np.float64)
+    target = np.nan_to_num(matrix[:, 0]) + np.nan_to_num(matrix[:, 1] * matrix[:, 2])
+    [tree] = decompose(DecisionTreeRegressor(max_depth=6, random_state=0).fit(matrix, target))
+
+    def worth(row: Array, known: tuple[int, ...], node: int = 0) -> float:
+        left, right = int(tree.left[node]), int(tree.right[node])
+        if left < 0:
+            return float(tree.value[node])
+        feature, value = tree.feature[node], row[tree.feature[node]]
+        if feature in known:
+            goes_left = tree.missing_left[node] if np.isnan(value) else value <= tree.threshold[node]
+            return worth(row, known, left if goes_left else right)
+        both = [tree.cover[side] * worth(row, known, side) for side in (left, right)]
+        return float(sum(both) / tree.cover[node])
+
+    orders = list(permutations(range(3)))
+    found = ShallowTrees([tree], 3)(matrix[:20])
+    for row, values in zip(matrix[:20], found, strict=True):
+        steps = [[worth(row, order[: at + 1]) - worth(row, order[:at]) for at in np.argsort(order)] for order in orders]
+        np.testing.assert_allclose(values[0, :3], np.mean(steps, axis=0), rtol=0, atol=1e-6)
 
 
 def test_tables_that_xgboost_disagrees_with_are_not_used() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from tabserve.arrays import Array
 
 _DEEPEST = 7
-_MOST_BYTES = 16 << 20
+_MOST_BYTES = 10 << 20  # 200 full trees of depth 6
 # Splits that one table answers for: with more there are fewer tables, each twice as long.
 _SPLITS = 5
 _ROWS, _PARTS = 32, 64  # that are worked on at once
