@@ -1,1 +1,1 @@
-"""Contributions (SHAP): what each feature adds to a scikit-learn model's answer. XGBoost computes its own."""
+"""Contributions (SHAP): what each feature adds to the answer of a scikit-learn or XGBoost model."""

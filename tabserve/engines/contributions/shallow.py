@@ -1,4 +1,4 @@
-"""Exact contributions of shallow trees, from tables made once: a row costs comparisons, looking up and adding."""
+"""Exact contributions of shallow trees, from tables made once: each row takes comparisons, look-ups and sums."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class _Part(msgspec.Struct, frozen=True):
 class ShallowTrees:
     """SHAP values of a sum of trees: the path-dependent ones of Lundberg et al. (2020), as XGBoost computes them.
 
-    What a leaf adds to each feature depends on nothing but how the splits on its way come out, so a table can hold it
-    for all outcomes (Yang 2021, "Fast TreeSHAP", version 2). Here neighbouring leaves share one.
+    What a leaf adds to each feature depends only on the outcomes of the splits on its way, so a table can hold it for
+    every combination of outcomes (Yang 2021, "Fast TreeSHAP", version 2). Here neighbouring leaves share a table.
     """
 
     def __init__(self, trees: Sequence[Tree], features: int) -> None:
@@ -91,9 +91,9 @@ class ShallowTrees:
 
 
 class _Splits:
-    """How the splits of every part come out, as the bits of a number.
+    """The outcomes of each part's splits, as the bits of a number.
 
-    Each is a comparison, at most a threshold, that NaN fails; so it asks whether a row goes where missing values don't.
+    A bit is 1 where a value is at most a threshold. NaN never is, so a split is turned round if missing values go left.
     """
 
     def __init__(self, parts: Sequence[_Part], splits: int, features: int) -> None:
@@ -125,7 +125,7 @@ class _Splits:
 
 
 class _Codes:
-    """Of every set of codes that go right 0 where a code goes the way that missing values don't, else 1."""
+    """For each set of codes that go right: 0 if a code goes another way than missing values do, else 1."""
 
     def __init__(self, sets: Sequence[tuple[int, bool, tuple[int, ...]]]) -> None:
         """sets: feature, whether missing values go left, codes. Raises ValueError where the codes are too large."""
@@ -133,7 +133,7 @@ class _Codes:
         self._end = 1 + max(max(codes, default=0) for _, _, codes in sets)
         if len(sets) * self._end > _MOST_BYTES / np.float64().nbytes:
             raise ValueError(f"codes up to {self._end}")
-        ways = np.ones((len(sets), self._end + 2))  # the last two of codes in no set, which go left, and of NaN
+        ways = np.ones((len(sets), self._end + 2))  # the last two: codes in no set, which go left, and NaN
         for row, (_, missing_left, codes) in zip(ways, sets, strict=True):
             row[:-1] = missing_left
             row[list(codes)] = not missing_left
@@ -148,7 +148,7 @@ class _Codes:
 
 
 def _depth(tree: Tree) -> int:
-    """No further than one too deep."""
+    """Counted no further than one level too deep."""
     depth, level = 0, np.array([0])
     while depth <= _DEEPEST and len(level := level[tree.left[level] >= 0]):
         depth, level = depth + 1, np.concatenate([tree.left[level], tree.right[level]])
@@ -156,7 +156,7 @@ def _depth(tree: Tree) -> int:
 
 
 def _parts(tree: Tree, splits: int, node: int = 0, way: _Way = ()) -> Iterator[_Part]:
-    """The leaves below a node in parts of at most so many splits, which no way has more of."""
+    """The leaves below a node in parts of at most so many splits; no way has more."""
     leaves = list(_leaves(tree, node, way))
     nodes = list(dict.fromkeys(at for _, whole in leaves for at, _ in whole))
     if len(nodes) <= splits:

@@ -1,4 +1,4 @@
-"""Exact contributions of scikit-learn's trees: from tables, or rewritten as an XGBoost model, whose TreeSHAP it is."""
+"""Exact contributions of scikit-learn's trees, from tables, or from XGBoost if rewritten as one of its models."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class TreeContributions:
 
 
 class _Rewritten:
-    """Trees as an XGBoost model."""
+    """Trees that are too large for tables, as an XGBoost model: its TreeSHAP does the work."""
 
     def __init__(self, trees: Sequence[Tree], features: int) -> None:
         self._cuts = _cuts(trees, features)
