@@ -23,7 +23,7 @@ CHART = Path(__file__).parent / "tabserve"
 TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "seq": "array", "map": "object"}
 # The chart gives these itself.
 MANAGED = {
-    *("model_dir", "model_name", "digest", "release", "host", "http_port", "grpc_port", "workers"),
+    *("model_dir", "model_name", "digest", "release", "host", "http_port", "grpc_port", "admin_port", "workers"),
     *("predictor_host", "predictor_protocol", "trusted"),
 }
 
