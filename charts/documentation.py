@@ -1,8 +1,8 @@
 """Write the chart's `values.schema.json` and the table of its README from the comments in `values.yaml`.
 
-Above a key, `# -- TEXT` says what it is for and `# @schema {…}` what it may be, as JSON Schema. A map without `@schema`
-takes exactly the keys it shows; any other value without one is of the type it has. `# @like KEY` lets a map take what
-the map of that name takes, too.
+Above a key, `# -- TEXT` says what it is for, and `# @schema {…}` what it may be, as JSON Schema. A map without
+`@schema` takes exactly the keys that it shows; any other value without one has the type of its default. `# @like KEY`
+lets a map also take what the map with that name takes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tabserve_transformer.settings import Settings as TransformerSettings
 
 CHART = Path(__file__).parent / "tabserve"
 TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "seq": "array", "map": "object"}
-# The chart gives these itself.
+# Settings that the chart itself gives.
 MANAGED = {
     *("model_dir", "model_name", "digest", "release", "host", "http_port", "grpc_port", "admin_port", "workers"),
     *("predictor_host", "predictor_protocol", "trusted"),
@@ -33,7 +33,7 @@ Schema = dict[str, Any]
 
 
 class Key(NamedTuple):
-    """A key of `values.yaml`: its path, what its comments say (`like` is empty where they don't), and its default."""
+    """A key of `values.yaml`: its path, what its comments say (`like` may be empty), and its default."""
 
     path: tuple[str, ...]
     text: str
@@ -53,7 +53,7 @@ def keys(node: yaml.Node, lines: list[str], path: tuple[str, ...] = ()) -> Itera
 
 
 def comments(lines: list[str], at: int) -> tuple[str, Schema | None, str]:
-    """The description, the schema and the map that is alike, from the comment lines right above line `at`."""
+    """The description, the schema and the name after `@like`, from the comment lines right above line `at`."""
     first = at
     while first and lines[first - 1].lstrip().startswith("#"):
         first -= 1
@@ -74,7 +74,7 @@ def same_as(own: Schema) -> str:
 def schema(found: list[Key]) -> Schema:
     """The JSON Schema of all values."""
     root: Schema = {"$schema": "http://json-schema.org/draft-07/schema#", **closed(), "$defs": settings()}
-    root["properties"]["global"] = {"type": "object"}  # Helm hands it to every chart
+    root["properties"]["global"] = {"type": "object"}  # Helm gives it to every chart
     places: dict[tuple[str, ...], Schema] = {(): root}
     for key in found:
         own = key.schema if key.schema is not None else inferred(key.node)
@@ -88,7 +88,7 @@ def schema(found: list[Key]) -> Schema:
 
 
 def inherit(own: Schema, other: Schema, at: str) -> None:
-    """Let a map take the keys that it has no rule for from another one, which stands at that place of the schema."""
+    """Let a map take keys for which it has no rule from another map, which is at `at` in the schema."""
     for name, rule in other["properties"].items():
         place = f"{at}/properties/{name}"
         if name not in own["properties"]:
@@ -104,12 +104,12 @@ def inferred(node: yaml.Node) -> Schema:
 
 
 def closed() -> Schema:
-    """An object without other keys than those that will be named."""
+    """An object that takes only the keys that will be named."""
     return {"type": "object", "additionalProperties": False, "properties": {}}
 
 
 def settings() -> dict[str, Schema]:
-    """The settings of each service, and those that both have, as definitions of the schema."""
+    """The settings of each service, and those that both have, as definitions in the schema."""
     services = {name: settings_of(service) for name, service in OF_SERVICES.items()}
     shared = {name: rule for name, rule in services["predictor"].items() if services["transformer"].get(name) == rule}
     there = {name: {"$ref": f"#/$defs/sharedSettings/properties/{name}"} for name in shared}
@@ -118,7 +118,7 @@ def settings() -> dict[str, Schema]:
 
 
 def settings_of(service: type[msgspec.Struct]) -> Schema:
-    """The settings of a service that a user may give, by the types the service itself reads them with."""
+    """The settings of a service that a user may give, with the types that the service itself reads."""
     whole = msgspec.json.schema(service)["$defs"]["Settings"]
     return {name: rule for name, rule in whole["properties"].items() if name not in MANAGED}
 
@@ -140,7 +140,7 @@ def default(node: yaml.Node) -> str:
 
 
 def contents() -> dict[str, str]:
-    """What the written files are to hold, by their names."""
+    """What the generated files must hold, by their names."""
     text = (CHART / "values.yaml").read_text()
     tree = yaml.compose(text)
     assert tree is not None
@@ -153,14 +153,14 @@ def contents() -> dict[str, str]:
 
 
 def filled(text: str, name: str, content: str) -> str:
-    """A text with this content between the two comments of the name."""
+    """A text with this content between the two comments with this name."""
     begin, end = f"<!-- {name}: written by `make chart-docs` -->\n", f"<!-- /{name} -->\n"
     before, _, rest = text.partition(begin)
     return before + begin + content + end + rest.partition(end)[2]
 
 
 def operation() -> list[str]:
-    """The settings that are no part of a release, as the template names them."""
+    """The settings that are not part of a release, as the template lists them."""
     found = re.search(r'define "tabserve.operation" -}}\n(.+)\n', (CHART / "templates" / "_slot.tpl").read_text())
     assert found is not None
     return found[1].split()
@@ -172,7 +172,7 @@ def listed(names: list[str]) -> str:
 
 
 def text_of(whole: Schema) -> str:
-    """A schema as JSON, each reference on a line."""
+    """A schema as JSON, with each reference on one line."""
     text = json.dumps(whole, indent=1, ensure_ascii=False)
     return re.sub(r'\{\s+("\$ref": "[^"]+")\s+\}', r"{\1}", text) + "\n"
 

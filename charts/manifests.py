@@ -1,4 +1,4 @@
-"""Render `manifests/` from the chart: `base/` is the stable slot and the route, `canary/` the other slot alone."""
+"""Render `manifests/` from the chart: `base/` is the stable slot and the route, `canary/` only the other slot."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rendered(helm: str) -> list[Object]:
 
 
 def plain(item: Object) -> Object:
-    """An object as one writes it by hand: no namespace, no labels of Helm."""
+    """An object as if written by hand, without a namespace and Helm's labels."""
     del item["metadata"]["namespace"]
     for label in HELM_ONLY:
         del item["metadata"]["labels"][label]
@@ -59,12 +59,12 @@ def contents(helm: str) -> dict[str, list[Object]]:
 
 
 def text(objects: list[Object]) -> str:
-    """Objects as the YAML of a file."""
+    """Objects as YAML text."""
     return "# Rendered by `make manifests`.\n" + yaml.safe_dump_all(objects, sort_keys=False, width=120)
 
 
 def main() -> None:
-    """Write the files, with the Helm that is named."""
+    """Write the files, using the given Helm."""
     for path, objects in contents(sys.argv[1]).items():
         (FOLDER / path).write_text(text(objects))
 

@@ -1,4 +1,4 @@
-"""What `helm test` asks of a release: health, metadata, a reference row by each protocol, a bad request.
+"""The checks of `helm test`: health, metadata, a reference row over each protocol, a bad request.
 
 Takes ENTRY (transformer or predictor), MODEL, REST and GRPC (addresses, empty for none), SECONDS_TO_WAIT and BUNDLE
 (its folder; default: /mnt/models) from its environment.
@@ -35,7 +35,7 @@ class Cell(NamedTuple):
 
 
 class Question(NamedTuple):
-    """A reference row, the output to ask for and the answer that is expected."""
+    """A reference row, the output to ask for and the expected answer."""
 
     row: list[Cell]
     output: str
@@ -43,7 +43,7 @@ class Question(NamedTuple):
 
 
 class Release(NamedTuple):
-    """A model and where it is; an address is empty where the protocol is not served."""
+    """A model and its addresses; one is empty if its protocol is not served."""
 
     model: str
     rest: str
@@ -62,7 +62,7 @@ class Release(NamedTuple):
             return 0, {"error": str(error)}
 
     def call(self, method: str, message: Message) -> Any:
-        """The answer of a gRPC call. Raises grpc.RpcError."""
+        """The answer to a gRPC call. Raises grpc.RpcError."""
         with grpc.insecure_channel(self.grpc) as channel:
             stub = channel.unary_unary(
                 f"/inference.GRPCInferenceService/{method}",
@@ -72,7 +72,7 @@ class Release(NamedTuple):
             return stub(message, timeout=10)
 
     def ready(self) -> tuple[bool, object]:
-        """Whether it says so over a protocol it serves, and what it says if not."""
+        """Whether the release says that it is ready, over a protocol it serves, and otherwise what it says."""
         if self.rest:
             status, body = self.http("/v2/health/ready")
             return status == 200, body
@@ -83,14 +83,14 @@ class Release(NamedTuple):
 
 
 def check(what: str, ok: object, detail: object) -> None:
-    """Tell of one check; end the test where it failed."""
+    """Print one check's result; end the test if it failed."""
     print("ok  " if ok else "FAIL", what, "" if ok else detail, flush=True)
     if not ok:
         raise SystemExit(1)
 
 
 def question(found: Bundle, entry: str) -> Question:
-    """What to ask whom clients call."""
+    """The question for the component that clients call."""
     if entry == "predictor":
         row = [cell for cell in features(found) if not missing(cell.value)]
         return Question(row, "predict", float(found.reference.outputs["predict"].ravel()[0]))
@@ -132,7 +132,7 @@ def over_rest(release: Release, asked: Question) -> None:
 
 
 def decide(release: Release, found: Bundle) -> None:
-    """The V1 check: a record's decision."""
+    """The check over V1: a record's decision."""
     status, body = release.http(f"/v1/models/{release.model}:predict", {"instances": [expected.record(found, 0)]})
     wanted = expected.decision(found, 0)
     got = body.get("predictions", [{}])[0]
@@ -172,7 +172,7 @@ def refusal(release: Release) -> object:
 
 
 def wait(release: Release, seconds: float) -> None:
-    """Until the release is ready; ends the test when the time is over."""
+    """Wait until the release is ready; ends the test when the time is over."""
     until = time.monotonic() + seconds
     while not (state := release.ready())[0]:
         if time.monotonic() > until:

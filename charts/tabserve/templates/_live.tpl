@@ -1,4 +1,4 @@
-{{- /* Whether templates see a cluster: without one (`helm template`, GitOps) no API names its kinds. */ -}}
+{{- /* Whether templates see a cluster; without one (`helm template`, GitOps) no API names its kinds. */ -}}
 {{- define "tabserve.connected" -}}
 {{- if .Capabilities.APIVersions.Has "v1/Pod" }}true{{ end -}}
 {{- end }}
@@ -20,8 +20,8 @@ revisions: {{ toJson (dig "status" "components" "predictor" dict $found) }}
 {{- end }}
 
 {{- /*
-What keeps a Standard slot from being given traffic; empty when nothing does. KServe's own status can be of the release
-before, so the Deployments are asked, too. Takes: root, slot.
+What keeps a Standard slot from being given traffic; empty if nothing does. KServe's own status can be that of the
+release before, so the Deployments are asked as well. Takes: root, slot.
 */ -}}
 {{- define "tabserve.lacking" -}}
 {{- $live := include "tabserve.live" (dict "root" .root "name" .slot.name) | fromYaml -}}

@@ -22,7 +22,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ ternary "predictor" "transformer" (eq .Values.transformer.placement "none") }}
 {{- end }}
 
-{{- /* Components with pods of their own, separated by spaces. */ -}}
+{{- /* Components that have their own pods, separated by spaces. */ -}}
 {{- define "tabserve.workloads" -}}
 predictor{{ if eq .Values.transformer.placement "separate" }} transformer{{ end }}
 {{- end }}

@@ -28,7 +28,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
 {{- /*
-What surrounds the containers in a pod. Takes: root, slot, component (the workload's).
+Everything in a pod except its containers. Takes: root, slot, component (the workload's).
 Knative refuses most of it unless its flags are on.
 */ -}}
 {{- define "tabserve.pod" -}}
@@ -66,8 +66,8 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
 
 {{- /*
-The longest of the containers' sleeps before SIGTERM and of their drains, the second in which a service then ends what is
-left, and 4 for the container to go.
+The sum of the containers' longest sleep before SIGTERM, their longest drain, the second in which a service then ends what
+is left, and 4 for the container to go.
 */ -}}
 {{- define "tabserve.graceSeconds" -}}
 {{- $sleep := 0 -}}
@@ -80,13 +80,13 @@ left, and 4 for the container to go.
 {{ add $sleep $drain 1 4 }}
 {{- end }}
 
-{{- /* Labels that tell a workload's pods from all others, as KServe sets them. */ -}}
+{{- /* The labels, set by KServe, that only a workload's pods have. */ -}}
 {{- define "tabserve.podSelector" -}}
 serving.kserve.io/inferenceservice: {{ .slot.name }}
 component: {{ .component }}
 {{- end }}
 
-{{- /* The volumes of a pod; what both its containers say, as by `pods`, stands once. Takes: slot, components. */ -}}
+{{- /* The volumes of a pod; a volume that both containers name, as by `pods`, is there once. Takes: slot, components. */ -}}
 {{- define "tabserve.volumes" -}}
 {{- $extra := list -}}
 {{- range .components }}{{ $extra = concat $extra (index $.slot . "extraVolumes") }}{{ end -}}

@@ -1,9 +1,10 @@
 {{- /*
-The routes that lead requests to a slot, as "KIND NAMESPACE/NAME, …": neither the chart's own, whose shares are values, nor
-KServe's own of the slot, which come and go with its InferenceService. Takes: root, slot (its `tabserve.slot`).
+The routes that send requests to a slot, as "KIND NAMESPACE/NAME, …". The chart's own route does not count, because its
+shares are values. Neither do KServe's own routes, which come and go with the slot's InferenceService. Takes: root, slot
+(its `tabserve.slot`).
 
-Helm ends with an error where a list is forbidden. So the kinds and the namespaces are values, and this is asked only when a
-slot would be emptied or changed.
+Helm ends with an error if a list is forbidden. So the kinds and namespaces are values, and this is called only if a slot
+would be emptied or changed.
 */ -}}
 {{- define "tabserve.routesTo" -}}
 {{- $root := .root -}}
@@ -26,8 +27,8 @@ slot would be emptied or changed.
 {{- end }}
 
 {{- /*
-Whether a route leads requests to a Service of a slot; empty when it doesn't. A mirror counts, too, whatever its percentage:
-nobody waits for its answers, but without its Service Envoy Gateway answers 500 to every request of its rule.
+Whether a route sends requests to a Service of a slot; empty if it does not. A mirror counts as well, whatever its
+percentage: nobody waits for its answers, but without its Service Envoy Gateway answers 500 to every request of its rule.
 Takes: route, slot (the name of its InferenceService), namespace (the slot's).
 */ -}}
 {{- define "tabserve.leads" -}}

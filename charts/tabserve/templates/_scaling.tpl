@@ -1,4 +1,4 @@
-{{- /* How many pods a workload has. Takes: root, slot, component. */ -}}
+{{- /* The number of a workload's pods. Takes: root, slot, component. */ -}}
 {{- define "tabserve.scaling" -}}
 {{- $values := index .slot .component -}}
 {{- if eq .root.Values.mode "Standard" -}}
@@ -27,8 +27,8 @@ canaryTrafficPercent: {{ . }}
 {{- end }}
 
 {{- /*
-Knative's share of the newest revision; nothing for all of it. When a canary is dropped, the stable release becomes the
-newest revision again: until it is ready the canary's would be that, so the traffic stays pinned to the old revision.
+Knative's share for the newest revision; empty for all traffic. When a canary is dropped, the stable release becomes the
+newest revision again. Until it is ready the canary's would be the newest, so the traffic stays pinned to the old one.
 */ -}}
 {{- define "tabserve.canaryTrafficPercent" -}}
 {{- $stable := (include "tabserve.slot" (dict "root" . "slot" .Values.traffic.stable) | fromYaml).release -}}
@@ -40,7 +40,7 @@ newest revision again: until it is ready the canary's would be that, so the traf
 {{- end -}}
 {{- end }}
 
-{{- /* Annotations of a workload, and so of its pods: who scales it, and what Knative is to know. */ -}}
+{{- /* Annotations of a workload, and so of its pods: what scales it, and Knative's settings. */ -}}
 {{- define "tabserve.workloadAnnotations" -}}
 {{- $values := index .slot .component -}}
 {{- if eq .root.Values.mode "Standard" -}}

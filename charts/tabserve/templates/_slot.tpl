@@ -1,5 +1,5 @@
 {{- /*
-A service's values in a slot, as JSON: those of `pods`, the service's own over them, and the release's over both; and
+A service's values in a slot, as JSON: those of `pods`, with the service's own over them and the release's over both; also
 imageReference. Takes: root, slot, component.
 */ -}}
 {{- define "tabserve.component" -}}
@@ -15,14 +15,14 @@ imageReference. Takes: root, slot, component.
 {{- end }}
 
 {{- /*
-Settings of the operation: they neither compute nor limit an answer, so a change of them rolls a slot's pods in place, and its
-release stays. All others are of the answer, and so of the release. The README's list is written from this one.
+Settings of the operation: they neither compute nor limit an answer, so changing one rolls a slot's pods in place, and its
+release stays. All others belong to the answer, and so to the release. The README's list is written from this one.
 */ -}}
 {{- define "tabserve.operation" -}}
 allow_joblib trusted log_level drain_seconds read_timeout write_timeout keep_alive predictor_refresh
 {{- end }}
 
-{{- /* What a release is of: image, environment and settings of the answer, as JSON. Takes a service's values. */ -}}
+{{- /* A service's part of a release: image, environment and settings of the answer, as JSON. Takes its values. */ -}}
 {{- define "tabserve.answering" -}}
 {{- $settings := deepCopy .settings -}}
 {{- range include "tabserve.operation" . | splitList " " }}{{ $_ := unset $settings . }}{{ end -}}
@@ -56,8 +56,8 @@ transformer: {{ toJson $transformer }}
 {{- end }}
 
 {{- /*
-The slots that have objects, as a YAML list of `tabserve.slot`: every deployed one in Standard mode; in Knative mode, with
-its one InferenceService, the canary's if there is one and the stable one's if not.
+The slots that have objects, as a YAML list of `tabserve.slot`: in Standard mode every deployed one. Knative mode has one
+InferenceService, for the canary's slot if there is one and otherwise for the stable one.
 */ -}}
 {{- define "tabserve.slots" -}}
 {{- $root := . -}}

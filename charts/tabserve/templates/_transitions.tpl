@@ -1,4 +1,4 @@
-{{- /* Fails where the step from what is live to these values would cost requests. Takes: root, stable, canary. */ -}}
+{{- /* Fails if the step from the live state to these values would cost requests. Takes: root, stable, canary. */ -}}
 {{- define "tabserve.checkLive" -}}
 {{- if eq .root.Values.mode "Standard" -}}
 {{- include "tabserve.checkStandard" . -}}
@@ -19,7 +19,7 @@
 {{- if lt (get $was "tabserve/canary-percent" | int) 100 }}{{ $had = append $had (get $was "tabserve/stable") }}{{ end -}}
 {{- if gt (get $was "tabserve/canary-percent" | int) 0 }}{{ $had = append $had (get $was "tabserve/canary") }}{{ end -}}
 {{- end -}}
-{{- /* Who gets traffic must be Ready, unless it is the first release of all. */ -}}
+{{- /* A slot that gets traffic must be Ready, unless it is the very first release. */ -}}
 {{- $gets := dict $traffic.stable .stable -}}
 {{- if gt (int $traffic.canaryPercent) 0 }}{{ $_ := set $gets $traffic.canary .canary }}{{ end -}}
 {{- range $name, $slot := $gets -}}
@@ -29,7 +29,7 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- /* Who has traffic, from the chart's route or from another one, stays as it is. */ -}}
+{{- /* A slot that has traffic, from the chart's route or from another, must stay as it is. */ -}}
 {{- range $name := list "a" "b" -}}
 {{- $slot := include "tabserve.slot" (dict "root" $root "slot" $name) | fromYaml -}}
 {{- $live := include "tabserve.live" (dict "root" $root "name" $slot.name) | fromYaml -}}
