@@ -108,6 +108,14 @@ class Scorer:
             answer = self._answering(features)
         return Scored(self._batch(batch, places, answer), _errors(misfits))
 
+    def features(self, batch: pa.RecordBatch) -> Features:
+        """What the model is given for a batch in which every row fits. Raises InvalidRequest."""
+        self._arrow.verify(batch.schema, texts=False)
+        columns, _, misfits = self._arrow.read(batch)
+        for misfit in misfits:
+            raise InvalidRequest(str(misfit))
+        return self._accept(self._features(columns))
+
     def decide(self, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """The decisions on records, as V1 answers them.
 
