@@ -52,7 +52,7 @@ class Compared(msgspec.Struct, frozen=True):
 @click.option("--output", type=click.Path(path_type=Path), default=RESULTS, help="Folder of the results.")
 def main(rows: int, output: Path) -> None:
     """Measure, write table.md and summary.json, and print the table."""
-    found = [figure for model in ("xgboost", "payments") for figure in _plain(model, rows)]
+    found = [*_plain("payments", rows), *_plain("xgboost", rows), *_plain("xgboost", rows, together=True)]
     found.append(_explained(rows))
     output.mkdir(parents=True, exist_ok=True)
     about = _about(rows)
@@ -62,16 +62,16 @@ def main(rows: int, output: Path) -> None:
     click.echo(_page(about, found))
 
 
-def _plain(model: str, rows: int) -> list[Compared]:
+def _plain(model: str, rows: int, *, together: bool = False) -> list[Compared]:
     """The bare model's time by the scorer's, and what the scorer adds to a row."""
     folder = models.bundle(model)
-    scorer, batch = Scorer(folder, now=NOW), _batch(model, rows)
+    scorer, batch = Scorer(folder, now=NOW, together=together), _batch(model, rows)
     booster, features = _bare(folder), _features(folder, model, rows)
     bare, whole = _alternately(
         lambda: booster.inplace_predict(features, validate_features=False), lambda: scorer.score(batch)
     )
-    trees = booster.num_boosted_rounds()
-    name = f"{model}, {trees} trees"
+    engine = scorer.score(batch.slice(0, 100)).decided.column("engine")[0]
+    name = f"{model}, {booster.num_boosted_rounds()} trees, by {engine}"
     return [
         Compared(f"{name}: rows per second of `score` ÷ the bare model's", 0.85, _ratios(bare, whole)),
         Compared(

@@ -13,6 +13,9 @@ from tabserve.inference.errors import PredictionFailed
 from tabserve.inference.tensors import TensorSpec, holds_any, text
 from tabserve.schema.schema import ANOMALY_SCORE, MARGIN, PREDICT, Reasons, Schema
 
+_FEW_ROWS = 32
+"""Rows up to here are decided faster one by one than by numpy."""
+
 
 class Contributor(Protocol):
     """A model feature; `source` is the schema feature that it comes from, "" if there are several."""
@@ -143,14 +146,24 @@ class Decisions:
     def _labels(self, outputs: Mapping[str, Array]) -> Array:
         """The position of each row's class."""
         if self._likeliest:
-            return np.asarray(outputs["predict_proba"].argmax(axis=1))
+            return _likeliest(outputs["predict_proba"])
         return np.array([self._places[text(name)] for name in outputs["label"].tolist()], np.intp)
 
     def _decision(self, score: Array | None, labels: Array | None) -> Array:
         if score is None or not self._bands:
             return np.asarray(self._classes[labels])
-        bands, edges = self._bands, self._edges.astype(score.dtype).tolist()
-        return np.array([bands[bisect_right(edges, each)] for each in score.tolist()], object)
+        bands, edges = self._bands, self._edges.astype(score.dtype)
+        if len(score) > _FEW_ROWS:
+            return np.array(bands, object)[np.searchsorted(edges, score, side="right")]
+        few = edges.tolist()
+        return np.array([bands[bisect_right(few, each)] for each in score.tolist()], object)
+
+
+def _likeliest(probabilities: Array) -> Array:
+    """The position of the highest of each row, the first of equal ones."""
+    if probabilities.shape[1] == 2:  # several times faster than argmax
+        return (probabilities[:, 1] > probabilities[:, 0]).astype(np.intp)
+    return np.asarray(probabilities.argmax(axis=1))
 
 
 def _score_of(schema: Schema, outputs: Collection[str]) -> tuple[str, int | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def score(
     on_error: OnError,
     max_errors: int | None,
     threads: int,
+    together: bool,
     digest: str | None,
     allow_joblib: bool,
     trusted: Sequence[str],
@@ -47,10 +49,13 @@ def score(
         format=kind,
         on_error=on_error,
         most_errors=max_errors,
+        together=together,
     )
 
+    loaded = partial(Scorer, directory, threads=threads, together=together, digest=digest)
+
     def open_scorer(at: float) -> Scorer:
-        return Scorer(directory, threads=threads, digest=digest, now=at, allow_joblib=allow_joblib, trusted=trusted)
+        return loaded(now=at, allow_joblib=allow_joblib, trusted=trusted)
 
     with _Progress() as progress:
         record = run(open_scorer, source, target, options, progress.report)

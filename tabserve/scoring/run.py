@@ -41,6 +41,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     keep: input columns to carry along. where: the condition on rows that are scored. now: what `default: now` becomes;
     the start of the run where it is None. format: of the outputs; None for each input's own.
+    together: whether a block is answered by the engine for its size, and not by that for one row.
     on_error: whether a row that cannot be decided ends the run, or is written to `_errors`. most_errors: how many such
     rows are too many.
     """
@@ -51,6 +52,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     format: str | None = None
     on_error: OnError = "fail"
     most_errors: int | None = None
+    together: bool = False
 
 
 class Finished(msgspec.Struct, frozen=True):

@@ -62,17 +62,25 @@ class Scorer:
         threads: int = 1,
         digest: str | None = None,
         now: float | None = None,
+        together: bool = False,
         allow_joblib: bool = False,
         trusted: Sequence[str] = (),
     ) -> None:
         """Verify and load a bundle as a service does.
 
         threads: of the model's library. digest: refuse any other bundle. now: what `default: now` becomes, in seconds
-        since 1970; None for the time of the call. allow_joblib, trusted: as for `tabserve.bundle.load`.
+        since 1970; None for the time of the call. together: answer a batch by the engine for a request of its size, which
+        is often faster, and may differ in the last bits. allow_joblib, trusted: as for `tabserve.bundle.load`.
         Raises BundleError.
         """
         found = bundles.load(bundle, digest=digest, allow_joblib=allow_joblib, trusted=trusted)
-        options = {"threads": threads, "now": now, "allow_joblib": allow_joblib, "trusted": trusted}
+        options = {
+            "threads": threads,
+            "now": now,
+            "together": together,
+            "allow_joblib": allow_joblib,
+            "trusted": trusted,
+        }
         self._again = (str(Path(bundle).resolve()), {**options, "digest": found.digest})
         self.bundle, self.now = found, now
         schema = found.schema
@@ -81,7 +89,9 @@ class Scorer:
         preprocess = None if found.manifest.preprocessor is None else engines.load_preprocessor(found, threads)
         self._features = RecordFeatures(found, preprocess)
         self._accepted = ModelInput(found.manifest.model, may_miss(found))
-        self._answering = Answering(found, threads, alone=preprocess is None or _row_by_row(preprocess, found))
+        self._answering = Answering(
+            found, threads, alone=not together and (preprocess is None or _row_by_row(preprocess, found))
+        )
         self.schema = _schema(schema.id, self._answering.names, schema.outputs.targets)
 
     def __reduce__(self) -> tuple[Any, ...]:

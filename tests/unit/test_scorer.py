@@ -99,6 +99,9 @@ def test_with_two_engines_in_the_plan_it_is_the_one_for_one_row(tmp_path: Path) 
     rows, made = answered(scorer, frame)
     assert made == {("onnxruntime", 1)}
     assert rows == alone(scorer.bundle, frame)
+    rows, made = answered(Scorer(bundle.path, together=True), frame)
+    assert made == {("xgboost", 50)}
+    assert rows == Cores(scorer.bundle).predictions(frame)
 
 
 def test_several_targets_are_answered_by_name(tmp_path: Path) -> None:
