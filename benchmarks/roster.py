@@ -1,8 +1,8 @@
 """The servers that are compared, and how each is started.
 
-In a command `{python}` is its environment's, `{peers}` the folder of their scripts, `{bundle}` and `{native}` the
-model's folders, `{http}` and `{grpc}` the ports clients use, `{inner_http}` and `{inner_grpc}` those of a predictor
-behind a transformer, `{answer}` a file with the bytes tabserve answered first.
+Commands have these placeholders: `{python}` is the environment's Python, `{peers}` the folder of scripts, `{bundle}`
+and `{native}` the model's folders. `{http}` and `{grpc}` are the ports that clients use, `{inner_http}` and
+`{inner_grpc}` the ports of a predictor behind a transformer. `{answer}` is a file with tabserve's first answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Command = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Peer:
-    """A server: its environment, its processes (the one clients talk to first) and what it answers with.
+    """A server: its environment, its processes (first the one that clients talk to) and the kind of its answers.
 
     reasons: the bands that its bundle has reasons for.
     """

@@ -1,4 +1,4 @@
-"""Peers as running processes, pinned to the server's core: started, waited for by their first answer, ended by id."""
+"""Run peers as processes on the server's core: start them, wait for their first answer, end them by id."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ STOP_SECONDS = 20.0
 POLL_SECONDS = 0.01
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
-# Below the ports a kernel gives to outgoing connections.
+# Below the ports that the kernel uses for outgoing connections.
 _PORTS = range(11000, 32000)
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class PeerError(Exception):
-    """A peer that does not start, ends by itself or answers wrongly."""
+    """A peer did not start, ended by itself or answered wrongly."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,19 @@ class Server:
     start_seconds: float
 
     def target(self, asked: Payloads) -> str:
-        """Host and port for these payloads."""
+        """The host and port for these payloads."""
         return f"127.0.0.1:{self.grpc_port if asked.protocol == 'grpc' else self.http_port}"
 
     def ids(self) -> list[int]:
-        """The ids of its processes, workers included."""
+        """The ids of the server's processes, including workers."""
         return [process.pid for process in self._all()]
 
     def resident_bytes(self) -> int:
-        """Memory of all its processes in RAM."""
+        """The memory in RAM of all the server's processes."""
         return sum(process.memory_info().rss for process in self._all())
 
     def descriptors(self) -> int:
-        """Open files and sockets of all its processes."""
+        """The open files and sockets of all the server's processes."""
         return sum(process.num_fds() for process in self._all())
 
     def _all(self) -> list[psutil.Process]:
@@ -67,9 +67,9 @@ class Server:
 
 @contextmanager
 def running(peer: Peer, asked: Payloads, answer: Path, log: Path) -> Generator[Server]:
-    """The peer, started and asked until it gives its first answer; ended when the block is left.
+    """Start the peer, wait for its first answer, and end it when the block is left.
 
-    answer: the file of the bytes that a no-op server repeats. Raises PeerError.
+    answer: a file with the bytes that a no-op server repeats. Raises PeerError.
     """
     names = ("http", "grpc", "admin", "inner_http", "inner_grpc", "inner_admin")
     ports = dict(zip(names, _free_ports(len(names)), strict=True))

@@ -203,7 +203,7 @@ def _same(got: object, expected: object) -> bool:
 @click.option("--max-errors", type=click.IntRange(0), help="With --on-error record: end where there are more.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the model's library.")
 @click.option("--together", is_flag=True, help="Use the engine for many rows; answers may differ in the last bits.")
-@click.option("--digest", help="Refuse any other bundle than this one, sha256:….")
+@click.option("--digest", help="Refuse any bundle but this one, sha256:….")
 @_ALLOW_JOBLIB
 @_TRUSTED
 def score(directory: Path, source: str, target: str, **options: Any) -> None:

@@ -1,6 +1,6 @@
-"""Our models as kserve.Model, and kserve.Model hooks under our server.
+"""Serve our models as kserve.Model, and kserve.Model hooks with our server.
 
-The only module that imports the KServe SDK (0.8 to 1.6 s and 120 MB); the services import it when they need it.
+This is the only module that imports the KServe SDK, which takes long; the services import it only if they need it.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from tabserve.inference.tensors import (
 )
 
 _CONTEXT: ContextVar[Context | None] = ContextVar("context", default=None)
-"""The request's context under our server: the SDK hands on headers alone, and nothing back."""
+"""The request's context with our server; the SDK passes on only headers, and nothing back."""
 
 
 class KServeModel(kserve.Model):  # type: ignore[misc]  # the SDK is untyped
-    """One of our models as the SDK knows models; subclass it to add `preprocess` or `postprocess`.
+    """One of our models as a model of the SDK; subclass it to add `preprocess` or `postprocess`.
 
     core: the model that predicts, on tensors.
     """
@@ -56,7 +56,7 @@ class KServeModel(kserve.Model):  # type: ignore[misc]  # the SDK is untyped
     def __init__(self, core: Model) -> None:
         super().__init__(core.metadata.name)
         self.core = core
-        self.engine = True  # has the stock server await start_engine() in its own event loop
+        self.engine = True  # makes the stock server await start_engine() in its own event loop
         self.heart = admin.Heartbeat()
         self._beats: asyncio.Task[None] | None = None
         self.ready = True
@@ -79,7 +79,7 @@ class KServeModel(kserve.Model):  # type: ignore[misc]  # the SDK is untyped
         return _described(self.core.metadata.outputs)
 
     async def __call__(self, body: Any, *more: Any, **named: Any) -> Any:
-        """As the SDK has it, but no hook sees a content type that is not read. Raises the SDK's errors."""
+        """Answer as the SDK does, but refuse unsupported content types before any hook. Raises the SDK's errors."""
         if isinstance(body, kserve.InferRequest):
             _check_content_types(body)
         return await super().__call__(body, *more, **named)
@@ -90,7 +90,7 @@ class KServeModel(kserve.Model):  # type: ignore[misc]  # the SDK is untyped
         headers: dict[str, str] | None = None,
         response_headers: dict[str, str] | None = None,
     ) -> kserve.InferResponse | dict[str, Any]:
-        """V2 where the payload is an InferRequest, V1 where it is a dict. Raises the SDK's errors."""
+        """Predict over V2 if the payload is an InferRequest, over V1 if it is a dict. Raises the SDK's errors."""
         context = _CONTEXT.get() or _context(headers or {})
         try:
             if isinstance(payload, dict):
@@ -104,7 +104,7 @@ class KServeModel(kserve.Model):  # type: ignore[misc]  # the SDK is untyped
 
 
 class Hooked:
-    """A KServeModel behind our server: every request goes through its preprocess, predict and postprocess."""
+    """A KServeModel with our server: every request goes through its preprocess, predict and postprocess."""
 
     bounds = UNBOUNDED
     """What a hook takes is its own affair."""
@@ -124,16 +124,16 @@ class Hooked:
         await self._model.core.start()
 
     async def stop(self) -> None:
-        """End it."""
+        """End the model's background work."""
         await self._model.core.stop()
 
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
-        """V2 through the hooks."""
+        """Answer a V2 request through the hooks."""
         answer = await self._call(kserve_request(request, self.metadata), context)
         return InferResponse(tuple(_our_tensor(output) for output in answer.outputs))
 
     async def predict(self, body: bytes, context: Context) -> bytes:
-        """V1 through the hooks."""
+        """Answer a V1 request through the hooks."""
         try:
             payload = orjson.loads(body)
         except orjson.JSONDecodeError as error:
@@ -141,7 +141,7 @@ class Hooked:
         return orjson.dumps(await self._call(payload, context), option=orjson.OPT_SERIALIZE_NUMPY)
 
     async def _call(self, payload: Any, context: Context) -> Any:
-        """The answer, made in a task: grpc would never answer a request whose own task a hook cancels."""
+        """The answer, computed in a task: gRPC would never answer a request whose own task a hook cancels."""
         task = asyncio.create_task(self._through_hooks(payload, context))
         try:
             return await task
@@ -152,16 +152,18 @@ class Hooked:
         except asyncio.CancelledError as error:
             if task.cancelling():  # the client has gone away
                 raise
-            raise RuntimeError("a hook awaited what was cancelled").with_traceback(error.__traceback__) from None
+            raise RuntimeError("a hook awaited something that was cancelled").with_traceback(
+                error.__traceback__
+            ) from None
 
     async def _through_hooks(self, payload: Any, context: Context) -> Any:
-        _CONTEXT.set(context)  # of this task alone
+        _CONTEXT.set(context)  # for this task only
         answer, _ = await self._model(payload, headers=dict(context.trace))
         return answer
 
 
 def run(core: Model, settings: ServerSettings, metrics: Metrics, default: type[KServeModel]) -> None:
-    """Serve the adapter with the server that the settings name. Raises ValueError where model_class is no adapter."""
+    """Serve the adapter with the server that the settings name. Raises ValueError if model_class is not an adapter."""
     model = adapter(core, settings, default)
     if settings.server == "kserve":
         serve(model, settings, metrics)
@@ -170,7 +172,7 @@ def run(core: Model, settings: ServerSettings, metrics: Metrics, default: type[K
 
 
 def adapter(core: Model, settings: ServerSettings, default: type[KServeModel]) -> KServeModel:
-    """The adapter to serve: `settings.model_class`, or `default`. Raises ValueError where it is no subclass."""
+    """The adapter to serve: `settings.model_class`, or `default`. Raises ValueError if it is not a subclass."""
     if not settings.model_class:
         return default(core)
     module, _, name = settings.model_class.partition(":")
@@ -215,7 +217,7 @@ def serve(model: KServeModel, settings: ServerSettings, metrics: Metrics) -> Non
 
 
 def our_request(request: kserve.InferRequest) -> InferRequest:
-    """The SDK's request as ours. Raises InvalidRequest where shape, datatype and data disagree."""
+    """The SDK's request as ours. Raises InvalidRequest if shape, datatype and data disagree."""
     outputs = tuple(RequestedOutput(output.name) for output in request.request_outputs or ())
     return InferRequest(tuple(_our_tensor(tensor) for tensor in request.inputs), request.id, outputs)
 
@@ -238,7 +240,7 @@ def _content_type(parametrised: Any) -> object:
 
 
 def kserve_request(request: InferRequest, metadata: ModelMetadata) -> kserve.InferRequest:
-    """Our request as the SDK's."""
+    """Our request as a request of the SDK."""
     inputs = []
     for tensor in request.inputs:
         infer_input = kserve.InferInput(tensor.name, list(tensor.array.shape), tensor.datatype)
@@ -253,7 +255,7 @@ def kserve_request(request: InferRequest, metadata: ModelMetadata) -> kserve.Inf
 def kserve_response(
     request: kserve.InferRequest, response: InferResponse, metadata: ModelMetadata
 ) -> kserve.InferResponse:
-    """Our response as the SDK's, answering the request it came with."""
+    """Our response as the SDK's response to the given request."""
     outputs = []
     for tensor in response.outputs:
         output = kserve.InferOutput(tensor.name, list(tensor.array.shape), tensor.datatype)

@@ -1,4 +1,4 @@
-"""Both services of a bundle as local processes, from start to stop."""
+"""Run both services of a bundle as local processes, from start to stop."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Services:
         return next((name for name, process in self._processes.items() if process.poll() is not None), None)
 
     def wait_until_ready(self) -> None:
-        """Return when the transformer answers that it is ready. Raises UpError."""
+        """Wait until the transformer answers that it is ready. Raises UpError."""
         deadline = time.monotonic() + READY_SECONDS
         client = Client(self.url)
         while not client.ready():
@@ -61,14 +61,14 @@ class Services:
             time.sleep(POLL_SECONDS)
 
     def wait_until_ended(self) -> None:
-        """Return never, unless a service ends by itself. Raises UpError then."""
+        """Wait until a service ends by itself. Raises UpError then."""
         while (name := self.ended()) is None:
             time.sleep(POLL_SECONDS)
         raise UpError(f"the {name} ended with status {self._processes[name].wait()}")
 
 
 def choose_ports() -> Ports:
-    """Ports from 8080 on, a free one in the place of each that is taken."""
+    """Ports from 8080 on, with a free one in place of each that is taken."""
     with ExitStack() as stack:  # all are held until all are chosen, so that none is chosen twice
         return Ports(*(_listen(stack, port) for port in range(8080, 8086)))
 
@@ -84,7 +84,7 @@ def _listen(stack: ExitStack, port: int) -> int:
 
 @contextmanager
 def services(bundle: str, ports: Ports, options: Sequence[str] = ()) -> Generator[Services, None, None]:
-    """Start both services of a bundle; their lines come out prefixed with their names; stop them at the end.
+    """Start both services of a bundle, print their lines with their names in front, and stop them at the end.
 
     options: given to both, such as `--allow_joblib=true`.
     """
@@ -114,7 +114,7 @@ def services(bundle: str, ports: Ports, options: Sequence[str] = ()) -> Generato
 
 @contextmanager
 def _process(name: str, command: Sequence[str]) -> Generator[subprocess.Popen[str], None, None]:
-    # A session of its own: Ctrl-C reaches us alone, and we stop the services in order.
+    # In its own session: Ctrl-C reaches only us, and we stop the services in order.
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )

@@ -1,6 +1,6 @@
-"""A model that answers its inputs, one for each datatype, behind the real server: `python -m tests.echo`.
+"""A model that echoes its inputs, one for each datatype, behind the real server: `python -m tests.echo`.
 
-It shows the protocol apart from any model, and it can hold requests until it is told to let go.
+It shows the protocol without a real model, and it can hold requests until a signal.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Echo:
         )
 
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
-        """The inputs; raises InvalidRequest where they are not the declared ones."""
+        """Answer with the inputs. Raises InvalidRequest if they are not the declared ones."""
         self._started += 1
         self._alone += context.alone
         context.response_headers["tests-echo-id"] = context.trace["x-request-id"]
@@ -66,15 +66,15 @@ class Echo:
         return InferResponse(_chosen(request))
 
     async def predict(self, body: bytes, context: Context) -> bytes:
-        """The body."""
+        """Answer with the body."""
         return body
 
     async def start(self) -> None:
-        """From now on SIGUSR1 lets go of what is held."""
+        """Let SIGUSR1 release held requests from now on."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._let_go)
 
     async def stop(self) -> None:
-        """Nothing to end."""
+        """Do nothing, because there is nothing to end."""
 
     def _let_go(self) -> None:
         for held in self._held:
@@ -111,7 +111,7 @@ def _chosen(request: InferRequest) -> tuple[Tensor, ...]:
 
 
 class EchoSettings(ServerSettings, frozen=True, kw_only=True):
-    """Settings of the server, and what it echoes."""
+    """Settings of the server, and of what it echoes."""
 
     without: Annotated[str, msgspec.Meta(description="A datatype that is no input.")] = ""
 

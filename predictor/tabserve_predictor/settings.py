@@ -10,7 +10,9 @@ from tabserve.inference.settings import Positive, ServerSettings
 
 
 class Settings(ServerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the predictor can be told, beside what every service can be."""
+    """The predictor's settings, in addition to those of every service."""
 
-    max_batch_rows: Annotated[Positive, Meta(description="Most rows of requests joined for one engine call.")] = 4096
-    """With 200 trees, a call of XGBoost 3.2 costs as much as 120 rows before the first: a thirtieth of a full batch."""
+    max_batch_rows: Annotated[
+        Positive, Meta(description="Most rows joined from several requests for one engine call.")
+    ] = 4096
+    """A call has a fixed cost, which the rows of a full batch make small (`benchmarks/NOTES.md`, 2026-11-28)."""

@@ -1,4 +1,4 @@
-"""Records' columns become what the model takes, as the transformer sends it and the predictor accepts it."""
+"""Turn records' columns into the model's input, as the transformer sends it and the predictor accepts it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Preprocess: TypeAlias = Callable[[dict[str, Array]], Array]
 
 
 class RecordFeatures:
-    """Makes a model's features of the checked columns of records; preprocess: the bundle's, None where it has none."""
+    """Makes a model's features from the checked columns of records. preprocess: the bundle's, None if it has none."""
 
     def __init__(self, bundle: Bundle, preprocess: Preprocess | None) -> None:
         self._schema, self._model, self._preprocess = bundle.schema, bundle.manifest.model, preprocess
@@ -28,9 +28,9 @@ class RecordFeatures:
         self._as_matrix = self._model.input == "matrix" or all(spec.type == "number" for spec in self._model.features)
 
     def __call__(self, columns: Columns) -> Features:
-        """A matrix of the model's datatype, or a column per feature where some are words.
+        """A matrix in the model's datatype, or a column per feature if some are words.
 
-        Raises InvalidRequest where a number is beyond the range of the model's datatype.
+        Raises InvalidRequest if a number is beyond the range of the model's datatype.
         """
         features = derive(self._schema, columns)
         if self._preprocess is not None:
@@ -55,7 +55,7 @@ class ModelInput:
         self._narrow = model.range not in ("", model.datatype)
 
     def of_matrix(self, found: Array, source: str) -> Features:
-        """The features, of a matrix of the model's datatype; source: what an error calls the matrix."""
+        """The features from a matrix in the model's datatype. source: the name of the matrix in errors."""
         if self._codes or not self._holds(found):
             self._refuse_beyond(source, found)
             self._check_values(found)
@@ -64,7 +64,7 @@ class ModelInput:
         return {name: found[:, at] for at, name in enumerate(self._names)}
 
     def of_columns(self, columns: dict[str, Array]) -> Features:
-        """The features, of one column each: numbers as FP64, words as `str` objects, None where missing."""
+        """The features from one column each: numbers as FP64, words as `str` objects, None if missing."""
         numbers = [column for column in columns.values() if column.dtype != object]
         if numbers and not self._holds(np.concatenate(numbers)):
             for name, column in columns.items():
@@ -73,7 +73,7 @@ class ModelInput:
         return columns if self._model.input == "columns" else matrix(columns, self._model.features, self._dtype)
 
     def missing(self, name: str, row: int) -> InvalidRequest:
-        """The error where a feature has no value and must have one."""
+        """The error for a feature without a value that must have one."""
         return InvalidRequest(f"feature `{name}`: expected a value, got none at row {row}")
 
     def _holds(self, numbers: Array) -> bool:

@@ -1,4 +1,4 @@
-"""XGBoost, asked through its Booster."""
+"""Evaluate XGBoost's models through the Booster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tabserve.bundle.manifest import ModelInfo
 from tabserve.engines import parity
 from tabserve.engines.contributions import boosters
 
-# Their probabilities are not what `predict` returns: class numbers, and margins.
+# For these, `predict` returns class numbers, or margins, in place of probabilities.
 _ANSWERS_CLASSES = "multi:softmax"
 _ANSWERS_PROBABILITIES = "multi:softprob"
 # Tables for contributions are tried for smaller files: a larger one takes seconds to be taken apart.
@@ -24,15 +24,15 @@ _LARGE = 4 << 20
 
 
 class XGBoostEngine:
-    """A Booster on a matrix of FP32; categories are codes, missing values NaN.
+    """A Booster on an FP32 matrix; categories are codes, missing values NaN.
 
-    Trees up to the best iteration of early stopping are used, as XGBoost's scikit-learn API does.
+    Trees up to the best iteration of early stopping are used, as in XGBoost's estimators.
     """
 
     name = "xgboost"
 
     def __init__(self, path: Path, info: ModelInfo, *, threads: int, reference: Features | None = None) -> None:
-        """`reference`: rows to prove independence with. Raises BundleError."""
+        """reference: rows to prove independence with. Raises BundleError."""
         self._booster = read(path, threads)
         self._classes = np.array(info.classes) if info.classes else None
         self._threads = threads
@@ -55,7 +55,7 @@ class XGBoostEngine:
     def run(self, features: Features, outputs: Sequence[str]) -> dict[str, Array]:
         """The named outputs for every row. Raises xgboost.core.XGBoostError."""
         features = blanked(np.asarray(features), self._missing)
-        # One matrix for contributions and values alike: a value asked for alone is cheaper without.
+        # Contributions and values share one matrix; values by themselves are cheaper without.
         needed = self._linear or ("contributions" in outputs and self._shallow is None)
         matrix = self._matrix(features) if needed else None
         values: Array | None = None
@@ -90,7 +90,7 @@ class XGBoostEngine:
         return np.asarray(self._booster.predict(matrix, strict_shape=True, validate_features=False, **options))
 
     def _matrix(self, features: Features) -> Any:
-        """Without names and types, which the trees don't look at: they cost as much as the matrix itself."""
+        """The DMatrix without names and types: trees don't read them, and they cost as much as the matrix itself."""
         import xgboost
 
         return xgboost.DMatrix(features, nthread=self._threads)
@@ -108,18 +108,18 @@ class XGBoostEngine:
 def read(path: Path, threads: int = 1) -> Any:
     """The Booster in a `.ubj` or `.json` file, read by XGBoost itself. Raises BundleError.
 
-    A malformed file can crash the process (dmlc/xgboost#7903): verify its digest first.
+    A malformed file can crash the process (dmlc/xgboost#7903), so verify its digest first.
     """
     import xgboost
 
     booster = xgboost.Booster()
     try:
-        booster.load_model(bytearray(path.read_bytes()))  # known by its content, not by its name
+        booster.load_model(bytearray(path.read_bytes()))  # recognised by its content, not by its name
         booster.set_param({"nthread": threads, "device": "cpu"})
         if objective(booster) == _ANSWERS_CLASSES:
             booster.set_param({"objective": _ANSWERS_PROBABILITIES})
         with _of_age():
-            # num_features configures the learner, which reads what load_model put off.
+            # num_features configures the learner, which reads what load_model postponed.
             booster.num_features()
     except (xgboost.core.XGBoostError, ValueError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
@@ -128,18 +128,18 @@ def read(path: Path, threads: int = 1) -> Any:
 
 
 def objective(booster: Any) -> str:
-    """The name of what was trained for, `binary:logistic`."""
+    """The name of the training objective, such as `binary:logistic`."""
     return str(_config(booster)["objective"]["name"])
 
 
 def iterations(booster: Any) -> tuple[int, int]:
-    """The boosting rounds to predict with: up to the best one where training stopped early, else (0, 0), all."""
+    """The boosting rounds to predict with: up to the best one if training stopped early, otherwise all, (0, 0)."""
     best = booster.attr("best_iteration")
     return (0, 0) if best is None else (0, int(best) + 1)
 
 
 def kind(booster: Any) -> str:
-    """The name of what the model is made of: gbtree, dart (gbtree from XGBoost 3.4 on) or gblinear."""
+    """The name of the booster: gbtree, dart (gbtree from XGBoost 3.4 on) or gblinear."""
     return str(_config(booster)["gradient_booster"]["name"])
 
 
@@ -153,12 +153,12 @@ def _config(booster: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _of_age() -> Iterator[None]:
-    """XGBoost 3.4 tells of the boosters it means to drop whenever it loads one: who serves it can't help it."""
+    """Silence XGBoost 3.4's warning about boosters that it will drop; whoever serves one can't change that."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*`booster=(dart|gblinear)` is deprecated", UserWarning)
         yield
 
 
 def _squeezed(values: Array) -> Array:
-    """Without the groups' axis where there is one group."""
+    """The values, without the groups' axis if there is only one group."""
     return values[:, 0] if values.shape[1] == 1 else values

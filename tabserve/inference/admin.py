@@ -1,4 +1,4 @@
-"""Health, readiness and metrics on a port of their own: a thread answers there, whatever holds the event loop up."""
+"""Health, readiness and metrics on a separate port, where a thread answers even if the event loop is blocked."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tabserve.inference.rest.parser import path
 
 BEAT_SECONDS = 0.5
 STALLED_SECONDS = 30.0
-"""A server whose event loop has not turned for so long is not live."""
+"""How long an event loop may stand still before its server is not live."""
 MOST_CLIENTS = 64
-"""So many are connected at once; the one that came first makes room for another."""
+"""The most clients connected at once; the oldest makes room for another."""
 BACKLOG = 128
 MOST_HEAD_BYTES = 16 * 2**10
 MOST_SECONDS = 5.0
@@ -36,15 +36,15 @@ class Heartbeat:
 
     @property
     def live(self) -> bool:
-        """Whether it has turned lately, or is still to begin."""
+        """Whether the event loop has turned recently, or has not begun yet."""
         return self._now() - self._last < STALLED_SECONDS
 
     def beat(self) -> None:
-        """The event loop turns."""
+        """Note that the event loop turns."""
         self._last = self._now()
 
     async def keep_beating(self) -> None:
-        """For ever; in the event loop that is watched."""
+        """Beat for ever, in the event loop that is watched."""
         while True:
             self.beat()
             await asyncio.sleep(BEAT_SECONDS)
@@ -52,7 +52,7 @@ class Heartbeat:
 
 @contextmanager
 def answering(listener: socket.socket | None, pages: Pages) -> Iterator[None]:
-    """Answer there while the block runs; without a listener nothing is."""
+    """Answer at the listener while the block runs; do nothing without one."""
     if listener is None:
         yield
         return
@@ -67,7 +67,7 @@ def answering(listener: socket.socket | None, pages: Pages) -> Iterator[None]:
 
 
 def _answer(loop: asyncio.AbstractEventLoop, listener: socket.socket, pages: Pages) -> None:
-    """Until the loop is stopped; whoever is connected then is let go."""
+    """Answer until the loop is stopped, and then disconnect all clients."""
     clients = _Clients(pages)
     server = loop.run_until_complete(loop.create_server(lambda: _Client(clients), sock=listener, backlog=BACKLOG))
     loop.run_forever()
@@ -78,14 +78,14 @@ def _answer(loop: asyncio.AbstractEventLoop, listener: socket.socket, pages: Pag
 
 
 class _Clients:
-    """Who is connected, and what they are answered."""
+    """The connected clients, and their answers."""
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
-        self._clients: dict[_Client, None] = {}  # in the order in which they came
+        self._clients: dict[_Client, None] = {}  # in order of arrival
 
     def enter(self, client: _Client) -> None:
-        """A client has connected."""
+        """Start serving a client that has connected."""
         if len(self._clients) >= MOST_CLIENTS:
             first = next(iter(self._clients))
             self.leave(first)
@@ -93,16 +93,16 @@ class _Clients:
         self._clients[client] = None
 
     def leave(self, client: _Client) -> None:
-        """It has gone."""
+        """Note that a client has gone."""
         self._clients.pop(client, None)
 
     def end(self) -> None:
-        """Let go of all of them."""
+        """Disconnect all clients."""
         for client in list(self._clients):
             client.end()
 
     def answer(self, method: bytes, target: bytes) -> Answer:
-        """The page of a request."""
+        """The page for a request."""
         page = self._pages.get(path(target))
         if page is None:
             return 404, JSON, error_body("no such path")
@@ -124,17 +124,17 @@ class _Client(asyncio.Protocol):
         self._head = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The client has connected."""
+        """Start serving the client, which has connected."""
         self._transport = cast("asyncio.Transport", transport)
         self._clients.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has gone away."""
+        """Note that the client has gone away."""
         self._timer.cancel()
         self._clients.leave(self)
 
     def data_received(self, data: bytes) -> None:
-        """Some of the request."""
+        """Take part of the request, and answer once it is whole."""
         if self._transport.is_closing():
             return
         self._head += data
@@ -150,5 +150,5 @@ class _Client(asyncio.Protocol):
         self._transport.close()
 
     def end(self) -> None:
-        """Let go of the client at once."""
+        """Disconnect the client at once."""
         self._transport.abort()

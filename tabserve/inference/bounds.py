@@ -1,4 +1,4 @@
-"""How much a request for a model can hold, looked at before it is decoded: what cannot fit is refused for little."""
+"""Check, before decoding, how much a request for a model can hold, so that one that cannot fit is refused cheaply."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tabserve.arrays import Array
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge
 
 LARGE_BYTES = 256 * 2**10
-"""Bodies up to here are decoded within milliseconds, whatever is in them."""
+"""The size up to which any body is decoded within milliseconds."""
 SLACK = 4096
-"""What a request may have beside its values: names, parameters, outputs."""
+"""What a request may hold besides its values: names, parameters, outputs."""
 _PER_INPUT = 64
 _QUOTE, _BACKSLASH = 0x22, 0x5C
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """What a request for one model can hold at most.
+    """The most that a request for one model can hold.
 
-    rows: of a request. width: values in a row. inputs: tensors of a V2 request.
-    Every method raises RequestTooLarge, or InvalidRequest where no request has so many, for what goes beyond.
+    rows: rows in a request. width: values in a row. inputs: tensors in a V2 request.
+    Every method raises RequestTooLarge beyond these, or InvalidRequest if no request could hold so much.
     """
 
     rows: int
@@ -32,11 +32,11 @@ class Bounds(msgspec.Struct, frozen=True):
 
     @property
     def values(self) -> int:
-        """Of a whole request."""
+        """The most values in a whole request."""
         return self.rows * self.width
 
     def check_infer(self, body: bytes | memoryview) -> None:
-        """Of the JSON of a V2 request."""
+        """Check the JSON of a V2 request."""
         if len(body) <= LARGE_BYTES:
             return
         if holds_more(body, b"{", 4 * self.inputs + SLACK):
@@ -45,7 +45,7 @@ class Bounds(msgspec.Struct, frozen=True):
             raise self._too_many_values()
 
     def check_predict(self, body: bytes) -> None:
-        """Of a V1 request, whose rows are arrays or objects."""
+        """Check a V1 request, whose rows are arrays or objects."""
         if len(body) <= LARGE_BYTES:
             return
         if holds_more(body, b"{[", self.rows + SLACK):
@@ -54,12 +54,12 @@ class Bounds(msgspec.Struct, frozen=True):
             raise self._too_many_values()
 
     def check_inputs(self, count: int) -> None:
-        """Of the number of a V2 request's inputs."""
+        """Check the number of a V2 request's inputs."""
         if count > self.inputs:
             raise self._too_many_inputs(str(count))
 
     def check_shape(self, shape: Sequence[int]) -> None:
-        """Of a tensor, of which the first dimension is rows."""
+        """Check the shape of a tensor, whose first dimension is rows."""
         if shape:
             self.check_rows(shape[0])
             self.check_values(prod(shape))
@@ -70,7 +70,7 @@ class Bounds(msgspec.Struct, frozen=True):
             raise RequestTooLarge(f"expected at most {self.rows} rows, got {count}")
 
     def check_values(self, count: int) -> None:
-        """Of the number of a tensor's elements."""
+        """Check the number of a tensor's elements."""
         if count > self.values:
             raise self._too_many_values()
 
@@ -85,9 +85,9 @@ UNBOUNDED = Bounds(rows=2**31, width=2**256, inputs=2**31)
 
 
 def holds_more(json: bytes | memoryview, marks: bytes, most: int, piece_bytes: int = 256 * 2**10) -> bool:
-    """Whether more than `most` of these characters are in a JSON text, outside of its strings.
+    """Whether a JSON text has more than `most` of these characters outside its strings.
 
-    A hundredth of what it costs to decode as many values. piece_bytes: so much is looked at in one step.
+    This costs far less than decoding as many values. piece_bytes: how much is looked at in one step.
     """
     characters = np.frombuffer(json, np.uint8)
     if sum(np.count_nonzero(characters == mark) for mark in marks) <= most:
@@ -107,9 +107,9 @@ def holds_more(json: bytes | memoryview, marks: bytes, most: int, piece_bytes: i
 
 
 def _drop_escaped(piece: Array, quotes: Array, slashes: int) -> int:
-    """Take the quotes out that backslashes escape: an odd number stands before them.
+    """Remove quotes that backslashes escape, which have an odd number of these before them.
 
-    slashes: so many stand before the piece; returned is how many are at its end.
+    slashes: how many are right before the piece. Returns how many are at its end.
     """
     others = np.flatnonzero(piece != _BACKSLASH)
     if len(others) < len(piece) or slashes:

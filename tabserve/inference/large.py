@@ -1,4 +1,4 @@
-"""Large requests are decoded in a thread, one after the other, so that the event loop turns meanwhile."""
+"""Decode large requests in a thread, one after the other, so that the event loop keeps turning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 async def decoded(size: int, decode: Callable[[], T]) -> T:
-    """What `decode` makes of so many bytes. Raises as it does."""
+    """The result of `decode`, which decodes `size` bytes. Raises what it raises."""
     if size <= LARGE_BYTES:
         return decode()
     return await asyncio.get_running_loop().run_in_executor(_thread(), decode)

@@ -38,11 +38,11 @@ class Counter:
         self._counts: dict[tuple[str, ...], float] = {}
 
     def add(self, *labels: str, count: float = 1) -> None:
-        """Count one more, or `count` more."""
+        """Add one, or `count`."""
         self._counts[labels] = self._counts.get(labels, 0) + count
 
     def collect(self) -> Metric:
-        """The counts as Prometheus knows them."""
+        """The counts in Prometheus' form."""
         name, help_text, labels = self._family
         family = CounterMetricFamily(name, help_text, labels=labels)
         for values, count in self._counts.copy().items():
@@ -51,14 +51,14 @@ class Counter:
 
 
 class Gauge:
-    """A value that goes up and down, read when it is asked for."""
+    """A value that goes up and down, read when the page is asked for."""
 
     def __init__(self, name: str, help_text: str, read: Callable[[], float]) -> None:
         self._family = (name, help_text)
         self._read = read
 
     def collect(self) -> Metric:
-        """The value as Prometheus knows it."""
+        """The value in Prometheus' form."""
         return GaugeMetricFamily(*self._family, value=self._read())
 
 
@@ -86,7 +86,7 @@ class Histogram:
         total[0] += float(values.sum())
 
     def collect(self) -> Metric:
-        """The buckets as Prometheus knows them."""
+        """The buckets in Prometheus' form."""
         name, help_text, labels = self._family
         family = HistogramMetricFamily(name, help_text, labels=labels)
         bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
@@ -103,7 +103,7 @@ class Info:
         self._facts = facts
 
     def collect(self) -> Metric:
-        """The facts as labels of one sample of value 1."""
+        """The facts as labels of one sample with the value 1."""
         return InfoMetricFamily(*self._family, value=self._facts)
 
 
@@ -119,7 +119,7 @@ class _Page(Collector):
 
 
 class Metrics:
-    """What the server measures of every request; a model adds instruments of its own."""
+    """The server's metrics of every request; a model adds its own instruments."""
 
     def __init__(self) -> None:
         self.requests = Counter("tabserve_requests", "Requests answered", ("protocol", "status"))

@@ -1,4 +1,4 @@
-"""What the server serves: one model, its readiness and its two ways of being asked."""
+"""The interface of a served model: its metadata, its readiness, and its answers over V2 and V1."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadat
 
 PREDICTOR_RELEASE = "tabserve-predictor-release"
 TRANSFORMER_RELEASE = "tabserve-transformer-release"
-"""Headers of every answer: which release of each service it comes from."""
+"""Headers of every answer that name the release of each service."""
 
 
 class Context(msgspec.Struct):
@@ -23,10 +23,10 @@ class Context(msgspec.Struct):
 
     deadline: time.monotonic() seconds; infinite where the client named none. What the model waits for, it waits for no
         longer (`Deadlines.in_time`), and raises DeadlineExceeded then.
-    trace: headers to hand on unchanged (W3C `traceparent`, `tracestate`, and `x-request-id`).
+    trace: headers to pass on unchanged (W3C `traceparent`, `tracestate`, and `x-request-id`).
     alone: whether no other request comes together with this one, so that a batch has nothing to wait for.
     response_headers: filled by the model, sent as HTTP headers or gRPC trailing metadata.
-    When the client goes away, what is awaited for its answer is cancelled.
+    When the client goes away, whatever is awaited for its answer is cancelled.
     """
 
     deadline: float = math.inf
@@ -35,7 +35,7 @@ class Context(msgspec.Struct):
     response_headers: dict[str, str] = msgspec.field(default_factory=dict)
 
     def remaining(self) -> float:
-        """Seconds left; raises DeadlineExceeded when none are."""
+        """Seconds until the deadline. Raises DeadlineExceeded if it has passed."""
         if self.deadline == math.inf:
             return math.inf
         left = self.deadline - time.monotonic()
@@ -49,7 +49,7 @@ class Model(Protocol):
 
     @property
     def metadata(self) -> ModelMetadata:
-        """Name, versions, and every tensor."""
+        """The model's name, versions, and every tensor."""
 
     @property
     def bounds(self) -> Bounds:
@@ -61,16 +61,16 @@ class Model(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Headers of every answer, the release among them."""
+        """Headers of every answer, including the release."""
 
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
-        """V2: tensors to tensors. Raises an InferenceError."""
+        """Answer a V2 request, tensors with tensors. Raises an InferenceError."""
 
     async def predict(self, body: bytes, context: Context) -> bytes:
-        """V1 `:predict`: a JSON body to a JSON body. Raises an InferenceError."""
+        """Answer a V1 `:predict`, a JSON body with a JSON body. Raises an InferenceError."""
 
     async def start(self) -> None:
-        """Begin what the model does in the background; called once, before the first request."""
+        """Start the model's background work; called once, before the first request."""
 
     async def stop(self) -> None:
-        """End it; called once, after the last request."""
+        """End the model's background work; called once, after the last request."""

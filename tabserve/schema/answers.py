@@ -11,7 +11,7 @@ _ORDER = ("decision", "score", "label", "predict", "reasons")
 
 
 def names(decided: Collection[str], classes: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
-    """The names a record's answer has: what a schema's decisions give, the label, and several targets as `predict`."""
+    """The names in a record's answer: those of the schema's decisions, the label, and `predict` for several targets."""
     known = {*decided, *(["label"] if classes else []), *(["predict"] if targets else [])}
     return tuple(name for name in _ORDER if name in known)
 

@@ -119,7 +119,7 @@ class Checks:
                     yield Misfit(record, field.name, expectation(field), shown(value))
 
     def _words(self, field: Field, values: list[str | None]) -> Sequence[str | None]:
-        """The values with the default where there is none, and unknown categories as `other`."""
+        """The values, with the default for missing ones, and `other` for unknown categories."""
         default = field.default if isinstance(field.default, str) else "" if field.type == "text" else None
         if field.type == "category" and not self._allowed[field.name].issuperset(values):
             allowed = self._allowed[field.name]
@@ -140,7 +140,7 @@ def _text_misfits(field: Field, values: list[str | None]) -> Iterator[Misfit]:
 
 
 def identities(name: str, ids: Sequence[str | int | None]) -> Array:
-    """The ids of records as text, None where a record has none or an empty one. Raises InvalidRequest."""
+    """The ids of records as text, None for a missing or empty one. Raises InvalidRequest."""
     found = [None if value is None or value == "" else str(value) for value in ids]
     for record, value in enumerate(found):
         if value is not None and len(value) > LONGEST_ID:

@@ -190,7 +190,7 @@ class Records:
 def record_struct(
     fields: Mapping[str, Field], json_type: Callable[[Field], Any], identity: str | None = None
 ) -> type[msgspec.Struct]:
-    """A record as msgspec reads it: its fields in their order, and its id last, where records have one."""
+    """The struct that msgspec reads a record into: the fields in their order, and last the id, if records have one."""
     attributes = {name: f"f{index}" for index, name in enumerate(fields)}
     members = [
         (attributes[name], json_type(field), msgspec.NODEFAULT)

@@ -57,7 +57,7 @@ MOST_NAME = 200
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint at the most similar known name, ` (did you mean …?)`, or an empty string.
 
-    Empty where the name is far longer than any: comparing it takes a second for a million characters.
+    The hint is empty if the name is far longer than any known one, because comparing it would take long.
     """
     if len(name) > MOST_NAME:
         return ""
@@ -258,7 +258,7 @@ class Outputs(_Strict, frozen=True):
 class Schema(_Strict, frozen=True):
     """A whole `schema.yaml`. `features` is what the model (or its preprocessor) sees, in order.
 
-    id: the key that names a record; it is carried through, and is none of its fields.
+    id: the key that identifies a record; it is carried through, and is not one of its fields.
     """
 
     task: Task

@@ -1,4 +1,4 @@
-"""Features in, answers out: the engine for one row, what it computes, and the decisions on it."""
+"""Answer features: the engine for one row, what it computes, and the decisions on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CONTRIBUTIONS = ("contributions",)
 
 
 class Answer(NamedTuple):
-    """The arrays of an answer [rows] by name, the engine that made them, and the size of request it is chosen for."""
+    """The arrays of an answer [rows] by name, the engine that made them, and the request size it was chosen for."""
 
     arrays: dict[str, Array]
     engine: str
@@ -25,9 +25,9 @@ class Answer(NamedTuple):
 
 
 class Answering:
-    """Answers features of one bundle.
+    """Answers the features of one bundle.
 
-    alone: whether features are what they are alone in a request, so that their answers can be.
+    alone: whether features are the same as for a single row in a request, so that the answers can be too.
     """
 
     def __init__(self, bundle: Bundle, threads: int, *, alone: bool) -> None:

@@ -1,4 +1,4 @@
-"""Arrow record batches become checked columns of records; typed by the schema, never guessed."""
+"""Turn Arrow record batches into checked columns of records, with the schema's types and without guessing."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _TRUTHS = {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}
 
 
 class ArrowRecords:
-    """Reads record batches whose columns are a schema's fields; other columns are left alone.
+    """Reads record batches whose columns are a schema's fields; other columns are ignored.
 
-    clock: what "now" is, in seconds since 1970.
+    clock: gives "now" in seconds since 1970.
     """
 
     def __init__(self, schema: Schema, clock: Callable[[], float]) -> None:
@@ -32,10 +32,10 @@ class ArrowRecords:
         self._checks = Checks(schema, clock)
 
     def verify(self, columns: pa.Schema, *, texts: bool) -> None:
-        """Raise InvalidRequest where a field's column is missing or has another type, naming it.
+        """Raise InvalidRequest, naming the column, if a field's column is missing or has another type.
 
-        texts: whether every column is text, as a CSV file's are.
-        A column of an optional field may be missing, but not where another column's name is nearly its own.
+        texts: whether every column is text, as in a CSV file.
+        The column of an optional field may be missing, unless another column has nearly the same name.
         """
         for field in self._schema.record:
             if field.name in columns.names:
@@ -48,7 +48,7 @@ class ArrowRecords:
                     raise InvalidRequest(f"column `{field.name}`: {expected}")
 
     def read(self, batch: pa.RecordBatch) -> tuple[Columns, Array, list[Misfit]]:
-        """The checked columns of the records that fit, their places in the batch, and what does not fit."""
+        """The checked columns of the records that fit, their positions in the batch, and what does not fit."""
         numbers = np.full((len(self._checks.numeric), batch.num_rows), np.nan)
         for at, field in enumerate(self._checks.numeric):
             if field.name in batch.schema.names:
@@ -65,7 +65,7 @@ class ArrowRecords:
 
 
 def readable(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
-    """The batch with numbers, truths (0, 1) and times (seconds) where text stands for them."""
+    """The batch, with text parsed into numbers, booleans (0, 1) and times (seconds)."""
     for field in schema.record:
         if field.type in _WRITTEN and field.name in batch.schema.names and _is_string(batch.column(field.name).type):
             at = batch.schema.get_field_index(field.name)
@@ -111,7 +111,7 @@ _KINDS = {
 
 
 def _numbers(field: Field, column: pa.Array) -> Array:
-    """FP64 [rows], NaN where there is no value, infinite where it is none of the field's."""
+    """The numbers as FP64 [rows]: NaN for a missing value, infinity for one that is not of the field's type."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_date(column.type):
@@ -129,7 +129,7 @@ def _float(column: pa.Array) -> Array:
 
 
 def _read(field: Field, column: pa.Array) -> Array:
-    """Numbers, truths and times written as text; each text is read once."""
+    """Numbers, booleans and times written as text; each distinct text is parsed once."""
     encoded = column.dictionary_encode()
     read = {"boolean": _truth, "timestamp": _instant}.get(field.type, _number)
     values = np.array([read(text) for text in encoded.dictionary.to_pylist()] + [math.nan])
@@ -157,7 +157,7 @@ def _instant(text: str) -> float:
 
 
 def _words(batch: pa.RecordBatch, name: str) -> list[str | None]:
-    """Python strings, each distinct one made once."""
+    """The column as Python strings, with each distinct string made once."""
     if name not in batch.schema.names:
         return [None] * batch.num_rows
     column = batch.column(name)

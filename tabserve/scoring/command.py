@@ -1,4 +1,4 @@
-"""What `tabserve score` does with its options, and what it prints."""
+"""Run `tabserve score` with its options, and print its progress and result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tabserve.scoring.storage import RunError
 from tabserve.scoring.where import ConditionError
 
 REFUSED = (RunError, ConditionError, BundleError, InferenceError, OSError)
-"""What a user can mend."""
+"""The errors that a user can fix."""
 _STEPS = 1000
 
 
@@ -41,7 +41,7 @@ def score(
     allow_joblib: bool,
     trusted: Sequence[str],
 ) -> None:
-    """Score files and say how many rows were decided, how fast, and how many were not. Raises one of REFUSED."""
+    """Score files, and say how many rows were decided, how fast, and how many were not. Raises one of REFUSED."""
     options = Options(
         keep=tuple(name for name in keep.split(",") if name),
         where=where,
@@ -73,7 +73,7 @@ def _instant(text: str) -> float:
 
 
 class _Progress:
-    """A bar on the terminal: the part of all bytes that is read, rows per second, and the time that is left."""
+    """A bar on the terminal with the share of bytes read, the rows per second, and the remaining time."""
 
     def __init__(self) -> None:
         self.rows, self._part, self._shown = 0, 0.0, 0
@@ -95,7 +95,7 @@ class _Progress:
         return self.rows / max(time.monotonic() - self._started, 1e-9)
 
     def report(self, name: str, rows: int, part: float) -> None:
-        """Add so many rows, and so large a part of all bytes."""
+        """Add rows, and the share of all bytes that they were read from."""
         self.rows += rows
         self._part += part
         steps = min(_STEPS, round(self._part * _STEPS)) - self._shown

@@ -1,4 +1,4 @@
-"""Files in, files of decisions out: each input once, each output whole or not there, again where something changed."""
+"""Score files into files of decisions: each input once, each output whole or absent, and again if something changed."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from tabserve.scoring.tables import FORMATS, WRITERS, Block, blocks, format_of
 from tabserve.scoring.where import Condition, parse
 
 DONE, PROGRESS = "_tabserve.json", "_progress.json"
-"""What a finished run wrote, and what an unfinished one has finished."""
+"""The files that list the inputs of a finished run, and those that an unfinished run has finished."""
 _UNFINISHED, _ERRORS = "_unfinished", "_errors"
 OnError: TypeAlias = Literal["fail", "record"]
 Report: TypeAlias = Callable[[str, int, float], None]
-"""Told of an input's name, how many more of its rows are read, and which part of all bytes that is, 0 to 1."""
+"""A call with an input's name, how many more of its rows are read, and their share of all bytes, 0 to 1."""
 _ENDINGS = ", ".join(ending for endings in FORMATS.values() for ending in endings)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run does to every input.
+    """The options of a run, the same for every input.
 
     keep: input columns to carry along. where: the condition on rows that are scored. now: what `default: now` becomes;
     the start of the run where it is None. format: of the outputs; None for each input's own.
@@ -56,9 +56,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """An input and what became of it by which bundle.
+    """A finished input, with its results and the bundle that decided it.
 
-    modified: the input's time, in nanoseconds since 1970. errors_in: the file of its errors, None without.
+    modified: the input's time, in nanoseconds since 1970. errors_in: the file of its errors, None if there are none.
     """
 
     input: str
@@ -73,7 +73,7 @@ class Finished(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What `_tabserve.json` and `_progress.json` hold; `now` is what `default: now` became."""
+    """The contents of `_tabserve.json` and `_progress.json`; `now` is the value of `default: now`."""
 
     name: str
     version: str
@@ -88,7 +88,7 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Input(msgspec.Struct, frozen=True):
-    """A file to score; relative: its place below what was asked for."""
+    """A file to score. relative: its path below the source."""
 
     path: str
     relative: str
@@ -97,7 +97,7 @@ class Input(msgspec.Struct, frozen=True):
 
 
 def run(open_scorer: Callable[[float], Scorer], source: str, target: str, options: Options, report: Report) -> Record:
-    """Score every input of `source` into the folder `target`; what is finished already is skipped.
+    """Score every input of `source` into the folder `target`; finished inputs are skipped.
 
     open_scorer: makes a scorer with this `now`. Raises RunError, ConditionError, BundleError and OSError.
     """
@@ -127,7 +127,7 @@ def run(open_scorer: Callable[[float], Scorer], source: str, target: str, option
 
 
 class _Scoring:
-    """What happens to each input: read, scored and written."""
+    """Reads, scores and writes each input."""
 
     def __init__(
         self, scorer: Scorer, source: Place, out: Place, condition: Condition | None, options: Options
@@ -141,7 +141,7 @@ class _Scoring:
     def score(self, one: Input, output: str, before: int, report: Report, share: float) -> Finished:
         """Score an input; its output appears when it is whole.
 
-        before: errors of earlier inputs. share: of all bytes. Raises RunError and OSError.
+        before: errors in earlier inputs. share: the input's share of all bytes. Raises RunError and OSError.
         """
         rows = decided = 0
         done = 0.0
@@ -174,7 +174,7 @@ class _Scoring:
             raise RunError(f"{one.path}: {error}") from error
 
     def _scored(self, one: Input, block: Block) -> tuple[pa.RecordBatch, list[Misfit]]:
-        """What is decided, with the id, kept columns and places in the file; and what is not."""
+        """The decided rows, with id, kept columns and positions in the file; and the errors of the others."""
         batch, places = block.batch, block.places
         if self._condition is not None:
             chosen = _chosen(batch, self._condition, self._scorer)
@@ -210,7 +210,7 @@ class _Scoring:
         return pa.schema([*own, *(field.remove_metadata() for field in kept if field.name not in own.names)])
 
     def _refuse(self, one: Input, errors: Sequence[Misfit], before: int) -> None:
-        """Raise where there are more errors than the options allow."""
+        """Raise if there are more errors than the options allow."""
         most = self._options.most_errors
         if errors and self._options.on_error == "fail":
             raise RunError(f"{one.path}: row {_told(errors[0])}")
@@ -238,7 +238,7 @@ def _told(misfit: Misfit) -> str:
 
 
 def _chosen(batch: pa.RecordBatch, condition: Condition, scorer: Scorer) -> pa.Array:
-    """The places of the rows that fulfil the condition."""
+    """The positions of the rows that meet the condition."""
     table = pa.Table.from_batches([readable(batch, scorer.bundle.schema)])
     table = table.append_column(_UNFINISHED, pa.array(np.arange(batch.num_rows)))
     try:
@@ -248,7 +248,7 @@ def _chosen(batch: pa.RecordBatch, condition: Condition, scorer: Scorer) -> pa.A
 
 
 def _inputs(source: Place, out: Place) -> list[Input]:
-    """The files of a path, a folder or a pattern, by name; what begins with _ or . is none."""
+    """The files of a path, a folder or a pattern, by name, except those that begin with _ or `.`."""
     pattern = PurePosixPath(source.path)
     folder = pattern
     while any(sign in str(folder) for sign in "*?["):
@@ -275,7 +275,7 @@ def _input(info: fs.FileInfo, relative: str) -> Input:
 
 
 def _output(one: Input, digest: str, options: Options) -> str:
-    """The name of an input's output: another one where the input, the bundle or the options change."""
+    """The name of an input's output, which changes with the input, the bundle and the options."""
     kind = options.format or str(format_of(one.path))
     answers = msgspec.structs.replace(options, on_error="fail", most_errors=None)
     content = msgspec.json.encode([one.path, one.size, one.modified, digest, answers])
@@ -326,14 +326,14 @@ def _write(out: Place, name: str, record: Record) -> None:
 
 
 def _finish(out: Place, record: Record, before: Record | None) -> Record:
-    """Remove the outputs that were replaced, list those of earlier runs, and say last that the run is finished."""
+    """Remove replaced outputs, list those of earlier runs, and mark the run as finished."""
     again = {one.input for one in record.inputs}
     earlier = before.inputs if before else []
     record = msgspec.structs.replace(
         record, inputs=[*(one for one in earlier if one.input not in again), *record.inputs]
     )
     if before is not None and before.inputs == record.inputs:
-        record = before  # nothing was to do
+        record = before  # there was nothing to do
     kept = {name for one in record.inputs for name in (one.output, one.errors_in)}
     for name in {name for one in earlier for name in (one.output, one.errors_in)} - kept - {None}:
         out.patiently(partial(out.remove, str(name)))

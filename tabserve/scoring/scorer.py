@@ -1,4 +1,4 @@
-"""A bundle in process: record batches in, decisions out, with the answers of the services."""
+"""A bundle in process: record batches in, decisions out, with the same answers as from the services."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ ERRORS = pa.schema(
         pa.field("got", pa.string(), nullable=False),
     ]
 )
-"""What is known of a record that has no decision; rows count from 0 in the batch."""
+"""The columns for a record without a decision; rows count from 0 in the batch."""
 
 
 class Scored(NamedTuple):
-    """What became of a record batch: `decided` in `Scorer.schema`, `errors` in `ERRORS`; each row is in one of them."""
+    """A scored record batch: each row is in `decided` (`Scorer.schema`) or in `errors` (`ERRORS`)."""
 
     decided: pa.RecordBatch
     errors: pa.RecordBatch
@@ -47,13 +47,13 @@ class Scored(NamedTuple):
 class Scorer:
     """Decides records in process as the services of a bundle do.
 
-    A record is answered as it is alone in a request: by the engine for one row. Where that engine's answers depend on
-    the other rows, a batch is answered by the engine for its size, and `rows` says so.
-    It can be pickled: by path and digest, so that a bundle that changed meanwhile is refused.
+    A record gets the answer that it has alone in a request, from the engine for one row. If that engine's answers
+    depend on the other rows, the engine for the batch's size answers, and `rows` says so.
+    It can be pickled, by path and digest, so that a bundle that has changed is refused.
     """
 
     schema: pa.Schema
-    """The columns of what is decided: `row`, the id's name where there is one, the answer, `engine` and `rows`."""
+    """The columns of decided rows: `row`, the id's name if there is one, the answer, `engine` and `rows`."""
 
     def __init__(
         self,
@@ -100,13 +100,13 @@ class Scorer:
         return _open, (path, options)
 
     def score(self, batch: pa.RecordBatch, *, texts: bool = False) -> Scored:
-        """Decide the rows of a batch whose columns are the schema's fields; other columns are left alone.
+        """Decide the rows of a batch whose columns are the schema's fields; other columns are ignored.
 
         Types are the schema's: numbers for number and integer, booleans, strings for category and text, timestamps,
         ISO 8601 strings or seconds for timestamp; null is a missing value.
-        texts: whether every column is text, as a CSV file's are.
+        texts: whether every column is text, as in a CSV file.
         A row that does not fit becomes an error that names the field, what was expected and what it got.
-        Raises InvalidRequest where a field's column is missing or has another type.
+        Raises InvalidRequest if a field's column is missing or has another type.
         """
         self._arrow.verify(batch.schema, texts=texts)
         columns, places, misfits = self._arrow.read(batch)
@@ -128,7 +128,7 @@ class Scorer:
         return self._accept(self._features(columns))
 
     def decide(self, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The decisions on records, as V1 answers them.
+        """The decisions on records, in the form of V1's answers.
 
         Raises InvalidRequest naming the first record and field that do not fit.
         """
@@ -138,7 +138,7 @@ class Scorer:
         return answers.objects(self._answering(features).arrays, self.bundle.schema.outputs.targets)
 
     def _fitting(self, columns: Columns) -> tuple[Features, Array, list[Misfit]]:
-        """The features of the rows the model accepts, their places, and those of the others, found by halving."""
+        """The features of rows that the model accepts, their positions, and the others' errors, found by halving."""
         count = len(next(iter(columns.values())))
         try:
             return self._accept(self._features(columns)), np.arange(count), []
@@ -166,7 +166,7 @@ class Scorer:
         return self._accepted.of_matrix(features, "record")
 
     def _batch(self, batch: pa.RecordBatch, places: Array, answer: Answer) -> pa.RecordBatch:
-        """The answers beside the places and ids of their rows."""
+        """The answers, with the positions and ids of their rows."""
         size, schema = len(places), self.bundle.schema
         columns = [pa.array(places, pa.int64())]
         if schema.id is not None:
@@ -179,7 +179,7 @@ class Scorer:
 
 
 class _Prepared:
-    """A preprocessor as an engine, to see whether its rows are independent."""
+    """A preprocessor as an engine, to check whether its rows are independent."""
 
     name, outputs, row_independent = "preprocessor", frozenset({"matrix"}), False
 
@@ -187,7 +187,7 @@ class _Prepared:
         self._preprocess = preprocess
 
     def run(self, features: Features, outputs: Sequence[str]) -> dict[str, Array]:
-        """The matrix."""
+        """The preprocessor's matrix as an output."""
         assert isinstance(features, dict)
         return {"matrix": self._preprocess(features)}
 

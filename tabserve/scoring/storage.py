@@ -1,4 +1,4 @@
-"""Folders of files, on this machine or in an object store."""
+"""Folders of files on this machine or in an object store."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _T = TypeVar("_T")
 
 
 class RunError(Exception):
-    """A run that cannot go on; what it has finished stays finished."""
+    """A run cannot go on; what it has finished stays finished."""
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A path on a file system: local, or s3://, gs://, abfs:// and what else Arrow knows."""
+    """A path on a file system: local, s3://, gs://, abfs://, or another that Arrow knows."""
 
     files: fs.FileSystem
     path: str
 
     @staticmethod
     def of(given: str) -> Place:
-        """The place of a URI or local path. Raises RunError."""
+        """The place that a URI or local path names. Raises RunError."""
         if "://" not in given:
             return Place(fs.LocalFileSystem(), str(Path(given).absolute()))
         try:
@@ -37,7 +37,7 @@ class Place(msgspec.Struct, frozen=True):
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on this machine, where what fails once fails again."""
+        """Whether the place is on this machine, where a failure is permanent."""
         return isinstance(self.files, fs.LocalFileSystem)
 
     def below(self, name: str) -> str:
@@ -45,30 +45,30 @@ class Place(msgspec.Struct, frozen=True):
         return f"{self.path.rstrip('/')}/{name}"
 
     def create(self, name: str) -> pa.NativeFile:
-        """A stream into a new file in this folder; object stores have no folders to make first."""
+        """A stream into a new file in this folder, which is made first unless it is in an object store."""
         path = self.below(name)
         if self.is_local:
             self.files.create_dir(str(PurePosixPath(path).parent), recursive=True)
         return self.files.open_output_stream(path, compression=None)
 
     def move(self, name: str, to: str) -> None:
-        """Give a file of this folder another name, under which it appears whole."""
+        """Rename a file in this folder; it appears whole under the new name."""
         if self.is_local:
             self.files.create_dir(str(PurePosixPath(self.below(to)).parent), recursive=True)
         self.files.move(self.below(name), self.below(to))
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file in this folder."""
+        """Whether this folder has the file."""
         (info,) = self.files.get_file_info([self.below(name)])
         return bool(info.type == fs.FileType.File)
 
     def remove(self, name: str) -> None:
-        """Remove a file of this folder, if it is there."""
+        """Remove a file from this folder, if it exists."""
         if self.has(name):
             self.files.delete_file(self.below(name))
 
     def read(self, name: str) -> bytes | None:
-        """What is in a file of this folder; None where it is not there."""
+        """The contents of a file in this folder, None if it does not exist."""
         if not self.has(name):
             return None
         with self.files.open_input_stream(self.below(name)) as stream:
@@ -76,13 +76,13 @@ class Place(msgspec.Struct, frozen=True):
         return content
 
     def clear(self, name: str) -> None:
-        """Remove a folder in this one, with what is in it."""
+        """Remove a folder in this one, with its contents."""
         (info,) = self.files.get_file_info([self.below(name)])
         if info.type == fs.FileType.Directory:
             self.files.delete_dir(self.below(name))
 
     def patiently(self, do: Callable[[], _T]) -> _T:
-        """Do it, again and again while a store is away or overloaded. Raises OSError after three minutes."""
+        """Call `do`, again and again while a store is unreachable or overloaded. Raises OSError after three minutes."""
         started, pause = time.monotonic(), 0.5
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Tables in files: Parquet, CSV and JSON lines, read in blocks and written whole."""
+"""Read tables in files in blocks, and write them whole: Parquet, CSV and JSON lines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tabserve.schema.schema import Field, Schema
 from tabserve.schema.timestamps import seconds
 
 FORMATS = {"parquet": (".parquet",), "csv": (".csv",), "jsonl": (".jsonl", ".ndjson")}
-"""Formats, and the endings of their files; compressed text ends in .gz, .bz2 or .zst as well."""
+"""Formats, and the endings of their files; compressed text also ends in .gz, .bz2 or .zst."""
 _COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 _BLOCK_ROWS = 1 << 16
 _BLOCK_BYTES = 4 << 20
@@ -34,9 +34,9 @@ _ARROW = {"number": pa.float64(), "integer": pa.float64(), "boolean": pa.bool_()
 
 
 class Block(NamedTuple):
-    """Rows of a file: a record batch, the rows' places in the file, and what could not be read as a record.
+    """Rows of a file: a record batch, the rows' positions in the file, and rows that are not records.
 
-    done: how much of the file is read with it, 0 to 1.
+    done: the share of the file that is read after this block, 0 to 1.
     """
 
     batch: pa.RecordBatch
@@ -46,16 +46,16 @@ class Block(NamedTuple):
 
 
 def format_of(path: str) -> str | None:
-    """The format by a file's ending, None for any other."""
+    """The format that a file's ending means, None for any other ending."""
     for ending in _COMPRESSED:
         path = path.removesuffix(ending)
     return next((kind for kind, endings in FORMATS.items() if path.endswith(endings)), None)
 
 
 def blocks(files: FileSystem, path: str, size: int, schema: Schema, wanted: Sequence[str]) -> Iterator[Block]:
-    """The rows of a file, with the wanted columns as far as it has them.
+    """The rows of a file, with those of the wanted columns that it has.
 
-    Raises InvalidRequest for a file that is not of the format it ends in, and OSError.
+    Raises InvalidRequest for a file whose format is not the one that its ending means, and OSError.
     """
     read = {"parquet": _parquet, "csv": _csv, "jsonl": _jsonl}[str(format_of(path))]
     try:
@@ -75,12 +75,12 @@ def _parquet(files: FileSystem, path: str, size: int, schema: Schema, wanted: Se
 
 
 def _csv(files: FileSystem, path: str, size: int, schema: Schema, wanted: Sequence[str]) -> Iterator[Block]:
-    """Every column as text, an empty cell as null; a row with too many or too few cells is unread."""
+    """Read every column as text, with an empty cell as null; a row with too many or too few cells is unread."""
     names = _header(files, path)
     unread: list[Misfit] = []
 
     def refuse(row: arrow_csv.InvalidRow) -> str:
-        # Rows are numbered from 1, the header among them.
+        # Rows are numbered from 1, including the header.
         got = f"{row.actual_columns}"
         unread.append(Misfit(row.number - 2, "", f"{row.expected_columns} cells", got))
         return "skip"
@@ -108,7 +108,7 @@ def _csv(files: FileSystem, path: str, size: int, schema: Schema, wanted: Sequen
 
 
 def _places(start: int, count: int, skipped: Sequence[int]) -> Array:
-    """The places of so many rows from the start, those that were skipped left out."""
+    """The positions of `count` rows from `start`, without the skipped ones."""
     return np.delete(np.arange(start, start + count + len(skipped)), [at - start for at in skipped])
 
 
@@ -140,7 +140,7 @@ def _jsonl(files: FileSystem, path: str, size: int, schema: Schema, wanted: Sequ
 
 
 class _Lines:
-    """Reads lines of JSON objects: the fields typed by the schema, other wanted keys as text."""
+    """Reads lines of JSON objects, with fields typed by the schema and other wanted keys as text."""
 
     def __init__(self, schema: Schema, wanted: Sequence[str]) -> None:
         self._fields, self._wanted = schema.fields, wanted
@@ -152,7 +152,7 @@ class _Lines:
         return _ARROW.get(field.type, pa.string()) if field else pa.string()
 
     def block(self, lines: Sequence[bytes], start: int, done: float) -> Block:
-        """The records of lines; blank ones are none."""
+        """The records in lines; blank lines are skipped."""
         columns: dict[str, list[Any]] = {name: [] for name in self._wanted}
         places, unread = [], []
         given = (line for line in lines if line.strip())
@@ -192,7 +192,7 @@ class _Lines:
 
 @lru_cache
 def _meant(absent: frozenset[str], others: frozenset[str]) -> tuple[str, str] | None:
-    """An absent field, and the other key that is nearly its name; None where there is none."""
+    """An absent field, and another key with nearly the same name; None if there are none."""
     for name in sorted(absent):
         if close := difflib.get_close_matches(name, sorted(others), n=1):
             return name, close[0]
@@ -200,7 +200,7 @@ def _meant(absent: frozenset[str], others: frozenset[str]) -> tuple[str, str] | 
 
 
 class _Unread(Exception):
-    """A line that is no record."""
+    """A line is not a record."""
 
     def __init__(self, misfit: Misfit) -> None:
         super().__init__(str(misfit))
@@ -208,7 +208,7 @@ class _Unread(Exception):
 
 
 def _typed(field: Field, value: Any) -> Any:
-    """A JSON value as the field's Arrow type takes it, None where it is of another type."""
+    """A JSON value in the field's Arrow type, None if it is of another type."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if field.type == "boolean":
         return value if isinstance(value, bool) else None
@@ -226,10 +226,10 @@ class Writer(Protocol):
     """Writes record batches of one schema."""
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Add its rows."""
+        """Add a batch's rows."""
 
     def close(self) -> None:
-        """Write what a format ends with; the stream stays open."""
+        """Write the end of the format; the stream stays open."""
 
 
 class _Parquet:
@@ -244,7 +244,7 @@ class _Parquet:
 
 
 class _Csv:
-    """Reasons are joined by "; ", and what has several values gets a column for each."""
+    """Writes CSV, with reasons joined by "; ", and a column for each of several values."""
 
     def __init__(self, stream: pa.NativeFile, schema: pa.Schema) -> None:
         self._flat = _flat(pa.RecordBatch.from_pylist([], schema)).schema
@@ -265,7 +265,7 @@ class _JsonLines:
         self._stream.write(b"".join([msgspec.json.encode(row) + b"\n" for row in batch.to_pylist()]))
 
     def close(self) -> None:
-        """JSON lines end with their last."""
+        """Write nothing, because JSON lines end with the last line."""
 
 
 WRITERS: dict[str, Callable[[pa.NativeFile, pa.Schema], Writer]] = {

@@ -1,4 +1,4 @@
-"""Conditions on columns, as text: `amount > 100 and country in ["DE", "FR"]`."""
+"""Parse conditions on columns, such as `amount > 100 and country in ["DE", "FR"]`."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _HELP = 'expected comparisons of columns with values, such as `amount > 100 and 
 
 
 class ConditionError(ValueError):
-    """A condition that cannot be read: what was expected, and what stands there."""
+    """A condition cannot be read; the message says what was expected and what was found."""
 
 
 class Condition(NamedTuple):
-    """An Arrow expression, and the columns it looks at."""
+    """An Arrow expression, and the columns that it uses."""
 
     expression: pc.Expression
     columns: frozenset[str]
 
 
 def parse(text: str) -> Condition:
-    """The condition that a text states.
+    """The condition in a text.
 
-    Known are ==, !=, <, <=, >, >=, in, not in, is None, is not None, and, or, not; values are numbers, texts, true and
-    false. A row whose value is missing fulfils no comparison. Raises ConditionError.
+    Its operators are ==, !=, <, <=, >, >=, in, not in, is None, is not None, and, or, not. Values are numbers, texts,
+    true and false. A row whose value is missing meets no comparison. Raises ConditionError.
     """
     try:
         tree = ast.parse(text, mode="eval").body

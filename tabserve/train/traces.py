@@ -1,4 +1,4 @@
-"""What scikit-learn's models remember of the table they were trained on."""
+"""Recognise the table that a scikit-learn model was trained on, from what the model keeps of it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tabserve.engines.contributions.shallow import Tree
 from tabserve.engines.contributions.trees import decompose
 
 _SHARE = 1e-3
-# How far a sum over all rows may be from a whole number: solvers stop before the very optimum.
+# How far a sum over all rows may be from a whole number: solvers stop just before the optimum.
 _WHOLE = 0.02
 
 
 def repeated(model: Any, table: Any) -> bool:
-    """Whether a model tells that it was trained on the very rows of a table; not where it remembers nothing of them."""
+    """Whether a model shows that it was trained on exactly the rows of a table; False if it keeps nothing of them."""
     found: list[bool] = []
     for step in [part for _, part in getattr(model, "steps", ())][:-1]:
         found += _scaled(step, dense(table))
@@ -28,16 +28,17 @@ def repeated(model: Any, table: Any) -> bool:
 
 
 def _scaled(step: Any, matrix: Array) -> Iterator[bool]:
-    """A scaler keeps every column's mean and variance."""
+    """Whether the table has the mean and variance that a scaler keeps for each column."""
     if type(step).__name__ == "StandardScaler" and step.mean_ is not None and step.var_ is not None:
         yield bool(np.allclose(step.mean_, np.nanmean(matrix, axis=0)))
         yield bool(np.allclose(step.var_, np.nanvar(matrix, axis=0)))
 
 
 def _summed(model: Any, table: Any) -> Iterator[bool]:
-    """A logistic regression gives its own rows probabilities that add up to how many of them each class had.
+    """Whether the probabilities add up to whole numbers, as a logistic regression's do over its training rows.
 
-    So do those of the rows with the same whole number in a column, but for what the penalty takes.
+    There they add up to the number of rows in each class. The same holds, up to the penalty, for the rows with the
+    same whole number in a column.
     """
     if type(model).__name__ != "LogisticRegression" or not model.fit_intercept or model.class_weight is not None:
         return
@@ -55,7 +56,7 @@ def _is_whole(number: float) -> bool:
 
 
 def _counted(model: Any, matrix: Array) -> Iterator[bool]:
-    """A tree keeps how many rows each leaf held; where it drew its own rows, they are not those of the table."""
+    """Whether the table fills the leaves as a tree recorded it; a tree that drew its own rows recorded others."""
     try:
         trees = list(decompose(model))
     except ValueError:
@@ -67,7 +68,7 @@ def _counted(model: Any, matrix: Array) -> Iterator[bool]:
 
 
 def _leaves(tree: Tree, matrix: Array) -> Array:
-    """The leaf of every row."""
+    """The leaf that each row falls into."""
     rows, at = np.arange(len(matrix)), np.zeros(len(matrix), np.intp)
     while (inner := tree.left[at] >= 0).any():
         values = matrix[rows, tree.feature[at]]

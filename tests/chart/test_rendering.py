@@ -41,7 +41,7 @@ def services(topology: dict[str, Any]) -> list[str]:
 
 
 def containers(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every container of services."""
+    """Every container of the services."""
     runtimes = [item["spec"]["containers"] for item in objects if item["kind"] == "ServingRuntime"]
     services = [item["spec"] for item in objects if item["kind"] == "InferenceService"]
     own = [part.get("containers", []) for service in services for part in service.values()]

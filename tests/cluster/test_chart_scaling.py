@@ -1,4 +1,4 @@
-"""Load brings replicas, every one of them gets requests, and the end of load takes them away; from zero in Knative."""
+"""Load adds replicas, all of which get requests, and the end of load removes them; from zero in Knative."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ REPORTS = PROJECT / "build" / "cluster"
 
 
 def idle(component: str, service: str) -> str:
-    """The pods of a component that have answered no request, by their own metrics, read through the API server."""
+    """The pods of a component that have answered no requests, by their own metrics, read through the API server."""
     labels = {"serving.kserve.io/inferenceservice": service, "component": component}
     return ", ".join(pod for pod in chart.pods(**labels) if not counted(pod))
 
 
 def counted(pod: str) -> float:
-    """The requests a pod has answered with success."""
+    """The number of requests that a pod has answered successfully."""
     text = connect().request("GET", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8082/proxy/metrics")
     lines = [line for line in text.splitlines() if line.startswith("tabserve_requests_total")]
     return sum(float(line.rpartition(" ")[2]) for line in lines)

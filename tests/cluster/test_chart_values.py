@@ -1,4 +1,4 @@
-"""Whatever valid values say, the API server and KServe's webhooks accept what the chart renders."""
+"""For all valid values, the API server and KServe's webhooks accept what the chart renders."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def values(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def dry_run(item: dict[str, Any]) -> None:
-    """Apply an object without keeping it. Raises ApiError where the API server or a webhook refuses it."""
+    """Apply an object without keeping it. Raises ApiError if the API server or a webhook refuses it."""
     metadata = item["metadata"]
     path = connect().path(item["apiVersion"], item["kind"], NAMESPACE, metadata["name"])
     query = "dryRun=All&fieldManager=dry-run&fieldValidation=Strict&force=true"

@@ -70,7 +70,7 @@ def bundle(folder: Path, *, two_engines: bool = False, trees: int = 200, depth: 
 
 
 def _two_engines(folder: Path, frame: pd.DataFrame, fraud: pd.Series[Any]) -> Bundle:
-    """Numbers alone, since the converted form takes no categories."""
+    """A bundle with only numbers, because the converted form takes no categories."""
     schema = folder / "schema.yaml"
     text = schema.read_text()
     fields = "\n".join(line for line in text.splitlines() if not line.startswith("  - {name: c"))
@@ -85,7 +85,7 @@ def _two_engines(folder: Path, frame: pd.DataFrame, fraud: pd.Series[Any]) -> Bu
 
 
 def parquet(path: Path, count: int) -> None:
-    """A Parquet file of so many payments, written in parts."""
+    """Write a Parquet file of `count` payments, in parts."""
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = None
     for seed, start in enumerate(range(0, count, ROWS_AT_ONCE)):

@@ -47,7 +47,7 @@ class Store:
             self._process.wait()
 
     def uri(self, path: str, port: int | None = None) -> str:
-        """The URI of a path in it, by way of another port where one is given."""
+        """The URI of a path in the store, through another port if one is given."""
         return f"s3://{path}?scheme=http&endpoint_override=127.0.0.1:{port or self.port}&region=us-east-1"
 
     def _answers(self) -> bool:
@@ -99,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass_on  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @contextmanager

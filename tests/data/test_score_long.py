@@ -67,7 +67,7 @@ def finished(process: subprocess.Popen[str]) -> str:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every output; where the run lies in another folder, its paths are in no output but the list of inputs."""
+    """Every output; of the run's own folder, only the list of inputs holds the path."""
     return {str(one.relative_to(folder)): one.read_bytes() for one in folder.rglob("*") if one.is_file()}
 
 
@@ -128,7 +128,7 @@ def uploaded(store: Store, source: Path, tmp_path: Path) -> None:
 
 
 def objects(store: Store, folder: str) -> dict[str, bytes]:
-    """What a reader of the store sees below a folder; the list of inputs names the folder nowhere."""
+    """What a reader of the store sees below a folder; the list of inputs does not name the folder."""
     files = fs.S3FileSystem(
         access_key=CREDENTIALS["AWS_ACCESS_KEY_ID"],
         secret_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],

@@ -1,4 +1,4 @@
-"""HTTP that is malformed or meant for something else (fault catalogue 16 to 21): a 4xx, and the server lives on."""
+"""HTTP that is malformed or meant for something else (fault catalogue 16 to 21) is a 4xx, and the server lives on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def body(subject: Subject) -> bytes:
 
 
 def chunked(*chunks: bytes) -> bytes:
-    """A body in chunks, with the last one."""
+    """A body in chunks, including the last chunk."""
     return b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
 
 
@@ -184,7 +184,7 @@ def test_an_offer_to_speak_another_protocol_is_not_taken(subject: Subject, infer
 
 
 def test_such_an_offer_may_come_with_a_body_in_chunks(subject: Subject, infer: str) -> None:
-    """As Java's HttpClient makes it of a stream (`ofInputStream`)."""
+    """Java's HttpClient sends this for a stream (`ofInputStream`)."""
     content = body(subject)
     offer = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA"]
     request = wire.post(infer, JSON, *offer, "Transfer-Encoding: chunked", body=chunked(content[:9], content[9:]))
@@ -257,7 +257,7 @@ def test_odd_model_names_are_unknown(subject: Subject, name: str, method: str) -
 
 
 def escaped(text: str) -> str:
-    """Every character as an escape, the first in small letters."""
+    """Every character as an escape, the first one in lower case."""
     return "".join(f"%{byte:02x}" if at == 0 else f"%{byte:02X}" for at, byte in enumerate(text.encode()))
 
 

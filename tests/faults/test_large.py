@@ -1,4 +1,4 @@
-"""Requests within the size limit that would take seconds to decode: refused for what they hold, or for their shape."""
+"""Requests within the size limit that would take seconds to decode are refused for their contents or their shape."""
 
 from __future__ import annotations
 

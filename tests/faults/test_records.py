@@ -1,4 +1,4 @@
-"""Bad records of mixed types, and that nothing of any request is logged (fault catalogue 4 to 10 and 59)."""
+"""Bad records of mixed types are refused, and no part of a request is logged (fault catalogue 4 to 10 and 59)."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_missing_values_are_taken_where_the_model_takes_them(request: pytest.Fix
 
 
 def nulls() -> Json:
-    """The columns with JSON's null for the income."""
+    """The columns, with JSON's null for the income."""
     inputs = [
         {**tensor.json(), "data": [None]} if tensor.name == "income" else tensor.json() for tensor in payload().tensors
     ]
@@ -195,7 +195,7 @@ def marked() -> list[Json]:
 
 
 def send_marked(target: Target) -> None:
-    """Everything that holds the marker, over REST and gRPC, as headers and as paths too."""
+    """Send everything that holds the marker, over REST and gRPC, also in headers and paths."""
     answers = [target.infer(content) for content in marked()]
     answers += [predict(target, record) for record in ({**RECORD, "channel": MARKER}, {MARKER: 1}, MARKER, [MARKER])]
     headers = {"Content-Type": MARKER, "x-request-timeout-ms": MARKER, "traceparent": MARKER, MARKER: MARKER}

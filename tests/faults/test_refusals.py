@@ -1,4 +1,4 @@
-"""Bad tensors and bad JSON (fault catalogue 1 to 11, and the table of baselines): what is wrong is said, as a 400."""
+"""Bad tensors and bad JSON (fault catalogue 1 to 11, and the table of baselines) are a 400 that says what is wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 def only(payload: Payload, **changes: Any) -> Payload:
-    """The payload of one tensor with something of it changed."""
+    """The payload of one tensor, with changes."""
     return Payload((replace(payload.tensors[0], **changes),))
 
 
@@ -32,32 +32,32 @@ def values(payload: Payload, value: float, datatype: str, dtype: Any) -> Payload
 
 
 def narrowed(payload: Payload) -> Payload:
-    """A feature less."""
+    """The payload with one feature less."""
     return only(payload, array=payload.tensors[0].array[:, :-1])
 
 
 def widened(payload: Payload) -> Payload:
-    """A feature more."""
+    """The payload with one feature more."""
     array = payload.tensors[0].array
     return only(payload, array=np.concatenate([array, array[:, :1]], axis=1))
 
 
 def words(payload: Payload) -> Payload:
-    """Text instead of numbers."""
+    """The payload with text instead of numbers."""
     return only(payload, array=np.full(payload.tensors[0].array.shape, b"one", object), datatype="BYTES")
 
 
 def truths(payload: Payload) -> Payload:
-    """Truth values instead of numbers."""
+    """The payload with booleans instead of numbers."""
     return only(payload, array=np.full(payload.tensors[0].array.shape, True), datatype="BOOL")
 
 
 def columns_of(payload: Payload, lengths: tuple[int, int]) -> Payload:
-    """Two inputs of those numbers of rows."""
+    """Two inputs with these numbers of rows."""
     return Payload(tuple(Tensor(f"x{i}", "FP64", np.zeros(rows)) for i, rows in enumerate(lengths)))
 
 
-# What is sent, and words that the refusal must have; `N` stands for the number of features, `M` for one less.
+# What is sent, and words that the refusal must have; `N` is the number of features, `M` one less.
 TENSORS: dict[str, tuple[Callable[[Payload], Payload], list[str]]] = {
     "a feature less": (narrowed, ["input-0", "N", "M"]),
     "a feature more": (widened, ["input-0", "N"]),
@@ -94,7 +94,7 @@ def test_bad_tensors_are_refused_over_rest_and_grpc(subject: Subject, matrix: Pa
 
 
 def first(content: Any, **changes: Any) -> Any:
-    """The JSON request with fields of its first input changed; None takes a field away."""
+    """The JSON request with changed fields in its first input; None removes a field."""
     tensor = {**content["inputs"][0], **changes}
     return {"inputs": [{key: value for key, value in tensor.items() if value is not None}]}
 
@@ -144,7 +144,7 @@ def test_bad_requests_are_refused(subject: Subject, matrix: Payload, case: str) 
 
 
 def body(payload: Payload, literal: bytes) -> bytes:
-    """A JSON request whose second element is that text."""
+    """A JSON request whose second element is this text."""
     return json.dumps(element(payload.rows(1).json(), "@")).encode().replace(b'"@"', literal)
 
 
@@ -282,7 +282,7 @@ def test_unknown_models_and_methods_have_their_status(subject: Subject, matrix: 
 
 
 def test_the_name_of_an_input_is_shortened_in_an_error(subject: Subject) -> None:
-    """Over gRPC an error that outgrows the metadata would reach the client as another one (RESOURCE_EXHAUSTED)."""
+    """Over gRPC, an error too long for the metadata would reach the client as RESOURCE_EXHAUSTED."""
     long = only(subject.payload, name="x" * 20_000, datatype="FP99")
     answer = subject.target.infer(long.json())
     assert (answer.status, len(answer.body) < 500) == (400, True)

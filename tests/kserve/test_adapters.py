@@ -1,4 +1,4 @@
-"""The adapters: the stock kserve.ModelServer answers the same, and hooks that do not await work under both servers."""
+"""The stock kserve.ModelServer answers the same, and hooks that do not await work under both servers."""
 
 from __future__ import annotations
 

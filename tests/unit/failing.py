@@ -1,4 +1,4 @@
-"""A model that fails with the error it is asked for, behind the real server: `python -m tests.unit.failing`."""
+"""A model that fails with the requested error, behind the real server: `python -m tests.unit.failing`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadat
 
 
 class Failing:
-    """Raises the error named in its input; a name of none is an unexpected failure whose text quotes it."""
+    """Raises the error named in its input; any other name is an unexpected failure whose text quotes it."""
 
     ready = True
     bounds = UNBOUNDED
@@ -30,10 +30,10 @@ class Failing:
         return body
 
     async def start(self) -> None:
-        """Nothing runs in the background."""
+        """Do nothing, because nothing runs in the background."""
 
     async def stop(self) -> None:
-        """Nothing to end."""
+        """Do nothing, because there is nothing to end."""
 
 
 def main(settings: ServerSettings) -> None:

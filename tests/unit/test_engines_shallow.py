@@ -118,7 +118,7 @@ def test_what_tables_do_not_fit_stays_with_xgboost(model: Any, targets: int) -> 
 
 
 def test_contributions_of_a_tree_are_its_shapley_values() -> None:
-    """By definition: the mean over all orders of what a feature adds, unknown ones weighed by the rows that went on."""
+    """By definition: the mean over all orders of what a feature adds, with unknown ones weighted by branch."""
     matrix = table()[:, :3].astype(np.float64)
     target = np.nan_to_num(matrix[:, 0]) + np.nan_to_num(matrix[:, 1] * matrix[:, 2])
     [tree] = decompose(DecisionTreeRegressor(max_depth=6, random_state=0).fit(matrix, target))

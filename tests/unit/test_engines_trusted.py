@@ -203,7 +203,7 @@ def test_up_hands_the_names_to_both_services(tmp_path: Path) -> None:
     taken = _run([*command, "--trusted", "other.Kind", "--trusted", OWN])
 
     assert refused[0] == 1
-    assert f"TABSERVE_TRUSTED={OWN}, or in the chart `trusted: [{OWN}]`" in refused[1]
+    assert f"TABSERVE_TRUSTED={OWN}, or `trusted: [{OWN}]` in the chart" in refused[1]
     assert taken[0] == 0, taken[1]
     assert "The decision is the expected one." in taken[1]
 

@@ -1,4 +1,4 @@
-"""What the Scorer decides is what the services decide; what it cannot decide is named row by row."""
+"""The Scorer decides as the services do, and names every row that it cannot decide."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def batch(frame: pd.DataFrame, *fields: str) -> pa.RecordBatch:
 
 
 def alone(bundle: Bundle, frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """What the services answer about every row in a request of its own."""
+    """The services' answers about every row, sent in its own request."""
     cores = Cores(bundle)
     return [cores.predictions(frame[at : at + 1])[0] for at in range(len(frame))]
 

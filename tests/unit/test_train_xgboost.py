@@ -178,7 +178,7 @@ def test_own_category_codes_that_do_not_show_are_refused_until_told(kind: str, t
     order = next(order for order in (["b", "a", "z"], ["z", "a", "b"]) if order not in likely)
     codes = coded(given, order)
     model = CODED[kind](codes, wanted)
-    with pytest.raises(BundleError, match=r'in the place of `c`.* Pass codes=\{"c": \[...\]\} to save'):
+    with pytest.raises(BundleError, match=r'in place of `c`.* Pass codes=\{"c": \[...\]\} to save'):
         save(model, tmp_path, CATEGORY, given)
     bundle = save(model, tmp_path, CATEGORY, given, codes={"c": order})
     assert_serves(bundle, given, {"predict_proba": answered(model, codes)})
@@ -197,7 +197,7 @@ def test_the_other_remedy_for_own_codes_holds_too(tmp_path: Path) -> None:
 def test_codes_that_fit_no_feature_are_refused(tmp_path: Path) -> None:
     given, wanted = categories()
     model = XGBClassifier(n_estimators=2).fit(coded(given, ["z", "b", "a"]), wanted)
-    with pytest.raises(BundleError, match="`x` is no category"):
+    with pytest.raises(BundleError, match="`x` is not a category"):
         save(model, tmp_path, CATEGORY, given, codes={"x": ["a"]})
     with pytest.raises(BundleError, match="`c`: expected each of z, b, a once, got a, b"):
         save(model, tmp_path, CATEGORY, given, codes={"c": ["a", "b"]})

@@ -1,4 +1,4 @@
-"""What a client sends, records or plain tensors, becomes the predictor's inputs."""
+"""Turn what a client sends, records or plain tensors, into the predictor's inputs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tabserve.schema.records import Records
 
 
 class Inputs:
-    """Makes predictor inputs of one bundle's records.
+    """Makes the predictor's inputs from one bundle's records.
 
-    preprocess: the bundle's, None where it has none. max_rows: more records are a RequestTooLarge.
-    Every other misfit is an InvalidRequest naming record and field.
+    preprocess: the bundle's preprocessor, None if it has none. max_rows: more records are a RequestTooLarge.
+    Anything else that does not fit is an InvalidRequest naming record and field.
     """
 
     def __init__(self, bundle: Bundle, preprocess: Preprocess | None, max_rows: int) -> None:
@@ -43,7 +43,7 @@ class Inputs:
         return self._records.tensor_specs
 
     def from_tensors(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The predictor's inputs: of columns of records, or, where they are such already, these tensors untouched."""
+        """The predictor's inputs, made from columns of records; tensors that already are its inputs stay unchanged."""
         names = frozenset(tensor.name for tensor in tensors)
         if names in self._plain and not names <= self._fields:
             self._check_plain(tensors)
@@ -54,7 +54,7 @@ class Inputs:
         return self._from_columns(self._records.from_tensors(tensors))
 
     def from_body(self, body: bytes) -> tuple[Tensor, ...]:
-        """The predictor's inputs of a V1 body of records."""
+        """The predictor's inputs, made from a V1 body of records."""
         if self._numbers is not None:
             made = self._numbers.decode(body)
             self._check_count(len(made))
@@ -62,7 +62,7 @@ class Inputs:
         return self._from_columns(self._records.decode(body))
 
     def _number_records(self) -> NumberRecords | None:
-        """A reader of records that are the model's matrix as they are; None where they are not."""
+        """A reader for records that are the model's matrix as they are; None if they are not."""
         schema = self._schema
         if schema.id is not None:
             return None
@@ -91,7 +91,7 @@ class Inputs:
 
 
 def _one_each(features: Mapping[str, Array]) -> tuple[Tensor, ...]:
-    """A tensor per feature; a missing category is an empty string, since BYTES has no null."""
+    """One tensor per feature; a missing category is an empty string, because BYTES has no null."""
     return tuple(
         Tensor(name, "BYTES", _present(column)) if column.dtype == object else Tensor(name, "FP64", column)
         for name, column in features.items()

@@ -1,6 +1,6 @@
 {{- /*
-One service's container. Takes: root, slot (as `tabserve.slot` gives it), component.
-KServe's controller appends arguments it misses; all of them are given here.
+One service's container. Takes: root, slot (from `tabserve.slot`), component.
+KServe's controller appends arguments that are missing, so all are given here.
 */ -}}
 {{- define "tabserve.container" -}}
 {{- $root := .root -}}
@@ -59,7 +59,7 @@ resources: {{- toYaml $values.resources | nindent 2 }}
 {{- $ready := dict "httpGet" (dict "path" "/v2/health/ready" "port" $admin) }}
 {{- $live := $started }}
 {{- if not (or $standard $behind) }}
-{{- /* Knative asks the container that serves for liveness at the port of its requests, whatever is said here. */}}
+{{- /* Knative asks the serving container for liveness at the port for requests, whatever is said here. */}}
 {{- $live = $grpc | ternary (dict "grpc" (dict "port" 8081)) (dict "httpGet" (dict "path" "/v2/health/live" "port" $http)) }}
 {{- end }}
 startupProbe:

@@ -19,7 +19,7 @@ class BoosterContributions:
     """SHAP values of a Booster of shallow trees, [rows, groups, features + 1]."""
 
     def __init__(self, booster: Any, rounds: tuple[int, int], reference: Array) -> None:
-        """Raises ValueError where the trees are too deep, or of a kind unknown here, or where XGBoost disagrees."""
+        """Raises ValueError if the trees are too deep or of an unknown kind, or if XGBoost disagrees."""
         import xgboost
 
         self._trees = ShallowTrees(list(decompose(booster, rounds[1])), booster.num_features())
@@ -40,7 +40,7 @@ class BoosterContributions:
 
 
 def contributor(booster: Any, rounds: tuple[int, int], reference: Array) -> BoosterContributions | None:
-    """What computes contributions quicker than XGBoost does, None where nothing here does."""
+    """A function that computes contributions faster than XGBoost, None if there is none."""
     try:
         return BoosterContributions(booster, rounds, reference)
     except (ValueError, KeyError):  # KeyError: a form that another version of XGBoost writes
@@ -48,13 +48,13 @@ def contributor(booster: Any, rounds: tuple[int, int], reference: Array) -> Boos
 
 
 def decompose(booster: Any, rounds: int) -> Iterator[Tree]:
-    """The trees of so many boosting rounds, of all where 0. Raises ValueError where it has none, or of vectors."""
+    """The trees of the first `rounds` rounds, of all if 0. Raises ValueError for no trees, or for trees of vectors."""
     learner = json.loads(booster.save_raw("json"))["learner"]  # with NaN, which msgspec does not read
     boosted = learner["gradient_booster"]
     model = boosted.get("gbtree", boosted)["model"]
     if not model.get("trees"):
         raise ValueError("no trees")
-    weights = model.get("weight_drop") or boosted.get("weight_drop")  # where DART keeps them depends on the version
+    weights = model.get("weight_drop") or boosted.get("weight_drop")  # their place in DART depends on the version
     for at in range(model["iteration_indptr"][rounds or -1]):
         yield _tree(model["trees"][at], model["tree_info"][at], weights[at] if weights else 1.0)
 

@@ -17,7 +17,7 @@ _ROWS, _PARTS = 32, 64  # that are worked on at once
 
 
 class Tree(msgspec.Struct, frozen=True):
-    """One tree for one group (a class, or the only one): a row goes left where its feature is at most the threshold.
+    """One tree for one group (a class, or the only one): a row goes left if its feature is at most the threshold.
 
     All arrays are [nodes]; left is -1 at a leaf. cover: how many training rows a node saw. categories: the codes that
     go right, of a node that splits by code.
@@ -57,7 +57,7 @@ class ShallowTrees:
     """
 
     def __init__(self, trees: Sequence[Tree], features: int) -> None:
-        """Raises ValueError where the tables would be too large, or a node has no cover."""
+        """Raises ValueError if the tables would be too large, or if a node has no cover."""
         depth = max(map(_depth, trees))
         if depth > _DEEPEST or not all((tree.cover > 0).all() for tree in trees):
             raise ValueError("trees that are too deep, or nodes that saw no rows")
@@ -79,7 +79,7 @@ class ShallowTrees:
     def __call__(self, matrix: Array) -> Array:
         """[rows, groups, features + 1] of an FP64 matrix; the last, where the bias belongs, is 0.
 
-        A row's are the same bits whatever the other rows.
+        A row's contributions are the same bits whatever the other rows are.
         """
         result = np.empty((len(matrix), self._groups * self._width))
         bins = self._bins.ravel()
@@ -93,7 +93,7 @@ class ShallowTrees:
 class _Splits:
     """The outcomes of each part's splits, as the bits of a number.
 
-    A bit is 1 where a value is at most a threshold. NaN never is, so a split is turned round if missing values go left.
+    A bit is 1 if a value is at most a threshold. NaN never is, so a split is reversed if missing values go left.
     """
 
     def __init__(self, parts: Sequence[_Part], splits: int, features: int) -> None:
@@ -133,7 +133,7 @@ class _Codes:
         self._end = 1 + max(max(codes, default=0) for _, _, codes in sets)
         if len(sets) * self._end > _MOST_BYTES / np.float64().nbytes:
             raise ValueError(f"codes up to {self._end}")
-        ways = np.ones((len(sets), self._end + 2))  # the last two: codes in no set, which go left, and NaN
+        ways = np.ones((len(sets), self._end + 2))  # the last two are for codes in no set, which go left, and for NaN
         for row, (_, missing_left, codes) in zip(ways, sets, strict=True):
             row[:-1] = missing_left
             row[list(codes)] = not missing_left
@@ -148,7 +148,7 @@ class _Codes:
 
 
 def _depth(tree: Tree) -> int:
-    """Counted no further than one level too deep."""
+    """A tree's depth, counted to at most one level too deep."""
     depth, level = 0, np.array([0])
     while depth <= _DEEPEST and len(level := level[tree.left[level] >= 0]):
         depth, level = depth + 1, np.concatenate([tree.left[level], tree.right[level]])
@@ -156,7 +156,7 @@ def _depth(tree: Tree) -> int:
 
 
 def _parts(tree: Tree, splits: int, node: int = 0, way: _Way = ()) -> Iterator[_Part]:
-    """The leaves below a node in parts of at most so many splits; no way has more."""
+    """The leaves below a node, in parts of at most `splits` splits; no path has more."""
     leaves = list(_leaves(tree, node, way))
     nodes = list(dict.fromkeys(at for _, whole in leaves for at, _ in whole))
     if len(nodes) <= splits:

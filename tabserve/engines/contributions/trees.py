@@ -15,7 +15,7 @@ from tabserve.engines.contributions.sources import owners
 from tabserve.engines.contributions.transformed import Transformed, written
 
 _FEW = slice(0, 64)
-# Rewriting takes seconds, and memory of the model's own size, beyond it.
+# Beyond this, rewriting takes seconds, and as much memory as the model itself.
 _MOST_NODES = 500_000
 HISTOGRAM = frozenset({"HistGradientBoostingClassifier", "HistGradientBoostingRegressor"})
 _BOOSTED = ("GradientBoostingClassifier", "GradientBoostingRegressor")
@@ -26,13 +26,13 @@ _SINGLE = ("DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifi
 class TreeContributions:
     """SHAP values of a tree ensemble at the end of a pipeline, summed over what each feature was transformed into.
 
-    The path-dependent TreeSHAP of Lundberg et al. (2020), as XGBoost computes it.
+    They are the path-dependent TreeSHAP of Lundberg et al. (2020), as XGBoost computes it.
     """
 
     def __init__(
         self, model: Any, present: Callable[[Features], Any], reference: Features, specs: Sequence[FeatureSpec]
     ) -> None:
-        """Raises ValueError where the model's last step is no ensemble of trees, or an earlier one mixes features."""
+        """Raises ValueError if the model's last step is not an ensemble of trees, or an earlier step mixes features."""
         steps = getattr(model, "steps", None)
         self._present, self._before = present, model[:-1] if steps and len(steps) > 1 else None
         final = steps[-1][1] if steps else model
@@ -52,7 +52,7 @@ class TreeContributions:
         self._base = _answer(model, present(take(some, slice(0, 1)))) - first.sum(axis=2)
 
     def __call__(self, features: Features) -> Array:
-        """[rows, features + 1], or [rows, classes, features + 1]."""
+        """The contributions, [rows, features + 1] or [rows, classes, features + 1]."""
         groups = self._groups(self._transformed(features))
         parts, bias = groups[:, :, :-1], groups[:, :, -1] + self._base
         unowned = parts @ (1.0 - self._owned.sum(axis=1))
@@ -65,12 +65,12 @@ class TreeContributions:
 
     def _transformed(self, features: Features) -> Array:
         matrix = self._written(features) if self._written else self._by_transform(features)
-        # All but histogram gradient boosting look at single precision.
+        # All but histogram gradient boosting read single precision.
         return matrix.astype(np.float32).astype(np.float64) if self._single else matrix
 
 
 class _Rewritten:
-    """Trees that are too large for tables, as an XGBoost model: its TreeSHAP does the work."""
+    """Trees that are too large for tables, rewritten as an XGBoost model for its TreeSHAP."""
 
     def __init__(self, trees: Sequence[Tree], features: int) -> None:
         self._cuts = _cuts(trees, features)
@@ -92,7 +92,7 @@ class _Rewritten:
 def contributor(
     model: Any, present: Callable[[Features], Any], reference: Features, specs: Sequence[FeatureSpec]
 ) -> Callable[[Features], Array] | None:
-    """The contributions of an ensemble of trees, None where the model is not one this module knows."""
+    """The contributions of an ensemble of trees, None if this module does not know the model."""
     try:
         return TreeContributions(model, present, reference, specs)
     except ValueError:
@@ -100,7 +100,7 @@ def contributor(
 
 
 def _explained(trees: Sequence[Tree], features: int) -> Callable[[Array], Array]:
-    """SHAP values [rows, groups, features + 1] of what the model's last step is given, but for the bias."""
+    """SHAP values [rows, groups, features + 1] of the input of the model's last step, without the bias."""
     try:
         return ShallowTrees(trees, features)
     except ValueError:
@@ -108,7 +108,7 @@ def _explained(trees: Sequence[Tree], features: int) -> Callable[[Array], Array]
 
 
 def decompose(model: Any) -> Iterator[Tree]:
-    """The model as a sum of trees, up to a constant. Raises ValueError where it is not one."""
+    """The model as a sum of trees, up to a constant. Raises ValueError if it is not one."""
     kind = type(model).__name__
     if kind in _SINGLE:
         yield from _averaged(model, 1)
@@ -128,7 +128,7 @@ def decompose(model: Any) -> Iterator[Tree]:
 
 
 def _averaged(estimator: Any, count: int) -> Iterator[Tree]:
-    """A tree of class shares is one tree per class; of two classes, the second is enough."""
+    """A tree of class shares as one tree per class; for two classes, only the second class's."""
     values = estimator.tree_.value
     if values.shape[1] > 1:
         raise ValueError("several outputs")
@@ -155,9 +155,9 @@ def _histogram_tree(nodes: Array, group: int) -> Tree:
 
 
 def _cuts(trees: Sequence[Tree], width: int) -> list[Array]:
-    """Per feature its thresholds, ascending.
+    """Each feature's thresholds, ascending.
 
-    XGBoost is given how many of them a value exceeds: that is exact in its single precision, as the value is not.
+    XGBoost is given the number of thresholds below a value, which unlike the value is exact in single precision.
     """
     inner = [tree.left >= 0 for tree in trees]
     features = np.concatenate([tree.feature[split] for tree, split in zip(trees, inner, strict=True)])
@@ -166,7 +166,7 @@ def _cuts(trees: Sequence[Tree], width: int) -> list[Array]:
 
 
 def _booster(trees: Sequence[Tree], cuts: Sequence[Array]) -> Any:
-    """The trees as an XGBoost model whose margin is their sum, in the JSON form of its documentation."""
+    """The trees as an XGBoost model whose margin is their sum, in XGBoost's documented JSON form."""
     import xgboost
 
     groups = max(tree.group for tree in trees) + 1
@@ -199,7 +199,7 @@ def _booster(trees: Sequence[Tree], cuts: Sequence[Array]) -> Any:
 
 
 def _level_by_level(tree: Tree) -> Tree:
-    """The tree with siblings side by side, as XGBoost numbers its own: its TreeSHAP is wrong for any other order."""
+    """The tree with siblings next to each other, as XGBoost numbers them; its TreeSHAP is wrong for any other order."""
     order = [0]
     for node in order:
         order += [tree.left[node], tree.right[node]] if tree.left[node] >= 0 else []
@@ -253,7 +253,7 @@ def _encoded(tree: Tree, index: int, cuts: Sequence[Array]) -> dict[str, Any]:
 
 
 def _answer(model: Any, table: Any) -> Array:
-    """What contributions must sum to, [1, groups]."""
+    """The output that contributions must sum to, for one row, [1, groups]."""
     if hasattr(model, "decision_function"):
         answer = np.asarray(model.decision_function(table))
     elif hasattr(model, "predict_proba"):

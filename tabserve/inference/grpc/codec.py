@@ -1,4 +1,4 @@
-"""gRPC messages to requests and responses to messages, with typed and with raw contents."""
+"""Decode gRPC messages to requests, and encode responses, with typed and with raw contents."""
 
 from __future__ import annotations
 
@@ -43,10 +43,9 @@ CONTENTS: dict[str, str] = {
 
 
 def decode_request(message: pb.ModelInferRequest, bounds: Bounds = UNBOUNDED) -> InferRequest:
-    """A request from its message.
+    """The request in a message.
 
-    Raises InvalidRequest for whatever does not follow inference_grpc.md, and RequestTooLarge for what goes beyond the
-    bounds.
+    Raises InvalidRequest for anything that does not follow inference_grpc.md, and RequestTooLarge beyond the bounds.
     """
     if not message.inputs:
         raise InvalidRequest("inputs: expected at least one tensor, got none")
@@ -94,7 +93,7 @@ def _fail(tensor: pb.ModelInferRequest.InferInputTensor, index: int, problem: st
 def _form(
     tensor: pb.ModelInferRequest.InferInputTensor, index: int, bounds: Bounds
 ) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Its datatype and shape."""
+    """A tensor's datatype and shape."""
     dtype = DATATYPES.get(tensor.datatype)
     if dtype is None:
         raise _fail(tensor, index, f"expected a datatype of {', '.join(DATATYPES)}, got {quoted(tensor.datatype)}")
@@ -155,7 +154,7 @@ class ResponseEncoder:
         self._version = model_version
 
     def encode(self, request: InferRequest, response: InferResponse) -> pb.ModelInferResponse:
-        """The message; contents are raw where the request's were, or where a datatype has no typed field."""
+        """The message; contents are raw if the request's were, or if a datatype has no typed field."""
         raw = request.binary_output or any(tensor.datatype == "FP16" for tensor in response.outputs)
         message = pb.ModelInferResponse(model_name=self._name, model_version=self._version, id=request.id or "")
         for tensor in response.outputs:

@@ -1,4 +1,4 @@
-"""The fields of a message's bytes, counted before protobuf makes an object of each."""
+"""Count the fields in a message's bytes before protobuf makes an object of each."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tabserve.inference.bounds import LARGE_BYTES, SLACK, Bounds
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge
 from tabserve.inference.tensors import MAX_DIMENSIONS
 
-# Numbers of fields in open_inference.proto.
+# Field numbers in open_inference.proto.
 _INPUTS = _CONTENTS = 5
 _SHAPE = 3
 _LAST_VARINTS = 5
-"""Of the contents: those up to it hold numbers of one byte and more."""
+"""The last field of the contents that holds numbers of one byte or more."""
 _PER_INPUT = 64
 _LARGEST_VARINT = 10
 
@@ -22,9 +22,9 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def check_fields(message: bytes, bounds: Bounds) -> None:
-    """Raise InvalidRequest or RequestTooLarge where a ModelInferRequest has more fields than one for this model can.
+    """Raise InvalidRequest or RequestTooLarge if a ModelInferRequest has more fields than one for this model can have.
 
-    What is malformed is left to protobuf.
+    Malformed messages are left to protobuf.
     """
     if len(message) <= LARGE_BYTES:
         return
@@ -39,7 +39,7 @@ def check_fields(message: bytes, bounds: Bounds) -> None:
 
 
 def _check_input(tensor: memoryview, most: int, bounds: Bounds) -> int:
-    """The number of its fields; those of its contents are held to the rows."""
+    """The number of an input's fields, after checking its contents against the rows."""
     count = 0
     for number, value in _fields(tensor):
         count += 1
@@ -61,7 +61,7 @@ def _check_contents(contents: memoryview, bounds: Bounds) -> None:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The number of each field and, where it has a length, its bytes; as far as they are well-formed."""
+    """The number of each field and, if it has a length, its bytes, until the first malformed one."""
     at, end, nothing = 0, len(message), message[:0]
     while at < end:
         tag, at = _varint(message, at)
@@ -79,7 +79,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """A number, and where it ends; as much of it as there is."""
+    """A varint, and where it ends; a cut one is read as far as it goes."""
     value = shift = 0
     for place in range(at, min(len(message), at + _LARGEST_VARINT)):
         byte = message[place]

@@ -1,4 +1,4 @@
-"""REST bodies to requests and responses to bodies: JSON and the binary tensor data extension."""
+"""Decode REST bodies to requests, and encode responses: JSON and the binary tensor data extension."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ _leading_brackets = re.compile(rb"[\s\[]*").match
 
 
 class _NotFlat(Exception):
-    """The request is not of the simplest form, or not valid."""
+    """The request is not in the simplest form, or not valid."""
 
 
 def decode_request(body: bytes, json_size: bytes | None = None, bounds: Bounds = UNBOUNDED) -> InferRequest:
-    """A request from its body; `json_size` is the header Inference-Header-Content-Length, where there is one.
+    """The request in a body; `json_size` is the header Inference-Header-Content-Length, if there is one.
 
-    Raises InvalidRequest for whatever does not follow inference_rest.md or Triton's extension_binary_data.md, and
+    Raises InvalidRequest for anything that does not follow inference_rest.md or Triton's extension_binary_data.md, and
     RequestTooLarge for what goes beyond the bounds, before it is decoded.
     """
     json_part, binary_part = (body, b"") if json_size is None else _split(body, json_size)
@@ -114,7 +114,7 @@ def _request(
 
 
 def _binary_or(tensor_of: Callable[[_I, int], Tensor], inputs: Sequence[_I], binary_part: bytes) -> tuple[Tensor, ...]:
-    """The tensors, those of them from the binary part whose parameters say so."""
+    """The tensors, taken from the binary part if their parameters say so."""
     sizes = [_binary_size(one, at) for at, one in enumerate(inputs)]
     expected = sum(size for size in sizes if size)
     if expected != len(binary_part):
@@ -138,7 +138,7 @@ def _check_content_types(inputs: Sequence[_Input]) -> None:
 
 
 def decode_json(decode: Any, body: bytes | msgspec.Raw) -> Any:
-    """What `decode` (of a msgspec decoder) makes of the body; raises InvalidRequest where it is malformed."""
+    """The body, decoded with `decode` of a msgspec decoder. Raises InvalidRequest if it is malformed."""
     try:
         return decode(body)
     except msgspec.ValidationError as error:
@@ -199,7 +199,7 @@ def _binary_tensor(tensor: _Input, index: int, data: bytes) -> Tensor:
 
 
 def _flat_tensor(tensor: _FlatInput, _: int) -> Tensor:
-    """Raises _NotFlat for what `_json_tensor` is to read, or to refuse."""
+    """A tensor of a flat input. Raises _NotFlat for anything that `_json_tensor` must read or refuse."""
     dtype, data = DATATYPES.get(tensor.datatype), tensor.data
     if dtype is None or dtype.kind not in "fO" or data is msgspec.UNSET or len(tensor.shape) > MAX_DIMENSIONS:
         raise _NotFlat
@@ -260,7 +260,7 @@ def _array(elements: list[Any], dtype: np.dtype[Any]) -> Array:
 
 
 def _floats(elements: list[Any], dtype: np.dtype[Any]) -> Array:
-    """Raises OverflowError or FloatingPointError where a number is out of range."""
+    """Floating point numbers as an array. Raises OverflowError or FloatingPointError if a number is out of range."""
     try:
         return _packed(elements, dtype)
     except struct.error:  # some are lists or null
@@ -269,7 +269,7 @@ def _floats(elements: list[Any], dtype: np.dtype[Any]) -> Array:
 
 
 def _packed(elements: list[Any], dtype: np.dtype[Any]) -> Array:
-    """Numbers as floats, in a third of numpy's time. Raises OverflowError; struct.error where some are no numbers."""
+    """Numbers as floats, faster than numpy. Raises OverflowError, and struct.error if some are not numbers."""
     return np.frombuffer(_packer(len(elements), dtype.char)(*elements), LITTLE_ENDIAN[dtype])
 
 
@@ -284,7 +284,7 @@ def _bytes_array(elements: list[Any]) -> Array:
 
 
 def _encoded(texts: list[str]) -> Array:
-    """Raises UnicodeEncodeError (a ValueError) for half of a surrogate pair, AttributeError for what is no text."""
+    """Texts as `bytes`. Raises UnicodeEncodeError for half a surrogate pair, AttributeError for anything but text."""
     array = np.empty(len(texts), object)
     array[:] = [text.encode() for text in texts]
     return array
@@ -295,7 +295,7 @@ _ELEMENT_TYPES: dict[str, Any] = {"f": float | None, "i": int, "u": int, "b": bo
 
 @cache
 def _elements_decoder(kind: str, depth: int) -> Any:
-    """A decoder of arrays nested `depth` deep; a null among floating point numbers is a missing value (NaN)."""
+    """A decoder for arrays nested `depth` deep; a null among floating point numbers is a missing value (NaN)."""
     nested = _ELEMENT_TYPES[kind]
     for _ in range(depth):
         nested = list.__class_getitem__(nested)
@@ -303,7 +303,7 @@ def _elements_decoder(kind: str, depth: int) -> Any:
 
 
 class EncodedResponse(NamedTuple):
-    """A response body; `json_size` is set where binary tensors follow the JSON."""
+    """A response body; `json_size` is set if binary tensors follow the JSON."""
 
     body: bytes
     json_size: int | None
@@ -316,7 +316,7 @@ class ResponseEncoder:
         self._head = orjson.dumps({"model_name": model_name, "model_version": model_version})[:-1]
 
     def encode(self, request: InferRequest, response: InferResponse) -> EncodedResponse:
-        """The body; outputs are binary where the request asked for it.
+        """The body; outputs are binary if the request asked for it.
 
         Numbers are written so that reading them back gives the same bits; NaN and infinities are written as null.
         """

@@ -1,4 +1,4 @@
-"""What is answered without asking the model: health, metadata and metrics."""
+"""The pages that are answered without the model: health, metadata and metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STALLED = {"live": False, "error": "the server has answered nothing for too lon
 
 
 class Page(NamedTuple):
-    """Status, the lines of its own headers, and body."""
+    """A page: status, the lines of its own headers, and body."""
 
     status: int
     lines: bytes
@@ -26,11 +26,11 @@ class Page(NamedTuple):
 
 
 Pages: TypeAlias = Mapping[bytes, Callable[[], Page]]
-"""What makes the page of each path."""
+"""A function for each path, which makes its page."""
 
 
 def health_pages(metadata: ModelMetadata, is_ready: Callable[[], bool], is_live: Callable[[], bool]) -> Pages:
-    """Whether the server lives, and whether it and its model are ready."""
+    """The pages that say whether the server is live, and whether it and its model are ready."""
     name = metadata.name
     model = _either(is_ready, {"name": name, "ready": True}, {"name": name, **_NOT_READY})
     return {
@@ -42,7 +42,7 @@ def health_pages(metadata: ModelMetadata, is_ready: Callable[[], bool], is_live:
 
 
 def metadata_pages(metadata: ModelMetadata) -> Pages:
-    """What the server and the model are."""
+    """The pages of the server's and the model's metadata."""
     server = _fixed({"name": "tabserve", "version": __version__, "extensions": EXTENSIONS})
     described = _fixed(metadata_content(metadata))
     return {
@@ -54,12 +54,12 @@ def metadata_pages(metadata: ModelMetadata) -> Pages:
 
 
 def metrics_pages(page: Callable[[], bytes]) -> Pages:
-    """What was counted and measured."""
+    """The page of metrics."""
     return {b"/metrics": lambda: Page(200, _TEXT, page())}
 
 
 def metadata_content(metadata: ModelMetadata) -> dict[str, Any]:
-    """Model metadata as inference_rest.md spells it; `properties` as in the gRPC message."""
+    """Model metadata in the form of inference_rest.md, with `properties` as in the gRPC message."""
     return {
         "name": metadata.name,
         "versions": metadata.versions,
