@@ -28,10 +28,10 @@ COLUMNS = 2
 class Echo:
     """Answers every input as an output of the same name, and tells the id that came with the request.
 
-    A request with the parameter `hold` is held until the process gets SIGUSR1; one with `stall`, the path of a pipe,
-    holds the event loop up until the other end of the pipe is closed. Metrics tell how many requests have
-    reached the model (`echo_started`), came alone (`echo_alone`), are held (`echo_held`) and were given up while they
-    were (`echo_abandoned`).
+    A request with the parameter `hold` is held until the process gets SIGUSR1. One with `stall`, the path of a pipe,
+    blocks the event loop until the other end of the pipe is closed. Metrics count the requests that have reached the
+    model (`echo_started`), came alone (`echo_alone`), are held (`echo_held`) and were abandoned while held
+    (`echo_abandoned`).
     """
 
     ready = True

@@ -71,7 +71,7 @@ class XGBoostEngine:
         return answers
 
     def _predict(self, features: Features, matrix: Any, kind: str) -> Array:
-        """[rows, groups], the same bits with a matrix and without."""
+        """A prediction [rows, groups], with the same bits with and without a matrix."""
         if matrix is not None:
             return self._of_matrix(matrix, output_margin=kind == "margin")
         answer = self._booster.inplace_predict(

@@ -1,4 +1,4 @@
-"""Exact contributions of shallow trees, from tables made once: each row takes comparisons, look-ups and sums."""
+"""Exact contributions of shallow trees from tables made once, so that a row costs comparisons, look-ups and sums."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tabserve.arrays import Array
 
 _DEEPEST = 7
 _MOST_BYTES = 10 << 20  # 200 full trees of depth 6
-# Splits that one table answers for: with more there are fewer tables, each twice as long.
+# How many splits one table covers; with one more there are fewer tables, each twice as long.
 _SPLITS = 5
-_ROWS, _PARTS = 32, 64  # that are worked on at once
+_ROWS, _PARTS = 32, 64  # how many are computed at once
 
 
 class Tree(msgspec.Struct, frozen=True):
     """One tree for one group (a class, or the only one): a row goes left if its feature is at most the threshold.
 
     All arrays are [nodes]; left is -1 at a leaf. cover: how many training rows a node saw. categories: the codes that
-    go right, of a node that splits by code.
+    go right, for a node that splits by code.
     """
 
     group: int
@@ -35,11 +35,11 @@ class Tree(msgspec.Struct, frozen=True):
 
 
 _Way = tuple[tuple[int, bool], ...]
-"""The nodes from the root to a leaf, and whether it is to the left there."""
+"""The nodes from the root to a leaf, each with whether the leaf is to its left."""
 
 
 class _Part(msgspec.Struct, frozen=True):
-    """Leaves of a tree that one table answers for, each with its way, and all nodes on these ways."""
+    """Leaves of a tree that share a table, each with its path, and all nodes on these paths."""
 
     tree: Tree
     nodes: list[int]
@@ -50,9 +50,9 @@ class _Part(msgspec.Struct, frozen=True):
 
 
 class ShallowTrees:
-    """SHAP values of a sum of trees: the path-dependent ones of Lundberg et al. (2020), as XGBoost computes them.
+    """Path-dependent SHAP values (Lundberg et al. 2020) of a sum of trees, as XGBoost computes them.
 
-    What a leaf adds to each feature depends only on the outcomes of the splits on its way, so a table can hold it for
+    What a leaf adds to each feature depends only on the outcomes of the splits on its path. So a table can hold it for
     every combination of outcomes (Yang 2021, "Fast TreeSHAP", version 2). Here neighbouring leaves share a table.
     """
 
@@ -77,7 +77,7 @@ class ShallowTrees:
             bins[: len(owned)] = np.array(owned, np.intp) + part.tree.group * self._width
 
     def __call__(self, matrix: Array) -> Array:
-        """[rows, groups, features + 1] of an FP64 matrix; the last, where the bias belongs, is 0.
+        """Contributions [rows, groups, features + 1] for an FP64 matrix; the last column, the bias's, is 0.
 
         A row's contributions are the same bits whatever the other rows are.
         """
@@ -91,13 +91,13 @@ class ShallowTrees:
 
 
 class _Splits:
-    """The outcomes of each part's splits, as the bits of a number.
+    """Computes the outcomes of each part's splits, as the bits of a number.
 
     A bit is 1 if a value is at most a threshold. NaN never is, so a split is reversed if missing values go left.
     """
 
     def __init__(self, parts: Sequence[_Part], splits: int, features: int) -> None:
-        # Columns: the features, their negatives, and the ways of codes, 0 or 1. An unused bit stays 0.
+        # Columns are the features, their negatives, and the directions of codes, 0 or 1. An unused bit stays 0.
         self._columns = np.zeros((splits, len(parts)), np.intp)
         self._thresholds = np.full((splits, len(parts)), np.nan)
         sets: dict[tuple[int, bool, tuple[int, ...]], int] = {}
@@ -115,7 +115,7 @@ class _Splits:
         self._codes = _Codes(list(sets)) if sets else None
 
     def __call__(self, matrix: Array) -> Array:
-        """[rows, parts]."""
+        """The outcomes [rows, parts] for a matrix."""
         columns = [matrix, -matrix, *([self._codes(matrix)] if self._codes else [])]
         passed = np.concatenate(columns, axis=1).take(self._columns, axis=1) <= self._thresholds
         pattern = passed[:, 0].astype(np.intp)
@@ -125,10 +125,10 @@ class _Splits:
 
 
 class _Codes:
-    """For each set of codes that go right: 0 if a code goes another way than missing values do, else 1."""
+    """Says for each set of codes that go right: 0 if a code goes another way than missing values, otherwise 1."""
 
     def __init__(self, sets: Sequence[tuple[int, bool, tuple[int, ...]]]) -> None:
-        """sets: feature, whether missing values go left, codes. Raises ValueError where the codes are too large."""
+        """sets: feature, whether missing values go left, codes. Raises ValueError if the codes are too large."""
         self._features = np.array([feature for feature, _, _ in sets])
         self._end = 1 + max(max(codes, default=0) for _, _, codes in sets)
         if len(sets) * self._end > _MOST_BYTES / np.float64().nbytes:
@@ -141,7 +141,7 @@ class _Codes:
         self._first = np.arange(len(sets)) * (self._end + 2)
 
     def __call__(self, matrix: Array) -> Array:
-        """[rows, sets]."""
+        """The directions [rows, sets] for a matrix."""
         codes = np.where((matrix >= 0) & (matrix < self._end), matrix, self._end)
         codes[np.isnan(matrix)] = self._end + 1
         return self._ways.take(codes.astype(np.intp).take(self._features, axis=1) + self._first)
@@ -175,7 +175,7 @@ def _leaves(tree: Tree, node: int, way: _Way) -> Iterator[tuple[int, _Way]]:
 
 
 def _table(parts: Sequence[_Part], splits: int, widest: int) -> Array:
-    """What the leaves of each part add to its features, [parts * outcomes, features of a part], FP32."""
+    """The leaves' contributions to each part's features, [parts * outcomes, features of a part], FP32."""
     leaves = [(number, part, leaf, way) for number, part in enumerate(parts) for leaf, way in part.leaves]
     shape = (len(leaves), max(1, *(len(way) for *_, way in leaves)))
     mask, wanted, place = (np.zeros(shape, np.intp) for _ in range(3))
@@ -199,10 +199,10 @@ def _table(parts: Sequence[_Part], splits: int, widest: int) -> Array:
 
 
 def _shapley(present: Array, absent: Array) -> Array:
-    """Shapley values of a game that is worth the product of one factor above 0 per player: [..., players].
+    """Shapley values [..., players] of a game whose worth is the product of one factor above 0 per player.
 
-    Owen's integral of the multilinear extension (1972), a polynomial whose degree Gauss-Legendre sums are exact for. A
-    player whose factors are equal changes nothing.
+    They are Owen's integral of the multilinear extension (1972), a polynomial for whose degree Gauss-Legendre sums are
+    exact. A player whose factors are equal changes nothing.
     """
     points, weights = np.polynomial.legendre.leggauss((present.shape[-1] + 1) // 2)
     gain = present - absent
