@@ -1,25 +1,14 @@
-"""The queue for places: as long as its requests are likely to be answered soon."""
+"""The queue for places: first come, first served, and no longer than a request has patience."""
 
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 
 import pytest
 
-from tabserve.inference import admission
-from tabserve.inference.admission import (
-    FEWEST_PLACES,
-    FRESH_SECONDS,
-    PATIENCE_SECONDS,
-    PLACED_SECONDS,
-    REFUSALS_PER_SECOND,
-    Admission,
-)
+from tabserve.inference.admission import PATIENCE_SECONDS, Admission
 from tabserve.inference.errors import Overloaded
 from tabserve.inference.metrics import Metrics
-
-STEP = 0.125
 
 
 class Clock:
@@ -28,20 +17,25 @@ class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
 
-    def monotonic(self) -> float:
+    def __call__(self) -> float:
         return self.now
 
 
 class Request:
-    """A request that takes its place as soon as it is resumed."""
+    """A request that takes its place as soon as it is resumed, and is refused where there is none."""
+
+    waited: float | None = None
+    refused = False
 
     def __init__(self, places: Admission) -> None:
         self._places = places
-        self.placed = False
 
     def resume(self, waited: float) -> None:
-        self._places.enter("rest")
-        self.placed = True
+        self.waited = waited
+        try:
+            self._places.enter("rest")
+        except Overloaded:
+            self.refused = True
 
 
 class Read:
@@ -54,172 +48,105 @@ class Read:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(admission, "time", SimpleNamespace(monotonic=clock.monotonic))
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
-def waiting(places: Admission, most: int = 100) -> int:
-    """How many requests join the queue before one is turned away."""
-    for count in range(most):
-        if not places.wait(Request(places)):
-            return count
-    return most
+def full(clock: Clock, places: int) -> Admission:
+    """All of so many places taken."""
+    admission = Admission(places, Metrics(), clock)
+    for _ in range(places):
+        admission.enter("rest")
+    return admission
 
 
-async def answered(places: Admission, clock: Clock) -> None:
-    """A request leaves its place after a step of time."""
-    clock.now += STEP
-    places.leave()
-    await asyncio.sleep(0)  # until the one that waits has the place
+def waiting(admission: Admission, count: int) -> list[Request]:
+    requests = [Request(admission) for _ in range(count)]
+    for request in requests:
+        admission.wait(request)
+    return requests
 
 
-async def moved(clock: Clock) -> Admission:
-    """One place, which after a step of time went to a request that had waited for it."""
-    places = Admission(1, Metrics())
-    places.enter("rest")
-    places.wait(Request(places))
-    await answered(places, clock)
-    return places
+async def leave(admission: Admission, times: int = 1) -> None:
+    """So many places become free, and those that wait for them have them."""
+    for _ in range(times):
+        admission.leave()
+    await asyncio.sleep(0)
 
 
-def test_the_queue_is_as_long_as_its_pace_allows(clock: Clock) -> None:
+def test_past_the_limit_there_is_no_place(clock: Clock) -> None:
+    admission = full(clock, 3)
+    assert admission.full
+    with pytest.raises(Overloaded):
+        admission.enter("grpc")
+    admission.leave()
+    admission.enter("grpc")
+    assert admission.full
+
+
+@pytest.mark.parametrize("free", [1, 2, 5])
+def test_the_first_that_came_get_the_places(clock: Clock, free: int) -> None:
     async def test() -> None:
-        places = await moved(clock)
-        # One is in its place; with every further one it takes a step more.
-        assert waiting(places) == int(PATIENCE_SECONDS / STEP) - 1
+        admission = full(clock, 5)
+        requests = waiting(admission, 6)
+        clock.now += PATIENCE_SECONDS / 2
+        await leave(admission, free)
+        assert [request.waited is not None for request in requests] == [True] * free + [False] * (6 - free)
+        assert not any(request.refused for request in requests)
+        assert requests[0].waited == pytest.approx(PATIENCE_SECONDS / 2)
 
     asyncio.run(test())
 
 
-def test_requests_are_turned_away_behind_one_that_waited_too_long(clock: Clock) -> None:
-    places = Admission(1, Metrics())
-    places.enter("rest")
-    assert waiting(places, most=3) == 3
-    clock.now += PATIENCE_SECONDS - 0.01
-    assert places.wait(Request(places))
-    clock.now += 0.02
-    assert not places.wait(Request(places))
+def test_those_that_have_waited_too_long_are_refused_and_the_others_wait_on(clock: Clock) -> None:
+    admission = full(clock, 1)
+    late = waiting(admission, 3)
+    clock.now += PATIENCE_SECONDS
+    fresh = waiting(admission, 2)
+    clock.now += 0.01
+    admission.resume_late()
+    assert [request.refused for request in late + fresh] == [True] * 3 + [False] * 2
+    assert [request.waited for request in fresh] == [None] * 2
 
 
-@pytest.mark.parametrize(("waited", "order"), [(FRESH_SECONDS / 2, [2, 1, 0]), (2 * FRESH_SECONDS, [0, 1, 2])])
-def test_the_newest_goes_first_until_the_oldest_is_no_longer_fresh(
-    clock: Clock, waited: float, order: list[int]
-) -> None:
-    async def test() -> list[int]:
-        places = Admission(1, Metrics())
-        places.enter("rest")
-        requests = [Request(places) for _ in order]
-        for request in requests:
-            places.wait(request)
-        clock.now += waited
-        placed: list[int] = []
-        for _ in order:
-            places.leave()
-            await asyncio.sleep(0)
-            placed += [i for i, request in enumerate(requests) if request.placed and i not in placed]
-        return placed
-
-    assert asyncio.run(test()) == order
-
-
-def slow(clock: Clock, pace: float) -> Admission:
-    """Of 256 places 200 taken, by requests that were answered, and replaced, at this pace for a while."""
-    places = Admission(256, Metrics())
-    for _ in range(200):
-        places.enter("grpc")
-    for _ in range(100):
-        clock.now += pace
-        places.leave()
-        places.enter("rest", promised=True)
-    return places
-
-
-def entered(places: Admission, most: int = 300) -> int:
-    """How many requests take a place before one is refused."""
-    for count in range(most):
-        if places.full:
-            return count
-        places.enter("grpc")
-    return most
-
-
-@pytest.mark.parametrize(
-    ("pace", "number"),
-    [(PLACED_SECONDS / 300, 256), (PLACED_SECONDS / 100.5, 100), (PLACED_SECONDS, FEWEST_PLACES)],
-    ids=["fast", "slow", "slowest"],
-)
-def test_there_are_as_many_places_as_are_answered_soon(clock: Clock, pace: float, number: int) -> None:
-    places = slow(clock, pace)
-    for _ in range(200 - FEWEST_PLACES):
-        clock.now += pace
-        places.leave()
-    assert FEWEST_PLACES + entered(places) == number
-    with pytest.raises(Overloaded):
-        places.enter("grpc")
-
-
-def test_a_request_that_was_read_because_there_was_a_place_gets_one(clock: Clock) -> None:
-    places = slow(clock, PLACED_SECONDS)
-    assert places.full
-    for _ in range(256 - 200):
-        places.enter("rest", promised=True)
-    with pytest.raises(Overloaded):
-        places.enter("rest", promised=True)
-
-
-def test_where_few_requests_are_left_all_places_are_there_again(clock: Clock) -> None:
-    places = slow(clock, PLACED_SECONDS)
-    for _ in range(200 - FEWEST_PLACES + 1):
-        places.leave()
-    assert FEWEST_PLACES - 1 + entered(places) == 256
-
-
-def test_the_pace_is_forgotten_with_the_queue(clock: Clock) -> None:
+def test_a_place_goes_to_one_that_has_waited_too_long_rather_than_to_a_newer_one(clock: Clock) -> None:
     async def test() -> None:
-        places = await moved(clock)
-        await answered(places, clock)
-        places.enter("rest")
-        assert waiting(places) == 100
+        admission = full(clock, 1)
+        late = waiting(admission, 2)
+        clock.now += PATIENCE_SECONDS
+        fresh = waiting(admission, 1)
+        clock.now += 0.01
+        await leave(admission)
+        assert [request.refused for request in late] == [False, True]
+        assert fresh[0].waited is None
 
     asyncio.run(test())
-
-
-def test_past_a_second_of_refusals_requests_wait_until_they_are_paid_for(clock: Clock) -> None:
-    places = Admission(1, Metrics())
-    places.enter("rest")
-    places.wait(Request(places))
-    clock.now += PATIENCE_SECONDS + 0.01
-    for _ in range(REFUSALS_PER_SECOND):
-        assert not places.wait(Request(places))
-        places.count_refusal("rest")
-    places.count_refusal("rest")
-    assert places.wait(Request(places))
-    clock.now += 0.5
-    assert not places.wait(Request(places))
-
-
-def test_a_request_that_waits_for_long_is_resumed_without_a_place(clock: Clock) -> None:
-    places = Admission(2, Metrics())
-    for _ in range(2):
-        places.enter("rest")
-    late = Read()
-    places.wait(late)
-    clock.now += 0.5
-    places.wait(soon := Read())
-    clock.now += 0.6
-    places.resume_late()
-    assert [late.waited, soon.waited] == [pytest.approx(1.1), None]
 
 
 def test_one_that_gave_up_is_not_resumed(clock: Clock) -> None:
     async def test() -> None:
-        places = Admission(1, Metrics())
-        places.enter("rest")
-        places.wait(gone := Read())
-        places.forget(gone)
-        await answered(places, clock)
+        admission = full(clock, 1)
+        admission.wait(gone := Read())
+        admission.forget(gone)
+        await leave(admission)
         assert gone.waited is None
+        assert not admission.crowded
+
+    asyncio.run(test())
+
+
+def test_places_go_on_to_the_next_where_one_needs_none(clock: Clock) -> None:
+    async def test() -> None:
+        admission = full(clock, 1)
+        reads = [Read() for _ in range(3)]
+        for read in reads:
+            admission.wait(read)
+        (request,) = waiting(admission, 1)
+        admission.leave()
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert [read.waited for read in reads] == [0.0] * 3
+        assert request.waited == 0.0
+        assert not request.refused
 
     asyncio.run(test())

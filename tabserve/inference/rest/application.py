@@ -121,7 +121,7 @@ class Application:
     def admit(self, request: Request, *, unplaced: bool) -> Answer | None:
         """The answer that needs no more than the headers; None where the body is to be read.
 
-        unplaced: whether there is no place for it. Under overload most of what a server does is to refuse.
+        unplaced: whether there is no place for it.
         """
         route = self._route(request)
         if route is None and b"%" in request.path:
@@ -157,7 +157,7 @@ class Application:
         route = self._routes[request.path]
         try:
             context = _context(request)
-            self._admission.enter(route.protocol, promised=True)
+            self._admission.enter(route.protocol)
             try:
                 context.remaining()  # raises where the deadline has passed
                 lines, body = await route.work(request, context)

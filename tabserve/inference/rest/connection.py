@@ -56,7 +56,6 @@ class Connection(asyncio.Protocol):
         self._patience = Patience(settings, clients.now)
         self._asked = False  # whether any request has come
         self._paused = False
-        self._turned_away = False  # the request that comes is to be refused
         self._unread = b""  # what has come of a request that waits for a place, or for its refusal
         self._waited = 0.0  # seconds for which it did
 
@@ -87,13 +86,10 @@ class Connection(asyncio.Protocol):
                 self._pause_reading()
         elif not (admission.crowded and self._begins() and data.startswith(b"POST ")):
             self._read(data)
-        elif admission.wait(self):
+        else:
+            admission.wait(self)
             self._unread = data
             self._patience.for_nothing()
-        else:
-            self._turned_away = True
-            self._read(data)
-            self._turned_away = False
 
     def _begins(self) -> bool:
         """Whether what comes is the beginning of a request, and no other is under way."""
@@ -129,7 +125,7 @@ class Connection(asyncio.Protocol):
         clients = self._clients
         request.waited, self._waited = self._waited, 0.0
         request.since = perf_counter() - request.waited
-        answer = clients.application.admit(request, unplaced=self._turned_away or clients.admission.full)
+        answer = clients.application.admit(request, unplaced=clients.admission.full)
         if answer is not None:
             self._answers.put(request, answer)
             self._patience.for_rest()
