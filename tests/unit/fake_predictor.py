@@ -17,7 +17,8 @@ import uvloop
 from tabserve.inference.errors import InferenceError
 from tabserve.inference.model import Context
 from tabserve.inference.tensors import InferRequest, RequestedOutput, Tensor
-from tabserve_transformer.predictor_client.client import ClientOptions, PredictorClient
+from tabserve_transformer.predictor_client.addresses import ClientOptions
+from tabserve_transformer.predictor_client.client import PredictorClient
 from tests.serving import free_port
 
 OWN, OTHER = "release-7", "release-8"
@@ -157,7 +158,7 @@ async def predictors(*servers: FakePredictor) -> AsyncGenerator[None]:
 async def client_of(port: int, host: str = "127.0.0.1", **settings: Any) -> AsyncGenerator[PredictorClient]:
     """A client that has looked around once."""
     client = PredictorClient(ClientOptions(host, port, "fraud", OWN, **{"timeout": 5.0, **settings}))
-    await client.look()
+    await client.addresses.look()
     try:
         yield client
     finally:
@@ -183,7 +184,7 @@ async def fails(client: PredictorClient, expected: type[InferenceError], context
 async def two_addresses(client: PredictorClient, port: int) -> None:
     """Have the client find 127.0.0.1 and 127.0.0.2 under its one name, as a headless Service resolves."""
     name_resolves_to(port, "127.0.0.1", "127.0.0.2")
-    await client.look()
+    await client.addresses.look()
 
 
 def name_resolves_to(port: int, *hosts: str) -> None:

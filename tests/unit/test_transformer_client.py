@@ -19,8 +19,7 @@ from tabserve.inference.errors import (
     RequestTooLarge,
 )
 from tabserve.inference.model import Context
-from tabserve_transformer.predictor_client import breaker
-from tabserve_transformer.predictor_client import client as client_module
+from tabserve_transformer.predictor_client import addresses, breaker
 from tests.unit.fake_predictor import (
     OTHER,
     PROBABILITIES,
@@ -184,7 +183,7 @@ def test_a_predictor_of_another_release_is_never_used() -> None:
             assert (caught.http_status, caught.retry_after) == (503, 1)
             assert server.calls == []
             server.ready = ready
-            await client.look()
+            await client.addresses.look()
             assert client.ready
             await client.infer(REQUEST, Context())
 
@@ -231,10 +230,10 @@ def test_ready_ends_when_no_predictor_answers_for_a_while(monkeypatch: pytest.Mo
         async with predictors(server), client_of(server.port) as client:
             assert client.ready
             server.ready = draining
-            await client.look()
+            await client.addresses.look()
             assert client.ready
             await client.infer(REQUEST, Context())  # it still answers while it drains
-            monkeypatch.setattr(client_module, "READY_SECONDS", 0.0)
+            monkeypatch.setattr(addresses, "READY_SECONDS", 0.0)
             assert not client.ready
 
     run(test())

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from tabserve.inference.errors import DeadlineExceeded, InferenceError, PredictorUnavailable
 from tabserve.inference.model import Context
 from tabserve_transformer.predictor_client import address, breaker
-from tabserve_transformer.predictor_client.client import ClientOptions, PredictorClient
+from tabserve_transformer.predictor_client.addresses import ClientOptions
+from tabserve_transformer.predictor_client.client import PredictorClient
 from tabserve_transformer.predictor_client.codec import decode
 from tabserve_transformer.predictor_client.connection import Response
 from tests.serving import free_port
@@ -69,7 +70,7 @@ def test_an_address_that_is_about_to_end_is_passed_over() -> None:
                 await client.infer(REQUEST, Context())
             assert len(first.calls) == 1
             await second.stop()
-            await client.look()
+            await client.addresses.look()
             await client.infer(REQUEST, Context())  # it is still there for those who have no other
         assert len(first.calls) == 2
 
@@ -89,7 +90,7 @@ def test_an_address_that_left_the_name_serves_until_another_one_can() -> None:
         coming = FakePredictor("127.0.0.2", leaving.port, ready=late)
         async with predictors(leaving, coming), client_of(leaving.port) as client:
             name_resolves_to(leaving.port, "127.0.0.2")
-            looking = asyncio.create_task(client.look())
+            looking = asyncio.create_task(client.addresses.look())
             await asked.wait()
             await client.infer(REQUEST, Context())
             may_answer.set()
@@ -277,7 +278,7 @@ def test_a_predictor_that_stalls_is_a_deadline_and_opens_the_breaker() -> None:
                 assert caught.message == "the predictor did not answer in time"
             await fails(client, PredictorUnavailable)
             assert len(server.calls) == breaker.FAILURES_TO_OPEN
-            await client.look()
+            await client.addresses.look()
             await fails(client, PredictorUnavailable)  # that it says it is ready does not close the breaker
 
     run(test())

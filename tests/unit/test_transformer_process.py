@@ -227,7 +227,7 @@ def test_one_of_two_predictors_ends_under_load_and_no_request_fails(saved: Bundl
             while not all(address.ready for address in client.addresses):
                 assert not first.ended(0.1), first.text()
                 assert not second.ended(0.1), second.text()
-                await client.look()
+                await client.addresses.look()
             await client.start()
             load = asyncio.create_task(answered_until(client, lambda: first.process.poll() is not None))
             first.process.terminate()

@@ -16,15 +16,16 @@ from tabserve.inference.errors import InferenceError, InvalidRequest, quoted
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import PREDICTOR_RELEASE, TRANSFORMER_RELEASE, Context
 from tabserve.inference.tensors import DATATYPE_OF, InferRequest, InferResponse, ModelMetadata, RequestedOutput, Tensor
-from tabserve.schema import answers
 from tabserve.schema.decisions import Decisions
 from tabserve.schema.schema import nearest
 from tabserve_transformer.inputs import Inputs
 from tabserve_transformer.instruments import Instruments
-from tabserve_transformer.predictor_client.client import ClientOptions, PredictorClient, RemotePredictor
+from tabserve_transformer.predictor_client.addresses import ClientOptions
+from tabserve_transformer.predictor_client.client import PredictorClient, RemotePredictor
+from tabserve_transformer.record_answers import RecordAnswers, requests
 from tabserve_transformer.settings import Settings, host_and_port
 
-_CONTRIBUTIONS = (RequestedOutput("contributions"),)
+_CONTRIBUTIONS = requests(("contributions",))
 
 
 class Transformer:
@@ -44,13 +45,11 @@ class Transformer:
         self._inputs = Inputs(bundle, preprocess, settings.max_rows)
         self.bounds = self._inputs.bounds
         self._decisions = Decisions(bundle.schema, model, classes)
-        self._targets = bundle.schema.outputs.targets
         self._release = settings.release or bundle.digest
         self._own = (*model.outputs, *(["label"] if classes else []))
         self._default = (*model.default_outputs, *self._decisions.names)
         self._asks = lru_cache(maxsize=64)(self._asked)
-        self._answered = answers.names(self._decisions.names, classes, self._targets)
-        self._needs = _requests((*(["predict"] if self._targets else []), *self._decisions.needs(self._answered)))
+        self._records = RecordAnswers(self._decisions, classes, bundle.schema.outputs.targets)
         facts = {"name": bundle.manifest.name, "version": bundle.manifest.version, "digest": bundle.digest}
         self._instruments = Instruments(metrics, facts, probability=self._decisions.of_probability)
         self.headers: Mapping[str, str] = {TRANSFORMER_RELEASE: self._release}
@@ -85,10 +84,9 @@ class Transformer:
         A regression has no label, no decision where its schema names no bands, and `predict`, its values by name, where
         there are several. Raises as `infer` does.
         """
-        tensors = await self._predict(self._inputs.from_body(body), self._needs, self._answered, context)
-        made = tensors | self._decide(tensors, self._answered)
-        predictions = answers.objects({name: made[name].array for name in self._answered}, self._targets)
-        return orjson.dumps({"predictions": predictions})
+        records = self._records
+        tensors = await self._predict(self._inputs.from_body(body), records.needs, records.names, context)
+        return records.encode(tensors | self._decide(tensors, records.names))
 
     def _requested(self, outputs: Sequence[RequestedOutput]) -> tuple[str, ...]:
         if not outputs:
@@ -137,7 +135,7 @@ class Transformer:
     def _asked(self, names: tuple[str, ...]) -> tuple[RequestedOutput, ...]:
         """What the predictor must be asked for: its own of these outputs, and what the decisions among them need."""
         own = [name for name in names if name in self._own]
-        return _requests((*own, *self._decisions.needs([name for name in names if name not in self._own])))
+        return requests((*own, *self._decisions.needs([name for name in names if name not in self._own])))
 
     def _decide(self, predicted: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
         if not names:
@@ -167,11 +165,6 @@ class Transformer:
                 **bands,
             },
         )
-
-
-def _requests(names: Sequence[str]) -> tuple[RequestedOutput, ...]:
-    """Each of the predictor's outputs once."""
-    return tuple(RequestedOutput(name) for name in dict.fromkeys(names))
 
 
 def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Transformer:
