@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
@@ -135,14 +135,18 @@ def start(
     http_port: int | None = None,
     grpc_port: int | None = None,
     environment: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
 ) -> Service:
-    """Start `python -m module` with the options, on free ports where none are given; it isn't waited for."""
+    """Start `python -m module` with the options, on free ports where none are given; it isn't waited for.
+
+    within: the command that starts it, whose last words it is.
+    """
     http_port, grpc_port, admin_port = http_port or free_port(), grpc_port or free_port(), free_port()
     ports = [f"--http_port={http_port}", f"--grpc_port={grpc_port}", f"--admin_port={admin_port}"]
     ours = {name: value for name, value in os.environ.items() if not name.startswith("TABSERVE_")}
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, "--host=127.0.0.1", *ports, *options],
+            [*within, sys.executable, "-P", "-m", module, "--host=127.0.0.1", *ports, *options],
             cwd=ROOT,
             env={**ours, "PYTHONPATH": str(ROOT), **(environment or {})},
             stdin=subprocess.DEVNULL,
@@ -154,10 +158,15 @@ def start(
 
 @contextmanager
 def running(
-    module: str, *options: str, log: Path, http_port: int | None = None, grpc_port: int | None = None
+    module: str,
+    *options: str,
+    log: Path,
+    http_port: int | None = None,
+    grpc_port: int | None = None,
+    within: Sequence[str] = (),
 ) -> Generator[Service]:
     """A service that is ready; it is ended when the block is left."""
-    service = start(module, *options, log=log, http_port=http_port, grpc_port=grpc_port)
+    service = start(module, *options, log=log, http_port=http_port, grpc_port=grpc_port, within=within)
     try:
         service.wait_ready()
         yield service

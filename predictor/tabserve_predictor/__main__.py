@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 
 from tabserve import bundle
+from tabserve.bundle.sizes import with_body_limit
 from tabserve.engines.isolated import verify_loads
-from tabserve.inference import server
+from tabserve.inference import memory, server
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.settings import command
 from tabserve_predictor import imports
@@ -31,8 +32,9 @@ def serve(settings: Settings) -> None:
             if not hooked:
                 imports.import_booster(found.manifest.model.native)
             verify_loads(found)
+        settings = with_body_limit(settings, found)
         model = load(found, settings, metrics)
-        imports.give_back()
+        memory.trim()
         if hooked:
             from tabserve import kserve_adapter
             from tabserve_predictor.kserve_model import PredictorModel

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import importlib
 import sys
 
@@ -35,11 +33,3 @@ def import_booster(library: str) -> None:
             del sys.modules[name]
         for name in left_out:
             delattr(numpy, name)
-
-
-def give_back() -> None:
-    """Hand what loading has freed back to the kernel, where the C library can (glibc's malloc_trim)."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -77,11 +77,15 @@ class Admission:
         """A request gets no place."""
         self._rejected.add(protocol)
 
-    def enter(self, protocol: str) -> None:
-        """Take a place; raises Overloaded when there is none."""
+    def refuse_if_full(self, protocol: str) -> None:
+        """Raise Overloaded where there is no place."""
         if self.full:
             self.count_refusal(protocol)
             raise Overloaded(self.reason)
+
+    def enter(self, protocol: str) -> None:
+        """Take a place; raises Overloaded when there is none."""
+        self.refuse_if_full(protocol)
         self._in_flight += 1
 
     def leave(self) -> None:

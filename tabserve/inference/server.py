@@ -5,23 +5,33 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import socket
 from contextlib import suppress
 
+import msgspec
 import uvloop
 
-from tabserve.inference import admin
+from tabserve.inference import admin, memory
 from tabserve.inference.admission import Admission
+from tabserve.inference.grpc.reading import Messages
 from tabserve.inference.grpc.service import GrpcServer, Servicer
+from tabserve.inference.memory import Budget
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Model
 from tabserve.inference.rest.application import Application
-from tabserve.inference.rest.connection import Clients, Connection
+from tabserve.inference.rest.clients import Clients
+from tabserve.inference.rest.connection import Connection
 from tabserve.inference.rest.pages import health_pages, metrics_pages
-from tabserve.inference.settings import ServerSettings
+from tabserve.inference.settings import LARGEST_BODY_BYTES, ServerSettings
 
 BACKLOG = 2048
+MOST_CONNECTIONS = 10_000
+CONNECTIONS_PART = 4
+"""A quarter of the memory that loading has left is for connections, each with headers and a small body that come."""
+RESERVED_FILES = 96
+"""Open files that are no connections."""
 GRACE_SECONDS = 1.0
 """How long after the drain there may be answers under way; then their connections end without them."""
 POLL_SECONDS = 0.05
@@ -58,23 +68,22 @@ def configure_logging(level: str) -> None:
 
 class _Service:
     def __init__(self, model: Model, settings: ServerSettings, metrics: Metrics) -> None:
+        capacity = memory.capacity(settings.memory_limit_bytes)
+        settings = within_memory(settings, capacity)
         self._model = model
         self._settings = settings
         self._drain_seconds: float | None = None
         self._stop = asyncio.Event()
         self._heart = admin.Heartbeat()
         self._admission = Admission(settings.max_concurrency, metrics)
+        budget = Budget(capacity, metrics)
+        most = settings.max_body_bytes
         application = Application(
-            model,
-            self.ready,
-            self._admission,
-            metrics,
-            settings.max_body_bytes,
-            shows_metrics=not settings.admin_port,
+            model, self.ready, self._admission, metrics, most, shows_metrics=not settings.admin_port
         )
-        self._clients = Clients(application, self._admission, settings)
-        servicer = Servicer(model, self.ready, self._admission, metrics)
-        self._grpc = GrpcServer(servicer, settings.max_body_bytes) if settings.grpc_port else None
+        self._clients = Clients(application, self._admission, budget, settings)
+        servicer = Servicer(model, self.ready, self._admission, Messages(budget, most), metrics)
+        self._grpc = GrpcServer(servicer, settings) if settings.grpc_port else None
         self._admin_pages = {
             **health_pages(model.metadata, self.ready, is_live=lambda: self._heart.live),
             **metrics_pages(metrics.page),
@@ -153,6 +162,25 @@ class _Service:
             logger.error("ended %d connections without an answer, or with one unread", len(connections))
             for connection in list(connections):
                 connection.abort()
+
+
+def within_memory(settings: ServerSettings, capacity: int) -> ServerSettings:
+    """The settings with limits that so many bytes in transit, and the open files allowed, leave room for."""
+    left = capacity * memory.PART
+    by_memory = left // CONNECTIONS_PART // (settings.max_header_bytes + memory.FREE_BYTES)
+    by_files = (_open_files() - RESERVED_FILES) // 2
+    return msgspec.structs.replace(
+        settings,
+        max_body_bytes=min(settings.max_body_bytes or LARGEST_BODY_BYTES, max(capacity, memory.FREE_BYTES)),
+        max_connections=max(1, min(settings.max_connections or MOST_CONNECTIONS, by_memory, by_files)),
+    )
+
+
+def _open_files() -> int:
+    """As many as the process may have open, from now on all that it could ask for."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -14,6 +14,9 @@ from tabserve.inference import names
 
 PREFIX = "TABSERVE_"
 
+LARGEST_BODY_BYTES = 8 * 2**20
+"""The largest body or message where `max_body_bytes` is not set."""
+
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -43,12 +46,22 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     admin_port: Annotated[
         int, Meta(description="Health and metrics, in a thread of their own; 0: metrics are with REST.", ge=0, le=65535)
     ] = 8082
-    max_body_bytes: Annotated[Positive, Meta(description="Largest body or message; more is a 413.")] = 8 * 2**20
+    max_body_bytes: Annotated[
+        int,
+        Meta(description="Largest body or message; more is a 413. 0: what max_rows of the longest records need.", ge=0),
+    ] = 0
     max_header_bytes: Annotated[Positive, Meta(description="Largest header section; more is a 431.")] = 64 * 2**10
     max_rows: Annotated[Positive, Meta(description="Most rows in a request; more is a 413.")] = 10_000
     max_concurrency: Annotated[
         Positive, Meta(description="Requests admitted at once; more wait for a moment, or are a 503.")
     ] = 256
+    max_connections: Annotated[
+        int,
+        Meta(description="REST connections at once, and as many over gRPC; 0: as many as there is memory for.", ge=0),
+    ] = 0
+    memory_limit_bytes: Annotated[
+        int, Meta(description="Memory the process may take; 0: what the container or the machine has.", ge=0)
+    ] = 0
     read_timeout: Annotated[Seconds, Meta(description="Seconds a client may take to send one request.")] = 30.0
     write_timeout: Annotated[Seconds, Meta(description="Seconds a client may leave its answers unread.")] = 30.0
     keep_alive: Annotated[Seconds, Meta(description="Seconds an idle connection stays open.")] = 75.0

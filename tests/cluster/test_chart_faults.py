@@ -120,7 +120,11 @@ def send(target: Target, size: int) -> str:
 
 
 def test_a_pod_out_of_memory_restarts_and_the_other_one_answers(bundle: Path) -> None:
-    tight = {"replicas": 2, "settings": {"max_body_bytes": 2**30}, "resources": {"limits": {"memory": "200Mi"}}}
+    tight = {
+        "replicas": 2,
+        "settings": {"max_body_bytes": 2**30, "memory_limit_bytes": 2**34},
+        "resources": {"limits": {"memory": "200Mi"}},
+    }
     given = chart.values(MODEL, releases={"a": chart.on_volume(bundle)}, predictor=tight)
     record = expected.record(bundles.load(bundle), 0)
     target = Target(f"127.0.0.1:{STANDARD_PORT}", f"oom-{NAMESPACE}.example.com", MODEL, record)

@@ -16,14 +16,17 @@ import uvloop
 
 from tabserve.inference.admission import Admission
 from tabserve.inference.errors import InvalidRequest
+from tabserve.inference.memory import Budget
 from tabserve.inference.metrics import Metrics
-from tabserve.inference.model import Context
+from tabserve.inference.model import Context, Model
 from tabserve.inference.rest.application import Application
-from tabserve.inference.rest.connection import Clients, Connection
+from tabserve.inference.rest.clients import Clients
+from tabserve.inference.rest.connection import Connection
 from tests.echo import Echo, EchoSettings
 from tests.serving import Service
 
 LIMIT = 64 * 2**10
+SETTINGS = EchoSettings(max_body_bytes=2**20, max_connections=100)
 
 
 def head(padding: int, body: int = 0) -> bytes:
@@ -79,12 +82,15 @@ def test_pipelined_requests_are_each_held_to_the_limit(echo: Service) -> None:
     assert asked(echo, 8, many[:-7], many[-7:]) == [b"200"] * 8
 
 
+def clients_of(model: Model, admission: Admission, metrics: Metrics) -> Clients:
+    application = Application(model, lambda: True, admission, metrics, SETTINGS.max_body_bytes)
+    return Clients(application, admission, Budget(2**30, metrics), SETTINGS)
+
+
 async def ended_connection() -> None:
     """Ask on a connection, end it, and wait until nothing holds it any more."""
-    metrics, settings = Metrics(), EchoSettings()
-    admission = Admission(1, metrics)
-    echo = Echo(["FP32"], settings, metrics)
-    clients = Clients(Application(echo, lambda: True, admission, metrics, 2**20), admission, settings)
+    metrics = Metrics()
+    clients = clients_of(Echo(["FP32"], SETTINGS, metrics), Admission(1, metrics), metrics)
     gone = asyncio.Event()
     kept: list[weakref.ref[Connection]] = []
 
@@ -157,7 +163,7 @@ async def served(
     metrics = Metrics()
     admission = Admission(1, metrics)
     model = Waiting(wait, metrics)
-    clients = Clients(Application(model, lambda: True, admission, metrics, 2**20), admission, EchoSettings())
+    clients = clients_of(model, admission, metrics)
     async with await asyncio.get_running_loop().create_server(lambda: Connection(clients), "127.0.0.1") as server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from tabserve import bundle
+from tabserve.bundle.sizes import with_body_limit
 from tabserve.inference import server
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.settings import command
@@ -24,6 +25,7 @@ def serve(settings: Settings) -> None:
             trusted=settings.trusted_types,
             opened=("preprocessor",),
         )
+        settings = with_body_limit(settings, found)
         model = load(found, settings, metrics)
         if settings.server == "kserve" or settings.model_class:
             from tabserve import kserve_adapter

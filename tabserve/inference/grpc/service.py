@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from copy import copy
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -21,16 +22,20 @@ from tabserve.inference.errors import InferenceError, InvalidRequest, ModelNotFo
 from tabserve.inference.grpc import open_inference_pb2 as pb
 from tabserve.inference.grpc.codec import ResponseEncoder, decode_request
 from tabserve.inference.grpc.fields import check_fields
+from tabserve.inference.grpc.reading import Messages
 from tabserve.inference.large import decoded
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context, Model
 from tabserve.inference.request_ids import REQUEST_ID, RequestIds
 from tabserve.inference.rest.application import TRACE_HEADERS, failed
 from tabserve.inference.rest.pages import EXTENSIONS
+from tabserve.inference.settings import ServerSettings
 from tabserve.inference.tensors import InferRequest, TensorSpec
 
 SERVICE = "inference.GRPCInferenceService"
 HOLD_SECONDS = 0.2
+FEWEST_STREAMS = 128
+"""So many calls a connection may have at once, so that health is answered beside those that are worked on."""
 MOST_QUESTION_BYTES = 64 * 2**10
 """What names a model and a version is no longer; of longer messages only so much is read."""
 
@@ -39,11 +44,37 @@ Method: TypeAlias = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 _TRACE_NAMES = frozenset(name.decode() for name in TRACE_HEADERS)
 
 
+class Arrivals:
+    """How many requests come in a turn of the event loop: a lone one has no others to wait for."""
+
+    def __init__(self) -> None:
+        self._came = self._came_before = 0
+
+    def comes_alone(self) -> bool:
+        """A request comes; whether no other came in this turn, nor in the last one in which any came."""
+        self._came += 1
+        if self._came > 1:
+            return False
+        asyncio.get_running_loop().call_soon(self._end_turn)
+        return self._came_before <= 1
+
+    def _end_turn(self) -> None:
+        self._came_before, self._came = self._came, 0
+
+
 class Servicer:
     """Serves one model over gRPC."""
 
-    def __init__(self, model: Model, ready: Callable[[], bool], admission: Admission, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        model: Model,
+        ready: Callable[[], bool],
+        admission: Admission,
+        messages: Messages,
+        metrics: Metrics,
+    ) -> None:
         self._model = model
+        self._messages = messages
         self.ready = ready
         self._admission = admission
         self._metrics = metrics
@@ -53,7 +84,7 @@ class Servicer:
         self._ids = RequestIds()
         self._may_answer = asyncio.Event()
         self._may_answer.set()
-        self._came = self._came_before = 0
+        self._arrivals = Arrivals()
 
     def hold(self) -> None:
         """Keep answers back from now on."""
@@ -97,21 +128,25 @@ class Servicer:
             properties=metadata.properties,
         )
 
-    async def ModelInfer(  # noqa: N802
-        self, data: bytes, context: grpc.aio.ServicerContext
-    ) -> pb.ModelInferResponse:
-        """Tensors to tensors; of a message's bytes."""
+    async def ModelInfer(self, _: Any, context: grpc.aio.ServicerContext) -> bytes:  # noqa: N802
+        """Tensors to tensors, as bytes; the message is read when there is a place and memory for it."""
         started = time.perf_counter()
         trace = self._trace(context)
         try:
-            response = await self._admitted(data, context, trace)
+            self._admission.refuse_if_full("grpc")
+            response = await self._read(context, trace)
         except InferenceError as error:
-            await self._abort(error, context, started, trace)
+            refusal: InferenceError = copy(error)  # without the traceback, which leads to the message
         except Exception as error:  # noqa: BLE001 - the edge: logged by type and place, answered as INTERNAL
-            await self._abort(failed(error), context, started, trace)
-        self._metrics.requests.add("grpc", "OK")
-        self._metrics.seconds.observe(time.perf_counter() - started, "grpc")
-        return response
+            refusal = failed(error)
+        else:
+            self._metrics.requests.add("grpc", "OK")
+            self._metrics.seconds.observe(time.perf_counter() - started, "grpc")
+            self._messages.send(response, context)
+            return response
+        # Outside of the block that caught the error: it would be kept with the call's end, in a circle.
+        await self._abort(refusal, context, started, trace)
+        return b""  # never: the call is over
 
     def _trace(self, context: grpc.aio.ServicerContext) -> dict[str, str]:
         """What is handed on of the call's metadata, the id among it."""
@@ -123,18 +158,23 @@ class Servicer:
         """The metadata of an answer."""
         return (*self._headers, (REQUEST_ID, trace[REQUEST_ID]))
 
-    async def _admitted(
-        self, data: bytes, context: grpc.aio.ServicerContext, trace: Mapping[str, str]
-    ) -> pb.ModelInferResponse:
+    async def _read(self, context: grpc.aio.ServicerContext, trace: Mapping[str, str]) -> bytes:
+        data, share = await self._messages.read(context)
+        try:
+            return await self._admitted(data, context, trace)
+        finally:
+            share.give_back()
+
+    async def _admitted(self, data: bytes, context: grpc.aio.ServicerContext, trace: Mapping[str, str]) -> bytes:
         self._admission.enter("grpc")
         try:
             request = await decoded(len(data), partial(self._decode, data))
-            ours = Context(_deadline(context), trace, self._comes_alone())
+            ours = Context(_deadline(context), trace, self._arrivals.comes_alone())
             response = await self._model.infer(request, ours)
             if not self._may_answer.is_set():
                 await self._may_answer.wait()
             context.set_trailing_metadata((*self._trailing(trace), *ours.response_headers.items()))
-            return self._encoder.encode(request, response)
+            return _serialize(self._encoder.encode(request, response))
         finally:
             self._admission.leave()
 
@@ -147,17 +187,6 @@ class Servicer:
             raise InvalidRequest("expected a ModelInferRequest, got other bytes") from None
         self._check_known(message.model_name, message.model_version)
         return decode_request(message, bounds)
-
-    def _comes_alone(self) -> bool:
-        """Whether no other came in this turn of the event loop, nor in the last one in which any came."""
-        self._came += 1
-        if self._came > 1:
-            return False
-        asyncio.get_running_loop().call_soon(self._end_turn)
-        return self._came_before <= 1
-
-    def _end_turn(self) -> None:
-        self._came_before, self._came = self._came, 0
 
     def _check_known(self, name: str, version: str) -> None:
         metadata = self._metadata
@@ -200,14 +229,13 @@ def _handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
         "ServerMetadata": (servicer.ServerMetadata, pb.ServerMetadataRequest),
         "ModelMetadata": (servicer.ModelMetadata, pb.ModelMetadataRequest),
     }
-    parsing = {name: _parsing(method, request) for name, (method, request) in methods.items()}
-    return grpc.method_handlers_generic_handler(
-        SERVICE,
-        {
-            name: grpc.unary_unary_rpc_method_handler(method, response_serializer=_serialize)
-            for name, method in {**parsing, "ModelInfer": servicer.ModelInfer}.items()
-        },
-    )
+    handlers = {
+        name: grpc.unary_unary_rpc_method_handler(_parsing(method, request), response_serializer=_serialize)
+        for name, (method, request) in methods.items()
+    }
+    # As a stream of one message, which is the same to a client, so that it is not read before the method is called.
+    infer = grpc.stream_unary_rpc_method_handler(servicer.ModelInfer)
+    return grpc.method_handlers_generic_handler(SERVICE, {**handlers, "ModelInfer": infer})
 
 
 def _parsing(method: Method, request: Any) -> Method:
@@ -233,13 +261,15 @@ def _serialize(message: Any) -> bytes:
 class GrpcServer:
     """One model over gRPC, with grpc.health.v1 for the server ("") and the service."""
 
-    def __init__(self, servicer: Servicer, max_message_bytes: int) -> None:
+    def __init__(self, servicer: Servicer, settings: ServerSettings) -> None:
         self._servicer = servicer
         self._health = health.aio.HealthServicer()
         options = [
-            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_receive_message_length", settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 1),
+            ("grpc.max_concurrent_streams", max(FEWEST_STREAMS, settings.max_concurrency)),
+            ("grpc.max_allowed_incoming_connections", max(1, settings.max_connections // tuning.LISTENERS)),
         ]
         handlers = _handlers(servicer)
         with tuning.patient_threads():

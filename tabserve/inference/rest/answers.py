@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from tabserve.inference.memory import Budget, Share
 from tabserve.inference.rest.application import Answer, Application, message
 from tabserve.inference.rest.parser import Request
 
@@ -26,14 +27,29 @@ class Load:
         self.leaving = False
 
 
+class _Unread(Share):
+    """Answers that a client does not read; its connection is ended where others need their memory."""
+
+    __slots__ = ("_transport",)
+
+    def __init__(self, budget: Budget, transport: asyncio.Transport) -> None:
+        super().__init__(budget)
+        self._transport = transport
+
+    def lost(self) -> None:
+        """End the connection."""
+        self._transport.abort()
+
+
 class Answers:
     """Answers requests, each in a task of its own.
 
     sent: called whenever answers were sent in a later turn of the event loop than the one in which `go_on` was called.
     """
 
-    def __init__(self, application: Application, load: Load, sent: Callable[[], None]) -> None:
+    def __init__(self, application: Application, budget: Budget, load: Load, sent: Callable[[], None]) -> None:
         self._application = application
+        self._budget = budget
         self._load = load
         self._sent: Callable[[], None] | None = sent
         self._loop = asyncio.get_running_loop()
@@ -41,7 +57,7 @@ class Answers:
         self._queue: deque[tuple[Request, Answer | None]] = deque()
         self._task: asyncio.Task[Answer] | None = None
         self._ordinal = 0  # of the last answer here among the server's
-        self._unread = False
+        self._unread: Share | None = None  # what the client does not read
 
     @property
     def waiting(self) -> bool:
@@ -61,18 +77,24 @@ class Answers:
         """Answer a request after those before it; with this answer where there is one already."""
         self._queue.append((request, answer))
 
-    def pause(self) -> None:
-        """The client does not read its answers."""
-        self._unread = True
+    def pause(self, left: int) -> None:
+        """The client does not read its answers, of which so many bytes are left."""
+        self._unread = _Unread(self._budget, self._transport)
+        self._unread.send(left)
 
     def resume(self) -> None:
         """The client reads them again."""
-        self._unread = False
+        self._read()
         self.go_on()
+
+    def _read(self) -> None:
+        if self._unread is not None:
+            self._unread.give_back()
+            self._unread = None
 
     def go_on(self) -> None:
         """Answer what there is to answer now."""
-        while self._queue and self._task is None and not self._unread:
+        while self._queue and self._task is None and self._unread is None:
             request, answer = self._queue.popleft()
             if answer is None:
                 self._begin(request)
@@ -81,7 +103,8 @@ class Answers:
 
     def end(self) -> None:
         """The client has gone away: what answers it is cancelled, and what leads back to the connection is let go."""
-        self._queue.clear()
+        self._clear()
+        self._read()
         self._sent = None
         if self._task is not None:
             self._task.cancel()
@@ -103,6 +126,7 @@ class Answers:
     def _finish(self, request: Request, task: asyncio.Task[Answer]) -> None:
         """Whatever has gone wrong, there is an answer, unless the client has gone away."""
         self._load.working -= 1
+        _let_go(request)
         if task.cancelled():
             answer = None if self._sent is None else self._application.failure(asyncio.CancelledError(), request)
         else:
@@ -126,5 +150,16 @@ class Answers:
         self._load.answered += 1
         self._ordinal = self._load.answered
         if ends:
-            self._queue.clear()
+            self._clear()
             self._transport.close()
+
+    def _clear(self) -> None:
+        for request, _ in self._queue:
+            _let_go(request)
+        self._queue.clear()
+
+
+def _let_go(request: Request) -> None:
+    """Of the memory of a request that is done with."""
+    if request.memory is not None:
+        request.memory.give_back()

@@ -136,7 +136,7 @@ class Application:
             self._count(Overloaded.http_status, route.protocol, request)
             return _identified(self._overloaded, request)
         try:
-            _check(request.headers, self._max_body_bytes)
+            request.size = _check(request.headers, self._max_body_bytes)
         except InferenceError as error:
             return self._refused(error, request)
         return None
@@ -147,6 +147,10 @@ class Application:
     def too_large(self, request: Request) -> Answer:
         """The answer to a request whose body is over the limit."""
         return self._refused(_too_large(self._max_body_bytes), request)
+
+    def out_of_memory(self, request: Request) -> Answer:
+        """The answer to a request whose body there is no memory for."""
+        return self._refused(Overloaded("too many large requests at once"), request)
 
     def failure(self, error: BaseException, request: Request) -> Answer:
         """The answer to a request that ended in an error which is not the client's."""
@@ -260,8 +264,11 @@ def _context(request: Request) -> Context:
     return Context(deadline(headers.get(b"x-request-timeout-ms"), request.waited), trace, request.alone)
 
 
-def _check(headers: Mapping[bytes, bytes], limit: int) -> None:
-    """Raise where the headers tell of a body that is not to be read: its media type is none of ours, or its length."""
+def _check(headers: Mapping[bytes, bytes], limit: int) -> int:
+    """How long a body may be, by its headers, or the limit where they don't tell.
+
+    Raises where it is not to be read: its media type is none of ours, or it is over the limit.
+    """
     if b"ce-specversion" in headers or headers.get(b"content-type", b"").lower().startswith(_CLOUD_EVENTS):
         raise UnsupportedMediaType("CloudEvents are not read: send their data alone, as application/json")
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
@@ -269,8 +276,10 @@ def _check(headers: Mapping[bytes, bytes], limit: int) -> None:
     media_type = headers.get(b"content-type", b"application/json")
     if media_type not in _PLAIN and not _READABLE.fullmatch(media_type):
         raise UnsupportedMediaType("content-type: expected application/json or application/octet-stream")
-    if int(headers.get(b"content-length", b"0")) > limit:
+    size = int(headers.get(b"content-length", limit if b"transfer-encoding" in headers else 0))
+    if size > limit:
         raise _too_large(limit)
+    return size
 
 
 def _too_large(limit: int) -> RequestTooLarge:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Protocol
 
 import httptools
 import msgspec
 
+from tabserve.inference.memory import Share
+
 _END_OF_HEADERS = b"\r\n\r\n"
-_CHUNK_BYTES = 16
-"""Size line and line breaks of a chunk; a client that adds more, such as extensions, has a limit to it."""
 _STAND_IN = b"POST / HTTP/1.1\r\n%b: %b\r\n\r\n"
 _FRAMING = (b"transfer-encoding", b"content-length")
 # RFC 9112, section 3.2, with RFC 3986, section 3.2.2: a name or an IPv6 address, and a port.
@@ -22,7 +23,7 @@ class Request(msgspec.Struct, gc=False):
 
     path: without the query. keep_alive: whether its client may ask again on the connection. since: the
     time.perf_counter() when it came. waited: seconds for which it was left unread. alone: whether no other client is
-    asking.
+    asking. size: bytes that the body may have. memory: what it is granted where it may be large.
     """
 
     method: bytes = b""
@@ -33,6 +34,8 @@ class Request(msgspec.Struct, gc=False):
     since: float = 0.0
     waited: float = 0.0
     alone: bool = False
+    size: int = 0
+    memory: Share | None = None
 
 
 class MalformedError(Exception):
@@ -73,7 +76,6 @@ class Parser:
         self._in_headers = True
         self._headers: dict[bytes, bytes] = {}
         self._url = b""
-        self._host = b""  # the last one that was valid
         self._body: bytes | bytearray = b""
 
     @property
@@ -90,6 +92,10 @@ class Parser:
     def discards(self) -> bool:
         """Whether what comes is of a request that is answered already."""
         return not self._in_headers and not self._kept
+
+    def discard(self) -> None:
+        """Throw away what has come of the body, and what comes of it."""
+        self._kept, self._body = False, b""
 
     def feed(self, data: bytes) -> None:
         """Parse what came. Raises MalformedError, and whatever the reader raises."""
@@ -156,36 +162,21 @@ class Parser:
             return
         request.method = self._http.get_method()
         request.path, self._url = path(self._url), b""
-        self._check_head(request)
+        version = self._http.get_http_version()
+        _check_head(request.headers, version)
+        request.keep_alive = version == "1.1" and self._http.should_keep_alive()
         self._in_headers = False
         self._limits.reset()
         self._kept = self._reader.headers_read(request)
 
-    def _check_head(self, request: Request) -> None:
-        headers, version = request.headers, self._http.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise MalformedError(505, "expected HTTP/1.1 or HTTP/1.0")
-        request.keep_alive = version == "1.1" and self._http.should_keep_alive()
-        host = headers.get(b"host")
-        if host != self._host or not host:
-            if host is None and version == "1.1":
-                raise MalformedError(400, "host: expected one, got none")
-            if host is not None and not _HOST.fullmatch(host):
-                raise MalformedError(400, "host: expected one name or address, and a port")
-            self._host = host or b""
-        if b"transfer-encoding" in headers and headers[b"transfer-encoding"].lower() != b"chunked":
-            raise MalformedError(501, "transfer-encoding: expected chunked alone")
-        if version == "1.0":
-            headers.pop(b"expect", None)  # RFC 9110, section 10.1.1
-
     def on_body(self, body: bytes) -> None:
         """Some of the body (httptools)."""
-        self._limits.delivered += len(body)
+        self._limits.delivered += 2 * len(body)  # what divides a body into chunks may be as long as it
         if not self._kept:
             return
         if len(self._body) + len(body) > self._max_body_bytes:
             assert self._request is not None
-            self._kept, self._body = False, b""
+            self.discard()
             self._reader.too_large(self._request)
         elif not self._body:
             self._body = body
@@ -193,10 +184,6 @@ class Parser:
             if isinstance(self._body, bytes):
                 self._body = bytearray(self._body)
             self._body += body
-
-    def on_chunk_header(self) -> None:
-        """A chunk begins (httptools)."""
-        self._limits.delivered += _CHUNK_BYTES
 
     def on_message_complete(self) -> None:
         """The request is read (httptools), unless it was an offer of another protocol with a body."""
@@ -241,6 +228,26 @@ class _Limits:
         self.delivered = 0
         if self.left < 0:
             raise MalformedError(431, f"expected at most {self.most} bytes of trailers and chunk extensions")
+
+
+def _check_head(headers: dict[bytes, bytes], version: str) -> None:
+    """Raise MalformedError where a request is not to be read on; of HTTP/1.0, what it must not ask for is left out."""
+    if version not in ("1.1", "1.0"):
+        raise MalformedError(505, "expected HTTP/1.1 or HTTP/1.0")
+    host = headers.get(b"host")
+    if host is None and version == "1.1":
+        raise MalformedError(400, "host: expected one, got none")
+    if host is not None and not _is_host(host):
+        raise MalformedError(400, "host: expected one name or address, and a port")
+    if b"transfer-encoding" in headers and headers[b"transfer-encoding"].lower() != b"chunked":
+        raise MalformedError(501, "transfer-encoding: expected chunked alone")
+    if version == "1.0":
+        headers.pop(b"expect", None)  # RFC 9110, section 10.1.1
+
+
+@lru_cache(maxsize=16)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
 
 
 def path(target: bytes) -> bytes:
