@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-import uvloop
 
 from tabserve.inference.errors import InferenceError
 from tabserve.inference.model import Context
@@ -163,16 +162,6 @@ async def client_of(port: int, host: str = "127.0.0.1", **settings: Any) -> Asyn
         yield client
     finally:
         await client.stop()
-
-
-def run(test: Coroutine[Any, Any, None], seconds: float = 30.0) -> None:
-    """Run a test's coroutine on the services' own event loop; it must not hang."""
-
-    async def bounded() -> None:
-        async with asyncio.timeout(seconds):
-            await test
-
-    uvloop.run(bounded())
 
 
 async def fails(client: PredictorClient, expected: type[InferenceError], context: Context | None = None) -> Any:

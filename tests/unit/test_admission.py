@@ -85,17 +85,14 @@ def test_past_the_limit_there_is_no_place(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("free", [1, 2, 5])
-def test_the_first_that_came_get_the_places(clock: Clock, free: int) -> None:
-    async def test() -> None:
-        admission = full(clock, 5)
-        requests = waiting(admission, 6)
-        clock.now += PATIENCE_SECONDS / 2
-        await leave(admission, free)
-        assert [request.waited is not None for request in requests] == [True] * free + [False] * (6 - free)
-        assert not any(request.refused for request in requests)
-        assert requests[0].waited == pytest.approx(PATIENCE_SECONDS / 2)
-
-    asyncio.run(test())
+async def test_the_first_that_came_get_the_places(clock: Clock, free: int) -> None:
+    admission = full(clock, 5)
+    requests = waiting(admission, 6)
+    clock.now += PATIENCE_SECONDS / 2
+    await leave(admission, free)
+    assert [request.waited is not None for request in requests] == [True] * free + [False] * (6 - free)
+    assert not any(request.refused for request in requests)
+    assert requests[0].waited == pytest.approx(PATIENCE_SECONDS / 2)
 
 
 def test_those_that_have_waited_too_long_are_refused_and_the_others_wait_on(clock: Clock) -> None:
@@ -109,44 +106,35 @@ def test_those_that_have_waited_too_long_are_refused_and_the_others_wait_on(cloc
     assert [request.waited for request in fresh] == [None] * 2
 
 
-def test_a_place_goes_to_one_that_has_waited_too_long_rather_than_to_a_newer_one(clock: Clock) -> None:
-    async def test() -> None:
-        admission = full(clock, 1)
-        late = waiting(admission, 2)
-        clock.now += PATIENCE_SECONDS
-        fresh = waiting(admission, 1)
-        clock.now += 0.01
-        await leave(admission)
-        assert [request.refused for request in late] == [False, True]
-        assert fresh[0].waited is None
-
-    asyncio.run(test())
+async def test_a_place_goes_to_one_that_has_waited_too_long_rather_than_to_a_newer_one(clock: Clock) -> None:
+    admission = full(clock, 1)
+    late = waiting(admission, 2)
+    clock.now += PATIENCE_SECONDS
+    fresh = waiting(admission, 1)
+    clock.now += 0.01
+    await leave(admission)
+    assert [request.refused for request in late] == [False, True]
+    assert fresh[0].waited is None
 
 
-def test_one_that_gave_up_is_not_resumed(clock: Clock) -> None:
-    async def test() -> None:
-        admission = full(clock, 1)
-        admission.wait(gone := Read())
-        admission.forget(gone)
-        await leave(admission)
-        assert gone.waited is None
-        assert not admission.crowded
-
-    asyncio.run(test())
+async def test_one_that_gave_up_is_not_resumed(clock: Clock) -> None:
+    admission = full(clock, 1)
+    admission.wait(gone := Read())
+    admission.forget(gone)
+    await leave(admission)
+    assert gone.waited is None
+    assert not admission.crowded
 
 
-def test_places_go_on_to_the_next_where_one_needs_none(clock: Clock) -> None:
-    async def test() -> None:
-        admission = full(clock, 1)
-        reads = [Read() for _ in range(3)]
-        for read in reads:
-            admission.wait(read)
-        (request,) = waiting(admission, 1)
-        admission.leave()
-        for _ in range(4):
-            await asyncio.sleep(0)
-        assert [read.waited for read in reads] == [0.0] * 3
-        assert request.waited == 0.0
-        assert not request.refused
-
-    asyncio.run(test())
+async def test_places_go_on_to_the_next_where_one_needs_none(clock: Clock) -> None:
+    admission = full(clock, 1)
+    reads = [Read() for _ in range(3)]
+    for read in reads:
+        admission.wait(read)
+    (request,) = waiting(admission, 1)
+    admission.leave()
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert [read.waited for read in reads] == [0.0] * 3
+    assert request.waited == 0.0
+    assert not request.refused

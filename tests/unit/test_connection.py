@@ -197,10 +197,10 @@ WAITS: dict[str, tuple[Callable[[], Coroutine[Any, Any, Any]], bytes]] = {
 
 
 @pytest.mark.parametrize("case", WAITS)
-def test_a_model_that_waits_in_any_way_is_answered_and_done_with(case: str) -> None:
+async def test_a_model_that_waits_in_any_way_is_answered_and_done_with(case: str) -> None:
     wait, status = WAITS[case]
 
-    assert uvloop.run(statuses_of(wait, 3)) == [status] * 3
+    assert await statuses_of(wait, 3) == [status] * 3
 
 
 async def sleeping_for_ever() -> None:
@@ -209,12 +209,9 @@ async def sleeping_for_ever() -> None:
 
 
 @pytest.mark.parametrize("wait", [sleeping_for_ever, lambda: asyncio.Event().wait()], ids=["nothing", "a future"])
-def test_a_model_is_cancelled_when_its_client_goes_away(wait: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-    async def leave() -> None:
-        async with asyncio.timeout(30), served(wait) as (model, _, writer):
-            writer.write(REQUEST)
-            await model.waiting.wait()
-            writer.close()
-            await model.given_up.wait()
-
-    uvloop.run(leave())
+async def test_a_model_is_cancelled_when_its_client_goes_away(wait: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    async with asyncio.timeout(30), served(wait) as (model, _, writer):
+        writer.write(REQUEST)
+        await model.waiting.wait()
+        writer.close()
+        await model.given_up.wait()

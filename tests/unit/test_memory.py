@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -60,178 +58,129 @@ def budget(clock: Clock) -> Budget:
     return Budget(ALL, Metrics(), clock)
 
 
-def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(test())
+async def test_messages_that_fit_are_granted_at_once_and_others_wait(budget: Budget) -> None:
+    messages = [Message(budget, 4 * TENTH) for _ in range(3)]
+    assert [message.here for message in messages] == [True, True, False]
+    messages[0].give_back()
+    assert messages[2].here
+    assert [message.heard for message in messages] == ["", "", "granted"]
 
 
-def test_messages_that_fit_are_granted_at_once_and_others_wait(budget: Budget) -> None:
-    async def test() -> None:
-        messages = [Message(budget, 4 * TENTH) for _ in range(3)]
-        assert [message.here for message in messages] == [True, True, False]
-        messages[0].give_back()
-        assert messages[2].here
-        assert [message.heard for message in messages] == ["", "", "granted"]
-
-    run(test)
+async def test_one_that_alone_is_too_large_is_granted(budget: Budget) -> None:
+    large = Message(budget, 3 * ALL)
+    assert large.here
+    assert not Message(budget, 1).here
 
 
-def test_one_that_alone_is_too_large_is_granted(budget: Budget) -> None:
-    async def test() -> None:
-        large = Message(budget, 3 * ALL)
-        assert large.here
-        assert not Message(budget, 1).here
-
-    run(test)
-
-
-def test_a_whole_message_takes_its_own_size(budget: Budget) -> None:
-    async def test() -> None:
-        first, second, third = (Message(budget, size) for size in (ALL, TENTH, 9 * TENTH))
-        first.work(TENTH)
-        assert [second.here, third.here] == [False, True]
-        third.work(TENTH)
-        assert second.here
-
-    run(test)
+async def test_a_whole_message_takes_its_own_size(budget: Budget) -> None:
+    first, second, third = (Message(budget, size) for size in (ALL, TENTH, 9 * TENTH))
+    first.work(TENTH)
+    assert [second.here, third.here] == [False, True]
+    third.work(TENTH)
+    assert second.here
 
 
-def test_a_message_that_is_whole_before_it_was_granted_is_counted(budget: Budget) -> None:
-    async def test() -> None:
-        first, second = Message(budget, ALL), Message(budget, ALL)
-        second.work(ALL)
-        first.give_back()
-        assert second.here
-        assert not Message(budget, TENTH).here
-
-    run(test)
+async def test_a_message_that_is_whole_before_it_was_granted_is_counted(budget: Budget) -> None:
+    first, second = Message(budget, ALL), Message(budget, ALL)
+    second.work(ALL)
+    first.give_back()
+    assert second.here
+    assert not Message(budget, TENTH).here
 
 
-def test_the_newest_that_waits_goes_first(budget: Budget) -> None:
-    async def test() -> None:
-        first = Message(budget, ALL)
-        waiting = [Message(budget, ALL) for _ in range(3)]
-        first.give_back()
-        assert [message.here for message in waiting] == [False, False, True]
-
-    run(test)
+async def test_the_newest_that_waits_goes_first(budget: Budget) -> None:
+    first = Message(budget, ALL)
+    waiting = [Message(budget, ALL) for _ in range(3)]
+    first.give_back()
+    assert [message.here for message in waiting] == [False, False, True]
 
 
-def test_what_is_slow_makes_room_while_others_wait(budget: Budget, clock: Clock) -> None:
-    async def test() -> None:
-        slow, working = Message(budget, 5 * TENTH), Message(budget, 5 * TENTH)
-        working.work(5 * TENTH)
-        clock.now += PATIENCE_SECONDS + 0.01
-        budget.look()
-        assert [slow.heard, working.heard] == ["", ""], "nobody waits for it"
-        waiting = Message(budget, TENTH)
-        budget.look()
-        assert [slow.heard, working.heard, waiting.heard] == ["lost", "", "granted"]
-
-    run(test)
+async def test_what_is_slow_makes_room_while_others_wait(budget: Budget, clock: Clock) -> None:
+    slow, working = Message(budget, 5 * TENTH), Message(budget, 5 * TENTH)
+    working.work(5 * TENTH)
+    clock.now += PATIENCE_SECONDS + 0.01
+    budget.look()
+    assert [slow.heard, working.heard] == ["", ""], "nobody waits for it"
+    waiting = Message(budget, TENTH)
+    budget.look()
+    assert [slow.heard, working.heard, waiting.heard] == ["lost", "", "granted"]
 
 
-def test_what_goes_on_is_not_slow(budget: Budget, clock: Clock) -> None:
-    async def test() -> None:
-        coming = Message(budget, ALL)
-        clock.now += PATIENCE_SECONDS
-        coming.goes_on()
-        waiting = Message(budget, TENTH)
-        clock.now += 0.01
-        budget.look()
-        assert [coming.heard, waiting.heard] == ["", ""]
-
-    run(test)
+async def test_what_goes_on_is_not_slow(budget: Budget, clock: Clock) -> None:
+    coming = Message(budget, ALL)
+    clock.now += PATIENCE_SECONDS
+    coming.goes_on()
+    waiting = Message(budget, TENTH)
+    clock.now += 0.01
+    budget.look()
+    assert [coming.heard, waiting.heard] == ["", ""]
 
 
-def test_where_many_wait_what_cannot_be_seen_to_go_on_is_given_less_time(budget: Budget, clock: Clock) -> None:
-    async def test() -> None:
-        seen, blind = Message(budget, ALL // 2), Blind(budget, ALL // 2)
-        waiting = [Message(budget, ALL // 2) for _ in range(2 * FEW_WAITING)]
-        clock.now += PATIENCE_SECONDS / 2
-        budget.look()
-        assert [seen.heard, blind.heard] == ["", "lost"]
-        assert waiting[-1].here
-
-    run(test)
+async def test_where_many_wait_what_cannot_be_seen_to_go_on_is_given_less_time(budget: Budget, clock: Clock) -> None:
+    seen, blind = Message(budget, ALL // 2), Blind(budget, ALL // 2)
+    waiting = [Message(budget, ALL // 2) for _ in range(2 * FEW_WAITING)]
+    clock.now += PATIENCE_SECONDS / 2
+    budget.look()
+    assert [seen.heard, blind.heard] == ["", "lost"]
+    assert waiting[-1].here
 
 
-def test_one_that_waits_for_long_is_refused(budget: Budget, clock: Clock) -> None:
-    async def test() -> None:
-        working = Message(budget, ALL)
-        working.work(ALL)
-        waiting = Message(budget, TENTH)
-        clock.now += WAIT_SECONDS + 0.01
-        budget.look()
-        assert waiting.heard == "lost"
-        working.give_back()
-        assert not waiting.here
-
-    run(test)
+async def test_one_that_waits_for_long_is_refused(budget: Budget, clock: Clock) -> None:
+    working = Message(budget, ALL)
+    working.work(ALL)
+    waiting = Message(budget, TENTH)
+    clock.now += WAIT_SECONDS + 0.01
+    budget.look()
+    assert waiting.heard == "lost"
+    working.give_back()
+    assert not waiting.here
 
 
-def test_of_very_many_that_wait_the_oldest_is_refused(budget: Budget) -> None:
-    async def test() -> None:
-        Message(budget, ALL)
-        waiting = [Message(budget, ALL) for _ in range(MOST_WAITING + 2)]
-        assert [message.heard for message in waiting] == ["lost"] * 2 + [""] * MOST_WAITING
-
-    run(test)
+async def test_of_very_many_that_wait_the_oldest_is_refused(budget: Budget) -> None:
+    Message(budget, ALL)
+    waiting = [Message(budget, ALL) for _ in range(MOST_WAITING + 2)]
+    assert [message.heard for message in waiting] == ["lost"] * 2 + [""] * MOST_WAITING
 
 
-def test_an_answer_that_is_not_read_makes_room(budget: Budget, clock: Clock) -> None:
-    async def test() -> None:
-        answer = Message(budget, TENTH)
-        answer.send(2 * ALL)
-        waiting = Message(budget, TENTH)
-        assert not waiting.here
-        clock.now += PATIENCE_SECONDS + 0.01
-        budget.look()
-        assert [answer.heard, waiting.heard] == ["lost", "granted"]
-
-    run(test)
+async def test_an_answer_that_is_not_read_makes_room(budget: Budget, clock: Clock) -> None:
+    answer = Message(budget, TENTH)
+    answer.send(2 * ALL)
+    waiting = Message(budget, TENTH)
+    assert not waiting.here
+    clock.now += PATIENCE_SECONDS + 0.01
+    budget.look()
+    assert [answer.heard, waiting.heard] == ["lost", "granted"]
 
 
-def test_what_waits_hears_of_it_by_itself(clock: Clock) -> None:
-    async def test() -> None:
-        budget = Budget(ALL, Metrics())
-        slow, waiting = Message(budget, ALL), Message(budget, ALL)
-        async with asyncio.timeout(30):
-            while not waiting.heard:
-                await asyncio.sleep(0)
-        assert [slow.heard, waiting.heard] == ["lost", "granted"]
-
-    run(test)
+async def test_what_waits_hears_of_it_by_itself(clock: Clock) -> None:
+    budget = Budget(ALL, Metrics())
+    slow, waiting = Message(budget, ALL), Message(budget, ALL)
+    async with asyncio.timeout(30):
+        while not waiting.heard:
+            await asyncio.sleep(0)
+    assert [slow.heard, waiting.heard] == ["lost", "granted"]
 
 
-def test_a_whole_message_that_is_small_takes_nothing(budget: Budget) -> None:
-    async def test() -> None:
-        small = Message(budget, ALL)
-        small.work(memory.FREE_BYTES)
-        assert Message(budget, ALL).here
-
-    run(test)
+async def test_a_whole_message_that_is_small_takes_nothing(budget: Budget) -> None:
+    small = Message(budget, ALL)
+    small.work(memory.FREE_BYTES)
+    assert Message(budget, ALL).here
 
 
-def test_giving_back_twice_is_giving_back_once(budget: Budget) -> None:
-    async def test() -> None:
-        first, second = Message(budget, 5 * TENTH), Message(budget, 5 * TENTH)
-        first.give_back()
-        first.give_back()
-        assert second.here
-        assert not Message(budget, 6 * TENTH).here
-
-    run(test)
+async def test_giving_back_twice_is_giving_back_once(budget: Budget) -> None:
+    first, second = Message(budget, 5 * TENTH), Message(budget, 5 * TENTH)
+    first.give_back()
+    first.give_back()
+    assert second.here
+    assert not Message(budget, 6 * TENTH).here
 
 
-def test_after_much_was_in_transit_the_budget_has_rested_once() -> None:
-    async def test() -> None:
-        budget = Budget(10 * memory.TRIMMED_BYTES, Metrics())
-        message = Message(budget, memory.TRIMMED_BYTES)
-        assert not budget.rested()
-        message.give_back()
-        assert [budget.rested(), budget.rested()] == [True, False]
-
-    run(test)
+async def test_after_much_was_in_transit_the_budget_has_rested_once() -> None:
+    budget = Budget(10 * memory.TRIMMED_BYTES, Metrics())
+    message = Message(budget, memory.TRIMMED_BYTES)
+    assert not budget.rested()
+    message.give_back()
+    assert [budget.rested(), budget.rested()] == [True, False]
 
 
 LIMIT = 200 * 2**20

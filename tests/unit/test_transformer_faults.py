@@ -34,228 +34,195 @@ from tests.unit.fake_predictor import (
     name_resolves_to,
     predicted,
     predictors,
-    run,
     silent,
     two_addresses,
     well,
 )
 
 
-def test_an_address_that_went_away_costs_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_address_that_went_away_costs_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address, "STALE_SECONDS", 0.0)
 
-    async def test() -> None:
-        first = FakePredictor()
-        second = FakePredictor("127.0.0.2", first.port)
-        async with predictors(first, second), client_of(first.port) as client:
-            await two_addresses(client, first.port)
-            await first.stop()
-            for _ in range(20):
-                await client.infer(REQUEST, Context())
-        assert len(second.calls) == 20
-
-    run(test())
+    first = FakePredictor()
+    second = FakePredictor("127.0.0.2", first.port)
+    async with predictors(first, second), client_of(first.port) as client:
+        await two_addresses(client, first.port)
+        await first.stop()
+        for _ in range(20):
+            await client.infer(REQUEST, Context())
+    assert len(second.calls) == 20
 
 
-def test_an_address_that_is_about_to_end_is_passed_over() -> None:
+async def test_an_address_that_is_about_to_end_is_passed_over() -> None:
     async def ending(_: Call) -> bytes:
         return predicted().replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
 
-    async def test() -> None:
-        first = FakePredictor(reply=ending)
-        second = FakePredictor("127.0.0.2", first.port)
-        async with predictors(first, second), client_of(first.port) as client:
-            await two_addresses(client, first.port)
-            for _ in range(10):
-                await client.infer(REQUEST, Context())
-            assert len(first.calls) == 1
-            await second.stop()
-            await client.addresses.look()
-            await client.infer(REQUEST, Context())  # it is still there for those who have no other
-        assert len(first.calls) == 2
-
-    run(test())
-
-
-def test_an_address_that_left_the_name_serves_until_another_one_can() -> None:
-    async def test() -> None:
-        asked, may_answer = asyncio.Event(), asyncio.Event()
-
-        async def late(_: Call) -> bytes:
-            asked.set()
-            await may_answer.wait()
-            return answered()
-
-        leaving = FakePredictor()
-        coming = FakePredictor("127.0.0.2", leaving.port, ready=late)
-        async with predictors(leaving, coming), client_of(leaving.port) as client:
-            name_resolves_to(leaving.port, "127.0.0.2")
-            looking = asyncio.create_task(client.addresses.look())
-            await asked.wait()
+    first = FakePredictor(reply=ending)
+    second = FakePredictor("127.0.0.2", first.port)
+    async with predictors(first, second), client_of(first.port) as client:
+        await two_addresses(client, first.port)
+        for _ in range(10):
             await client.infer(REQUEST, Context())
-            may_answer.set()
-            await looking
+        assert len(first.calls) == 1
+        await second.stop()
+        await client.addresses.look()
+        await client.infer(REQUEST, Context())  # it is still there for those who have no other
+    assert len(first.calls) == 2
+
+
+async def test_an_address_that_left_the_name_serves_until_another_one_can() -> None:
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def late(_: Call) -> bytes:
+        asked.set()
+        await may_answer.wait()
+        return answered()
+
+    leaving = FakePredictor()
+    coming = FakePredictor("127.0.0.2", leaving.port, ready=late)
+    async with predictors(leaving, coming), client_of(leaving.port) as client:
+        name_resolves_to(leaving.port, "127.0.0.2")
+        looking = asyncio.create_task(client.addresses.look())
+        await asked.wait()
+        await client.infer(REQUEST, Context())
+        may_answer.set()
+        await looking
+        await client.infer(REQUEST, Context())
+        assert [address.endpoint.host for address in client.addresses] == ["127.0.0.2"]
+    assert [len(leaving.calls), len(coming.calls)] == [1, 1]
+
+
+async def test_an_address_with_a_request_under_way_is_passed_over() -> None:
+    begun = asyncio.Event()
+
+    async def never(call: Call) -> None:
+        begun.set()
+        await call.reader.read()
+
+    first = FakePredictor(reply=never)
+    second = FakePredictor("127.0.0.2", first.port, reply=never)
+    async with predictors(first, second), client_of(first.port) as client:
+        await two_addresses(client, first.port)
+        waiting = asyncio.create_task(client.infer(REQUEST, Context()))
+        await begun.wait()
+        (free,) = (server for server in (first, second) if not server.calls)
+        free.reply = well
+        for _ in range(10):
             await client.infer(REQUEST, Context())
-            assert [address.endpoint.host for address in client.addresses] == ["127.0.0.2"]
-        assert [len(leaving.calls), len(coming.calls)] == [1, 1]
-
-    run(test())
-
-
-def test_an_address_with_a_request_under_way_is_passed_over() -> None:
-    async def test() -> None:
-        begun = asyncio.Event()
-
-        async def never(call: Call) -> None:
-            begun.set()
-            await call.reader.read()
-
-        first = FakePredictor(reply=never)
-        second = FakePredictor("127.0.0.2", first.port, reply=never)
-        async with predictors(first, second), client_of(first.port) as client:
-            await two_addresses(client, first.port)
-            waiting = asyncio.create_task(client.infer(REQUEST, Context()))
-            await begun.wait()
-            (free,) = (server for server in (first, second) if not server.calls)
-            free.reply = well
-            for _ in range(10):
-                await client.infer(REQUEST, Context())
-            waiting.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await waiting
-        assert sorted([len(first.calls), len(second.calls)]) == [1, 10]
-
-    run(test())
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    assert sorted([len(first.calls), len(second.calls)]) == [1, 10]
 
 
-def test_nobody_there_is_unavailable_at_once() -> None:
-    async def test() -> None:
-        async with client_of(free_port()) as client:
-            assert not client.ready
-            caught = await fails(client, PredictorUnavailable)
-            assert (caught.http_status, caught.retry_after) == (503, 1)
-
-    run(test())
+async def test_nobody_there_is_unavailable_at_once() -> None:
+    async with client_of(free_port()) as client:
+        assert not client.ready
+        caught = await fails(client, PredictorUnavailable)
+        assert (caught.http_status, caught.retry_after) == (503, 1)
 
 
-def test_a_name_that_is_not_found_is_unavailable() -> None:
-    async def test() -> None:
-        async with client_of(80, host="predictor.invalid") as client:
-            await fails(client, PredictorUnavailable)
-
-    run(test())
+async def test_a_name_that_is_not_found_is_unavailable() -> None:
+    async with client_of(80, host="predictor.invalid") as client:
+        await fails(client, PredictorUnavailable)
 
 
-def test_a_predictor_that_stops_is_unavailable_and_recovers() -> None:
-    async def test() -> None:
-        server = FakePredictor()
-        async with predictors(server), client_of(server.port) as client:
-            await client.infer(REQUEST, Context())
-            await server.stop()
-            await fails(client, PredictorUnavailable)
-            await server.start()
-            await client.infer(REQUEST, Context())
-
-    run(test())
+async def test_a_predictor_that_stops_is_unavailable_and_recovers() -> None:
+    server = FakePredictor()
+    async with predictors(server), client_of(server.port) as client:
+        await client.infer(REQUEST, Context())
+        await server.stop()
+        await fails(client, PredictorUnavailable)
+        await server.start()
+        await client.infer(REQUEST, Context())
 
 
-def test_the_rounds_find_a_predictor_that_comes_later() -> None:
-    async def test() -> None:
-        server = FakePredictor()
-        client = PredictorClient(ClientOptions("127.0.0.1", server.port, "fraud", OWN, refresh=0.01))
-        await client.start()
-        async with predictors(server):
-            while not client.ready:
-                await asyncio.sleep(0.01)
-            await client.infer(REQUEST, Context())
-            await client.stop()
+async def test_the_rounds_find_a_predictor_that_comes_later() -> None:
+    rounds = asyncio.Semaphore(0)
 
-    run(test())
+    async def looked(_: Call) -> bytes:
+        rounds.release()
+        return answered()
+
+    server = FakePredictor(ready=looked)
+    client = PredictorClient(ClientOptions("127.0.0.1", server.port, "fraud", OWN, refresh=0.01))
+    await client.start()
+    async with predictors(server):
+        for _ in range(2):  # when the second comes, the first has been answered
+            await rounds.acquire()
+        assert client.ready
+        await client.infer(REQUEST, Context())
+        await client.stop()
 
 
-def test_an_idle_connection_that_was_closed_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_connection_that_was_closed_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address, "STALE_SECONDS", 0.0)
 
     async def once(call: Call) -> bytes | None:
         return predicted() if call.number < 2 else None
 
-    async def test() -> None:
-        server = FakePredictor(reply=once)
-        async with predictors(server), client_of(server.port) as client:
-            for _ in range(6):
-                await client.infer(REQUEST, Context())
-        # Each connection answers twice (the first a probe and a request), and the next request on it is sent again.
-        assert server.connections == 4
-
-    run(test())
+    server = FakePredictor(reply=once)
+    async with predictors(server), client_of(server.port) as client:
+        for _ in range(6):
+            await client.infer(REQUEST, Context())
+    # Each connection answers twice (the first a probe and a request), and the next request on it is sent again.
+    assert server.connections == 4
 
 
-def test_a_request_that_may_have_been_started_is_not_sent_again() -> None:
+async def test_a_request_that_may_have_been_started_is_not_sent_again() -> None:
     async def partly(call: Call) -> None:
         call.writer.write(predicted()[:40])
         await call.writer.drain()
 
-    async def test() -> None:
-        server = FakePredictor()
-        async with predictors(server), client_of(server.port) as client:
-            for reply in (partly, closing):
-                server.reply, server.calls = well, []
-                await client.infer(REQUEST, Context())
-                server.reply = reply
-                caught = await fails(client, PredictorUnavailable)
-                assert caught.message == "the connection to the predictor was lost"
-                assert len(server.calls) == 2
-
-    run(test())
+    server = FakePredictor()
+    async with predictors(server), client_of(server.port) as client:
+        for reply in (partly, closing):
+            server.reply, server.calls = well, []
+            await client.infer(REQUEST, Context())
+            server.reply = reply
+            caught = await fails(client, PredictorUnavailable)
+            assert caught.message == "the connection to the predictor was lost"
+            assert len(server.calls) == 2
 
 
-def test_a_request_that_nobody_read_is_sent_to_another_address() -> None:
+async def test_a_request_that_nobody_read_is_sent_to_another_address() -> None:
     async def reset(call: Call) -> None:
         call.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    async def test() -> None:
-        first = FakePredictor(reply=reset)
-        second = FakePredictor("127.0.0.2", first.port)
-        async with predictors(first, second), client_of(first.port) as client:
-            await two_addresses(client, first.port)
-            for _ in range(8):
-                await client.infer(REQUEST, Context())
-            assert first.calls
-            assert len(second.calls) == 8
-
-    run(test())
+    first = FakePredictor(reply=reset)
+    second = FakePredictor("127.0.0.2", first.port)
+    async with predictors(first, second), client_of(first.port) as client:
+        await two_addresses(client, first.port)
+        for _ in range(8):
+            await client.infer(REQUEST, Context())
+        assert first.calls
+        assert len(second.calls) == 8
 
 
-def test_an_address_that_answers_is_as_good_as_one_that_was_probed() -> None:
+async def test_an_address_that_answers_is_as_good_as_one_that_was_probed() -> None:
     async def unwell(_: Call) -> bytes:
         return answered("503 Service Unavailable")
 
-    async def test() -> None:
-        first = FakePredictor(ready=unwell)
-        second = FakePredictor("127.0.0.2", first.port, ready=unwell)
-        async with predictors(first, second), client_of(first.port) as client:
-            await two_addresses(client, first.port)
+    first = FakePredictor(ready=unwell)
+    second = FakePredictor("127.0.0.2", first.port, ready=unwell)
+    async with predictors(first, second), client_of(first.port) as client:
+        await two_addresses(client, first.port)
+        await client.infer(REQUEST, Context())
+        (lively,) = (server for server in (first, second) if server.calls)
+        for _ in range(9):
             await client.infer(REQUEST, Context())
-            (lively,) = (server for server in (first, second) if server.calls)
-            for _ in range(9):
-                await client.infer(REQUEST, Context())
-            assert len(lively.calls) == 10
-
-    run(test())
+        assert len(lively.calls) == 10
 
 
-def test_an_answer_nobody_asked_for_is_not_given_to_the_next_request() -> None:
+async def test_an_answer_nobody_asked_for_is_not_given_to_the_next_request() -> None:
     async def twice(_: Call) -> bytes:
         return predicted() + answered("400 Bad Request", b'{"error": "of another request"}')
 
-    async def test() -> None:
-        server = FakePredictor(reply=twice)
-        async with predictors(server), client_of(server.port) as client:
-            for _ in range(3):
-                await client.infer(REQUEST, Context())
-        assert server.connections == 3
-
-    run(test())
+    server = FakePredictor(reply=twice)
+    async with predictors(server), client_of(server.port) as client:
+        for _ in range(3):
+            await client.infer(REQUEST, Context())
+    assert server.connections == 3
 
 
 def test_retries_end_with_the_budget() -> None:
@@ -269,19 +236,16 @@ def test_retries_end_with_the_budget() -> None:
     assert granted == pytest.approx(1000 * breaker.RETRY_SHARE, abs=1)
 
 
-def test_a_predictor_that_stalls_is_a_deadline_and_opens_the_breaker() -> None:
-    async def test() -> None:
-        server = FakePredictor(reply=silent)
-        async with predictors(server), client_of(server.port, timeout=0.05) as client:
-            for _ in range(breaker.FAILURES_TO_OPEN):
-                caught = await fails(client, DeadlineExceeded)
-                assert caught.message == "the predictor did not answer in time"
-            await fails(client, PredictorUnavailable)
-            assert len(server.calls) == breaker.FAILURES_TO_OPEN
-            await client.addresses.look()
-            await fails(client, PredictorUnavailable)  # that it says it is ready does not close the breaker
-
-    run(test())
+async def test_a_predictor_that_stalls_is_a_deadline_and_opens_the_breaker() -> None:
+    server = FakePredictor(reply=silent)
+    async with predictors(server), client_of(server.port, timeout=0.05) as client:
+        for _ in range(breaker.FAILURES_TO_OPEN):
+            caught = await fails(client, DeadlineExceeded)
+            assert caught.message == "the predictor did not answer in time"
+        await fails(client, PredictorUnavailable)
+        assert len(server.calls) == breaker.FAILURES_TO_OPEN
+        await client.addresses.look()
+        await fails(client, PredictorUnavailable)  # that it says it is ready does not close the breaker
 
 
 def test_an_open_breaker_lets_one_request_try_and_closes_on_success() -> None:
@@ -299,49 +263,40 @@ def test_an_open_breaker_lets_one_request_try_and_closes_on_success() -> None:
     assert state.allows(later)
 
 
-def test_a_deadline_of_the_client_does_not_count_against_the_predictor() -> None:
-    async def test() -> None:
-        server = FakePredictor(reply=silent)
-        async with predictors(server), client_of(server.port) as client:
-            for _ in range(2 * breaker.FAILURES_TO_OPEN):
-                await fails(client, DeadlineExceeded, Context(deadline=time.monotonic() + 0.02))
-        assert len(server.calls) == 2 * breaker.FAILURES_TO_OPEN
-
-    run(test())
+async def test_a_deadline_of_the_client_does_not_count_against_the_predictor() -> None:
+    server = FakePredictor(reply=silent)
+    async with predictors(server), client_of(server.port) as client:
+        for _ in range(2 * breaker.FAILURES_TO_OPEN):
+            await fails(client, DeadlineExceeded, Context(deadline=time.monotonic() + 0.02))
+    assert len(server.calls) == 2 * breaker.FAILURES_TO_OPEN
 
 
-def test_a_deadline_that_passed_sends_nothing() -> None:
-    async def test() -> None:
-        server = FakePredictor()
-        async with predictors(server), client_of(server.port) as client:
-            await fails(client, DeadlineExceeded, Context(deadline=-math.inf))
-        assert server.calls == []
-
-    run(test())
+async def test_a_deadline_that_passed_sends_nothing() -> None:
+    server = FakePredictor()
+    async with predictors(server), client_of(server.port) as client:
+        await fails(client, DeadlineExceeded, Context(deadline=-math.inf))
+    assert server.calls == []
 
 
-def test_cancelling_a_request_closes_its_connection() -> None:
-    async def test() -> None:
-        begun, closed = asyncio.Event(), asyncio.Event()
+async def test_cancelling_a_request_closes_its_connection() -> None:
+    begun, closed = asyncio.Event(), asyncio.Event()
 
-        async def until_closed(call: Call) -> None:
-            begun.set()
-            assert await call.reader.read() == b""
-            closed.set()
+    async def until_closed(call: Call) -> None:
+        begun.set()
+        assert await call.reader.read() == b""
+        closed.set()
 
-        server = FakePredictor(reply=until_closed)
-        async with predictors(server), client_of(server.port) as client:
-            task = asyncio.create_task(client.infer(REQUEST, Context()))
-            await begun.wait()
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            await closed.wait()
-            server.reply = well
-            await client.infer(REQUEST, Context())
-            assert server.connections == 2
-
-    run(test())
+    server = FakePredictor(reply=until_closed)
+    async with predictors(server), client_of(server.port) as client:
+        task = asyncio.create_task(client.infer(REQUEST, Context()))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await closed.wait()
+        server.reply = well
+        await client.infer(REQUEST, Context())
+        assert server.connections == 2
 
 
 @given(st.binary(max_size=200), st.none() | st.integers(-5, 300), st.sampled_from([200, 200, 200, 400, 503, 599, 204]))

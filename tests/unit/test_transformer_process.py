@@ -20,8 +20,8 @@ from tabserve import train
 from tabserve.bundle import Bundle
 from tabserve.inference.model import Context
 from tabserve_transformer.predictor_client.client import PredictorClient
-from tests.serving import START_SECONDS, Service, free_port, start
-from tests.unit.fake_predictor import OWN, REQUEST, client_of, run, two_addresses
+from tests.serving import Service, free_port, start
+from tests.unit.fake_predictor import OWN, REQUEST, client_of, two_addresses
 
 SCHEMA = """\
 task: binary
@@ -215,13 +215,12 @@ def test_a_predictor_of_another_release_is_not_used(pair: Pair) -> None:
     assert pair.transformer.status("/v2/health/live") == 200
 
 
-def test_one_of_two_predictors_ends_under_load_and_no_request_fails(saved: Bundle, tmp_path: Path) -> None:
+async def test_one_of_two_predictors_ends_under_load_and_no_request_fails(saved: Bundle, tmp_path: Path) -> None:
     port = free_port()
     options = (f"--model_dir={saved.path}", f"--release={OWN}", "--model_name=fraud", f"--http_port={port}")
     first = start("tabserve_predictor", *options, log=tmp_path / "first.log")
     second = start("tabserve_predictor", *options, "--host=127.0.0.2", log=tmp_path / "second.log")
-
-    async def test() -> None:
+    try:
         async with client_of(port) as client:
             await two_addresses(client, port)
             while not all(address.ready for address in client.addresses):
@@ -232,9 +231,6 @@ def test_one_of_two_predictors_ends_under_load_and_no_request_fails(saved: Bundl
             load = asyncio.create_task(answered_until(client, lambda: first.process.poll() is not None))
             first.process.terminate()
             assert await load > 0
-
-    try:
-        run(test(), 2 * START_SECONDS)
         assert first.process.returncode == 0
     finally:
         first.kill()
