@@ -23,6 +23,8 @@ Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 FieldName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[^\"\\\\`\x00-\x1f\ud800-\udfff]+$")]
 """A JSON key that needs no escapes."""
 
+ANSWERED = frozenset(typing.get_args(OutputName)) | {"decision", "score", "reasons", "row", "engine", "rows"}
+"""Names that answers have."""
 PREDICT, MARGIN, ANOMALY_SCORE = "predict", "margin", "anomaly_score"
 """Outputs that may be a decision's score, besides a class's probability."""
 OTHER = "other"
@@ -271,6 +273,8 @@ class Schema(_Strict, frozen=True):
         _check_unique([field.name for field in self.record], "record")
         if self.id in self.fields:
             raise MisfitError(f"`{self.id}` is already a record field", "id")
+        if self.id in ANSWERED:
+            raise MisfitError(f"`{self.id}` is the name of an answer", "id")
         _check_unique(self.feature_names, "features")
         self._check_features()
         self._check_classes()

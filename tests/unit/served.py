@@ -27,7 +27,9 @@ def answers(bundle: Bundle, records: Any, outputs: Sequence[str]) -> dict[str, d
     """Every engine's answers to records, a DataFrame or dicts, as a V1 request sends them."""
     info = bundle.manifest.model
     preprocess = engines.load_preprocessor(bundle) if bundle.manifest.preprocessor else None
-    tensors = [carried(tensor) for tensor in TransformerInputs(bundle, preprocess, MAX_ROWS).from_body(body(records))]
+    tensors = [
+        carried(tensor) for tensor in TransformerInputs(bundle, preprocess, MAX_ROWS).from_body(body(records)).tensors
+    ]
     features = PredictorInputs(info, may_miss(bundle), MAX_ROWS).features(tensors)
     found = [open_engine(bundle, name, 1) for name in (info.native, *(["onnxruntime"] if info.onnx else []))]  # type: ignore[arg-type]
     computed = [(engine, [name for name in outputs if name in engine.outputs]) for engine in found]

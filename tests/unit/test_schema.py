@@ -191,6 +191,7 @@ def test_any_damage_to_a_schema_is_found_or_harmless(data: st.DataObject) -> Non
 
 def test_an_id_is_none_of_the_record_fields() -> None:
     assert "`id`: `amount` is already a record field" in error_of(f"id: amount\n{TEXT}")
+    assert "`id`: `score` is the name of an answer" in error_of(f"id: score\n{TEXT}")
     assert parse(f"id: payment\n{TEXT}", "schema.yaml").id == "payment"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
+from typing import NamedTuple
 
 from tabserve.arrays import Array
 from tabserve.bundle import Bundle
@@ -15,6 +16,13 @@ from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec
 from tabserve.schema.columns import Columns, rows
 from tabserve.schema.numbers import NumberRecords, are_all
 from tabserve.schema.records import Records
+
+
+class Taken(NamedTuple):
+    """The predictor's inputs, and the ids of the records they are made of; None where no record has one."""
+
+    tensors: tuple[Tensor, ...]
+    ids: Array | None = None
 
 
 class Inputs:
@@ -42,23 +50,23 @@ class Inputs:
         """The V2 inputs that carry records, one per field."""
         return self._records.tensor_specs
 
-    def from_tensors(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def from_tensors(self, tensors: Sequence[Tensor]) -> Taken:
         """The predictor's inputs, made from columns of records; tensors that already are its inputs stay unchanged."""
         names = frozenset(tensor.name for tensor in tensors)
         if names in self._plain and not names <= self._fields:
             self._check_plain(tensors)
-            return tuple(tensors)
+            return Taken(tuple(tensors))
         if MATRIX in names and MATRIX not in self._fields:
             other = next(tensor.name for tensor in tensors if tensor.name != MATRIX)
             raise InvalidRequest(f"inputs: expected `{MATRIX}` alone, got {quoted(other)} as well")
         return self._from_columns(self._records.from_tensors(tensors))
 
-    def from_body(self, body: bytes) -> tuple[Tensor, ...]:
+    def from_body(self, body: bytes) -> Taken:
         """The predictor's inputs, made from a V1 body of records."""
         if self._numbers is not None:
             made = self._numbers.decode(body)
             self._check_count(len(made))
-            return (Tensor(MATRIX, self._model.datatype, made),)
+            return Taken((Tensor(MATRIX, self._model.datatype, made),))
         return self._from_columns(self._records.decode(body))
 
     def _number_records(self) -> NumberRecords | None:
@@ -82,12 +90,14 @@ class Inputs:
         if count > self._max_rows:
             raise RequestTooLarge(f"expected at most {self._max_rows} records, got {count}")
 
-    def _from_columns(self, columns: Columns) -> tuple[Tensor, ...]:
+    def _from_columns(self, columns: Columns) -> Taken:
         self._check_count(rows(columns))
         features = self._features(columns)
         if isinstance(features, dict):
-            return _one_each(features)
-        return (Tensor(MATRIX, self._model.datatype, features),)
+            tensors = _one_each(features)
+        else:
+            tensors = (Tensor(MATRIX, self._model.datatype, features),)
+        return Taken(tensors, columns[self._schema.id] if self._schema.id else None)
 
 
 def _one_each(features: Mapping[str, Array]) -> tuple[Tensor, ...]:

@@ -15,10 +15,19 @@ from tabserve.bundle.tensors import class_names, described, output_specs, target
 from tabserve.inference.errors import InferenceError, InvalidRequest, quoted
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import PREDICTOR_RELEASE, TRANSFORMER_RELEASE, Context
-from tabserve.inference.tensors import DATATYPE_OF, InferRequest, InferResponse, ModelMetadata, RequestedOutput, Tensor
+from tabserve.inference.tensors import (
+    DATATYPE_OF,
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    RequestedOutput,
+    Tensor,
+    TensorSpec,
+)
 from tabserve.schema.decisions import Decisions
 from tabserve.schema.schema import nearest
-from tabserve_transformer.inputs import Inputs
+from tabserve_transformer import record_ids
+from tabserve_transformer.inputs import Inputs, Taken
 from tabserve_transformer.instruments import Instruments
 from tabserve_transformer.predictor_client.addresses import ClientOptions
 from tabserve_transformer.predictor_client.client import PredictorClient, RemotePredictor
@@ -46,10 +55,12 @@ class Transformer:
         self.bounds = self._inputs.bounds
         self._decisions = Decisions(bundle.schema, model, classes)
         self._release = settings.release or bundle.digest
+        self._id = bundle.schema.id
         self._own = (*model.outputs, *(["label"] if classes else []))
-        self._default = (*model.default_outputs, *self._decisions.names)
+        self._added = (*([self._id] if self._id else []), *self._decisions.names)
+        self._default = (*model.default_outputs, *self._added)
         self._asks = lru_cache(maxsize=64)(self._asked)
-        self._records = RecordAnswers(self._decisions, classes, bundle.schema.outputs.targets)
+        self._records = RecordAnswers(self._decisions, classes, bundle.schema.outputs.targets, self._id)
         facts = {"name": bundle.manifest.name, "version": bundle.manifest.version, "digest": bundle.digest}
         self._instruments = Instruments(metrics, facts, probability=self._decisions.of_probability)
         self.headers: Mapping[str, str] = {TRANSFORMER_RELEASE: self._release}
@@ -74,8 +85,7 @@ class Transformer:
         Raises InvalidRequest, RequestTooLarge, and what the predictor's client raises.
         """
         names = self._requested(request.outputs)
-        tensors = await self._predict(self._inputs.from_tensors(request.inputs), self._asks(names), names, context)
-        tensors |= self._decide(tensors, [name for name in names if name not in tensors])
+        tensors = await self._answer(self._inputs.from_tensors(request.inputs), self._asks(names), names, context)
         return InferResponse(tuple(tensors[name] for name in names))
 
     async def predict(self, body: bytes, context: Context) -> bytes:
@@ -85,13 +95,23 @@ class Transformer:
         there are several. Raises as `infer` does.
         """
         records = self._records
-        tensors = await self._predict(self._inputs.from_body(body), records.needs, records.names, context)
-        return records.encode(tensors | self._decide(tensors, records.names))
+        taken = self._inputs.from_body(body)
+        return records.encode(await self._answer(taken, records.needs, records.names, context))
+
+    async def _answer(
+        self, taken: Taken, outputs: tuple[RequestedOutput, ...], names: Sequence[str], context: Context
+    ) -> dict[str, Tensor]:
+        """The named tensors, made of these of the predictor's outputs."""
+        tensors = await self._predict(taken.tensors, outputs, names, context)
+        if self._id is not None and self._id in names:
+            count = len(taken.tensors[0].array)
+            tensors[self._id] = record_ids.tensor(self._id, taken.ids, count, context)
+        return tensors | self._decide(tensors, [name for name in names if name not in tensors])
 
     def _requested(self, outputs: Sequence[RequestedOutput]) -> tuple[str, ...]:
         if not outputs:
             return self._default
-        known = (*self._own, *self._decisions.names)
+        known = (*self._own, *self._added)
         for output in outputs:
             if output.name not in known:
                 hint = nearest(output.name, known)
@@ -135,7 +155,8 @@ class Transformer:
     def _asked(self, names: tuple[str, ...]) -> tuple[RequestedOutput, ...]:
         """What the predictor must be asked for: its own of these outputs, and what the decisions among them need."""
         own = [name for name in names if name in self._own]
-        return requests((*own, *self._decisions.needs([name for name in names if name not in self._own])))
+        decided = [name for name in names if name in self._decisions.names]
+        return requests((*own, *self._decisions.needs(decided)))
 
     def _decide(self, predicted: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
         if not names:
@@ -156,7 +177,11 @@ class Transformer:
             versions=(manifest.version,),
             platform=f"{manifest.model.native}_{manifest.model.format}",
             inputs=self._inputs.specs,
-            outputs=(*default, *self._decisions.specs),
+            outputs=(
+                *default,
+                *([TensorSpec(self._id, "BYTES", (-1,))] if self._id else []),
+                *self._decisions.specs,
+            ),
             properties={
                 "optional_outputs": described(optional),
                 "task": manifest.task,

@@ -14,13 +14,16 @@ from tabserve.schema.decisions import Decisions
 class RecordAnswers:
     """One JSON object per record.
 
-    names: its keys, each the name of an output. needs: the predictor's outputs that they are made of.
+    names: its keys, each the name of an output, the id's first. needs: the predictor's outputs that they are made of.
     """
 
-    def __init__(self, decisions: Decisions, classes: Sequence[str], targets: Sequence[str]) -> None:
+    def __init__(
+        self, decisions: Decisions, classes: Sequence[str], targets: Sequence[str], identity: str | None
+    ) -> None:
         self._targets = targets
-        self.names = answers.names(decisions.names, classes, targets)
-        self.needs = requests((*(["predict"] if targets else []), *decisions.needs(self.names)))
+        answered = answers.names(decisions.names, classes, targets)
+        self.names = (*([identity] if identity else []), *answered)
+        self.needs = requests((*(["predict"] if targets else []), *decisions.needs(answered)))
 
     def encode(self, made: Mapping[str, Tensor]) -> bytes:
         """`{"predictions": [{…}]}` of all named outputs."""
