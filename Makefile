@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-long long-models models lint format lock proto clean
+.PHONY: help demo quick test test-long long-models long-score models lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -30,8 +30,14 @@ test: lint ## everything that needs no cluster; pytest's closing line comes last
 test-long: .venv/ready ## tests that take minutes, or need a machine with nothing else to do
 	$(PYTHON) -m pytest -m "long and not cluster"
 
-long-models: .venv/ready ## every model of docs/models.md, compared with its own library
+long-long-score: .venv/ready ## tabserve score in earnest: millions of rows, kills, an object store that fails
+	$(PYTHON) -m pytest -q -s -m long tests/data
+
+models: .venv/ready ## every model of docs/models.md, compared with its own library
 	$(PYTHON) -m pytest -q -m long tests/models
+
+long-score: .venv/ready ## tabserve score in earnest: millions of rows, kills, an object store that fails
+	$(PYTHON) -m pytest -q -s -m long tests/data
 
 models: .venv/ready ## write docs/models.md and its table again; OF=Ridge walks only some models
 	$(PYTHON) -m tests.models $(OF)
