@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -24,6 +26,7 @@ from tabserve_predictor.instruments import Instruments
 from tabserve_predictor.settings import Settings
 from tabserve_predictor.threads import available
 
+_FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/:]+/)*")
 WARM_UP_ROWS = (1, 2, 16, 64)
 
 logger = logging.getLogger(__name__)
@@ -67,9 +70,16 @@ class Predictor:
                 "digest": bundle.digest,
                 **target_names(bundle),
                 "engines": self._facts(bundle)["engines"],
-                **({"engines_dropped": "; ".join(self._engines.dropped)} if self._engines.dropped else {}),
+                **self._dropped(bundle.path),
             },
         )
+
+    def _dropped(self, folder: Path) -> dict[str, str]:
+        """The engines that are not used, and why; no path of this machine is anybody's business."""
+        reasons = "; ".join(self._engines.dropped)
+        for known in (folder, folder.absolute(), folder.resolve()):
+            reasons = reasons.replace(f"{known}/", "")
+        return {"engines_dropped": _FOLDERS.sub("", reasons)} if reasons else {}
 
     async def start(self) -> None:
         """Do nothing, because nothing runs in the background."""

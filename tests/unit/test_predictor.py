@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xgboost
+from sklearn.linear_model import LogisticRegression
 
 import tabserve.bundle
 import tabserve.train
@@ -20,6 +21,7 @@ from tabserve.inference.model import Context
 from tabserve.inference.tensors import InferRequest, RequestedOutput, Tensor
 from tabserve_predictor.model import Predictor, load
 from tabserve_predictor.settings import Settings
+from tests.unit.bundles import resealed, saved
 
 SCHEMA = """
 task: binary
@@ -214,3 +216,14 @@ def test_predictions_are_counted_by_class(folder: Path, records: pd.DataFrame) -
     counts = [float(line.split()[-1]) for line in page.splitlines() if line.startswith("tabserve_predictions_total{")]
     assert sum(counts) == ROWS + 1
     assert f"tabserve_score_count {ROWS + 1}" in page
+
+
+def test_metadata_tell_of_an_engine_that_is_not_used_without_paths_of_the_machine(tmp_path: Path) -> None:
+    bundle = saved(LogisticRegression(), tmp_path, engine="onnxruntime")
+    bundle.file("model.onnx").write_bytes(b"\x08" + b"\xff" * 100)
+    resealed(bundle.path)
+    settings = Settings(model_dir=str(bundle.path))
+    dropped = load(tabserve.bundle.load(bundle.path), settings, Metrics()).metadata.properties["engines_dropped"]
+
+    assert "model.onnx: not a graph ONNX Runtime can read" in dropped
+    assert "/" not in dropped
