@@ -276,3 +276,18 @@ def test_a_wrong_predictor_host_ends_it(saved: Bundle, tmp_path: Path) -> None:
     assert service.ended(within=60)
     assert service.process.returncode == 1
     assert "predictor_host: expected HOST or HOST:PORT, got 'a:b'" in service.text()
+
+
+def outages(pair: Pair) -> list[str]:
+    """What the transformer has told of its predictor: the words between its address and a colon."""
+    return re.findall(r"the predictor at [0-9.:]+ ([a-z ]+)", pair.transformer.text())
+
+
+def test_an_outage_of_the_predictor_is_told_once_and_its_end_too(pair: Pair) -> None:
+    pair.predictor.kill()
+    pair.transformer.wait_for(lambda: "does not answer" in pair.transformer.text(), "missing its predictor")
+    assert {post(pair.transformer, PREDICT, {"instances": [FRAUD]})[0] for _ in range(20)} == {503}
+    pair.start_predictor()
+    pair.transformer.wait_for(lambda: len(outages(pair)) == 3, "told of its predictor's return")
+
+    assert outages(pair) == ["answers", "does not answer", "answers"]

@@ -15,6 +15,7 @@ from tabserve.inference.errors import DeadlineExceeded, NotReady, PredictorUnava
 from tabserve.inference.model import PREDICTOR_RELEASE
 from tabserve_transformer.predictor_client.address import Address, Endpoint
 from tabserve_transformer.predictor_client.connection import Response, ResponseTooLarge
+from tabserve_transformer.predictor_client.outages import Outages
 
 _RELEASE_HEADER = PREDICTOR_RELEASE.encode()
 READY_SECONDS = 10.0
@@ -58,6 +59,7 @@ class Addresses:
         self._turn = 0
         self._heard_own = float("-inf")
         self._wake = asyncio.Event()
+        self._outages = Outages(f"{target.host}:{target.port}")
         self._rounds: asyncio.Task[None] | None = None
 
     def __iter__(self) -> Iterator[Address]:
@@ -162,6 +164,7 @@ class Addresses:
     async def _keep_looking(self) -> None:
         while True:
             await self.look()
+            self._outages.look(self._known.values(), self._heard_own)
             self._wake.clear()
             await asyncio.sleep(SHORTEST_PAUSE_SECONDS)
             with suppress(TimeoutError):

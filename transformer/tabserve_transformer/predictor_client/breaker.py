@@ -16,15 +16,20 @@ class Breaker:
 
     def __init__(self) -> None:
         self._failures = 0
-        self._next_try = 0.0
+        self._next_try = self.failed_at = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests are kept back, except those that try."""
+        return self._failures >= FAILURES_TO_OPEN
 
     def allows(self, now: float) -> bool:
         """Whether a request may be sent now."""
-        return self._failures < FAILURES_TO_OPEN or now >= self._next_try
+        return not self.is_open or now >= self._next_try
 
     def enter(self, now: float) -> None:
         """Note that a request is sent; if the breaker is open, it is the one that tries."""
-        if self._failures >= FAILURES_TO_OPEN:
+        if self.is_open:
             self._next_try = now + OPEN_SECONDS
 
     def succeeded(self) -> None:
@@ -34,7 +39,8 @@ class Breaker:
     def failed(self, now: float) -> None:
         """Note that the request reached no predictor, or got no answer in time."""
         self._failures += 1
-        if self._failures >= FAILURES_TO_OPEN:
+        self.failed_at = now
+        if self.is_open:
             self._next_try = now + OPEN_SECONDS
 
 

@@ -1,0 +1,48 @@
+"""Tells the log when the predictor can no longer be asked, and when it can again; never once for each request."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection
+
+from tabserve_transformer.predictor_client.address import Address
+
+LATELY_SECONDS = 1.0
+"""An answer that came so lately counts for more than a probe that came too late on a busy machine."""
+
+_ANSWERS = "the predictor at %s answers"
+_SILENT = "the predictor at %s does not answer: requests are refused until it does"
+_FAILING = "the predictor at %s fails in requests, again and again: they are refused, but for one a second that tries"
+_OTHER = "there is no predictor of this release at %s: requests are refused until there is"
+
+logger = logging.getLogger(__name__)
+
+
+class Outages:
+    """What was told of one predictor; name: its host and port."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._told = ""
+        self._since = 0.0  # when that was told
+
+    def look(self, addresses: Collection[Address], heard: float) -> None:
+        """Tell what has changed since the last look; heard: when one of its own release answered last."""
+        now = time.monotonic()
+        found = self._found(addresses, now - heard < LATELY_SECONDS)
+        if found != self._told:
+            level = logging.INFO if found == _ANSWERS else logging.WARNING
+            logger.log(level, found, self._name)
+            self._told, self._since = found, now
+
+    def _found(self, addresses: Collection[Address], lately: bool) -> str:
+        own = [address for address in addresses if address.own]
+        if not own:
+            return _OTHER if any(address.own is False for address in addresses) else _SILENT
+        if not lately and not any(address.ready for address in own):
+            return _SILENT
+        # An open breaker says nothing of a predictor that is back until the next request tries.
+        fails = all(address.breaker.is_open for address in own)
+        failed_at = max(address.breaker.failed_at for address in own)
+        return _FAILING if fails and (self._told == _FAILING or failed_at > self._since) else _ANSWERS
