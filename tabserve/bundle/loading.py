@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -13,12 +14,22 @@ import msgspec
 
 from tabserve.bundle import agreement, formats, manifest, reference
 from tabserve.bundle.errors import BundleError
-from tabserve.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, REFERENCE, SCHEMA, FileEntry, Manifest
+from tabserve.bundle.manifest import (
+    MANIFEST,
+    MAX_BYTES,
+    MAX_MANIFEST_BYTES,
+    REFERENCE,
+    SCHEMA,
+    FileEntry,
+    Manifest,
+    Seal,
+)
 from tabserve.schema import schema as schemas
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FOLDER = "Give the folder that tabserve.train.save wrote."
 Part: TypeAlias = Literal["model", "preprocessor"]
+_CHANGED, _LATER = "changed while it was loaded", "Load it again when nobody writes to the folder."
 _AGAIN = "Copy the bundle again, or save it again."
 
 
@@ -27,6 +38,7 @@ class Bundle(msgspec.Struct, frozen=True):
 
     digest: `sha256:…` of `bundle.json`, which names the whole bundle.
     trusted: types in a skops file to load besides the known safe ones.
+    seals: of the files that were verified; none while the bundle is being written.
     """
 
     path: Path
@@ -35,10 +47,29 @@ class Bundle(msgspec.Struct, frozen=True):
     digest: str
     reference: reference.Reference
     trusted: tuple[str, ...] = ()
+    seals: dict[str, Seal] = {}
 
     def file(self, name: str) -> Path:
         """The path of one of the bundle's files."""
         return self.path / name
+
+    def verify_unchanged(self, *names: str) -> None:
+        """Refuse files whose content was changed or replaced after it was verified. Raises BundleError."""
+        for name in names:
+            seal, path = self.seals.get(name), self.file(name)
+            try:
+                same = seal in (None, Seal.of(path.lstat())) or manifest.entry(path) == self.manifest.files[name]
+            except OSError as error:
+                raise BundleError(name, f"cannot be read: {error.strerror}", _AGAIN) from error
+            if not same:
+                raise BundleError(name, _CHANGED, _LATER)
+
+    def content(self, name: str) -> bytes:
+        """What is in one of the files, with the digest it was verified with. Raises BundleError."""
+        content = self.file(name).read_bytes()
+        if name in self.seals and hashlib.sha256(content).hexdigest() != self.manifest.files[name].sha256:
+            raise BundleError(name, _CHANGED, _LATER)
+        return content
 
 
 def load(
@@ -58,10 +89,13 @@ def load(
     """
     folder = Path(path)
     contents, found = read_manifest(folder, digest)
-    verify_files(folder, contents)
+    seals = verify_files(folder, contents)
     verify_formats(folder, contents, allow_joblib=allow_joblib, opened=opened)
     schema = read_schema(folder, contents)
-    return Bundle(folder, contents, schema, found, reference.read(folder / REFERENCE), tuple(trusted))
+    rows = reference.read(folder / REFERENCE)
+    bundle = Bundle(folder, contents, schema, found, rows, tuple(trusted), seals)
+    bundle.verify_unchanged(*seals)
+    return bundle
 
 
 def read_manifest(folder: Path, digest: str | None) -> tuple[Manifest, str]:
@@ -73,8 +107,11 @@ def read_manifest(folder: Path, digest: str | None) -> tuple[Manifest, str]:
     return manifest.decode(data), found
 
 
-def verify_files(folder: Path, contents: Manifest) -> None:
-    """Refuse a folder whose files are not the manifest's, in name, kind, size and digest. Raises BundleError."""
+def verify_files(folder: Path, contents: Manifest) -> dict[str, Seal]:
+    """Refuse a folder whose files are not the manifest's, in name, kind, size and digest; the seals of the others.
+
+    Raises BundleError.
+    """
     for name in contents.files:
         if not _PLAIN_NAME.fullmatch(name) or name == MANIFEST:
             raise BundleError(MANIFEST, f"file name {name!r} leads outside the bundle", "Save the bundle again.")
@@ -84,8 +121,10 @@ def verify_files(folder: Path, contents: Manifest) -> None:
     present = {entry.name for entry in os.scandir(folder)} - {MANIFEST}
     for name in sorted(present - contents.files.keys()):
         raise BundleError(name, "not in the manifest", "Remove it: a bundle holds nothing but what was released.")
-    for name, entry in contents.files.items():
-        _verify_file(folder / name, entry)
+    for name, most in MAX_BYTES.items():
+        if contents.files[name].size > most:
+            raise BundleError(name, f"over {most} bytes", "Save the bundle again with a smaller one.")
+    return {name: _verify_file(folder / name, entry) for name, entry in contents.files.items()}
 
 
 def verify_formats(
@@ -120,13 +159,13 @@ def _named(contents: Manifest) -> list[str]:
     return [name for name in names if name is not None]
 
 
-def _verify_file(path: Path, expected: FileEntry) -> None:
+def _verify_file(path: Path, expected: FileEntry) -> Seal:
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
             raise BundleError(path.name, "not a regular file (a link or a folder)", _AGAIN)
         # The size first: a file that grew is not read to its end.
-        found = manifest.entry(path) if status.st_size == expected.size else None
+        found, seal = manifest.sealed_entry(path) if status.st_size == expected.size else (None, Seal.of(status))
     except FileNotFoundError as error:
         raise BundleError(path.name, "missing", _AGAIN) from error
     except OSError as error:
@@ -135,6 +174,7 @@ def _verify_file(path: Path, expected: FileEntry) -> None:
         raise BundleError(path.name, f"expected {expected.size} bytes, got {status.st_size}", _AGAIN)
     if found != expected:
         raise BundleError(path.name, f"expected sha256 {expected.sha256}, got {found.sha256}", _AGAIN)
+    return seal
 
 
 def _manifest_bytes(folder: Path) -> bytes:

@@ -18,6 +18,8 @@ MANIFEST = "bundle.json"
 SCHEMA = "schema.yaml"
 REFERENCE = "reference.npz"
 MAX_MANIFEST_BYTES = 16 << 20
+MAX_BYTES = {SCHEMA: 1 << 20, REFERENCE: 64 << 20}
+"""Of the files that are read by Python, which takes seconds for a megabyte of YAML."""
 
 ModelFormat: TypeAlias = Literal["ubj", "json", "lightgbm", "skops", "joblib"]
 EngineName: TypeAlias = Literal["xgboost", "lightgbm", "sklearn", "onnxruntime"]
@@ -177,7 +179,7 @@ def decode(data: bytes) -> Manifest:
                 MANIFEST, f"expected format {FORMAT}, got {found}", "Use the version of tabserve that saved it."
             )
         contents = msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(MANIFEST, f"not a manifest: {error}", "Save the bundle again.") from error
     problem = names.misfit(contents.name)
     if problem is not None:
@@ -192,6 +194,27 @@ def digest(data: bytes) -> str:
 
 def entry(path: Path) -> FileEntry:
     """Digest and size of a file, read in pieces and never through a symbolic link. Raises OSError."""
+    return sealed_entry(path)[0]
+
+
+class Seal(_Strict, frozen=True):
+    """Which file it is, and when it was changed last: whatever is done to the file or to its name changes the seal."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Seal:
+        """The seal of a file with this status."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def sealed_entry(path: Path) -> tuple[FileEntry, Seal]:
+    """As `entry`, and the seal that the file had before it was read. Raises OSError."""
     with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        seal = Seal.of(os.fstat(file.fileno()))
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return FileEntry(sha256, file.tell())
+        return FileEntry(sha256, file.tell()), seal

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
+import zlib
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
 import numpy as np
+from numpy.lib import format as npy
 
 from tabserve.arrays import Array, Features
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import FeatureSpec
 
 MAX_ROWS = 1_000
+MAX_BYTES = 96 << 20
+"""Of all arrays, before they are compressed."""
+MAX_ARRAYS = 50_000
 BINS = 20
 _SHORT = 256
+_ENTRY = b"PK\x01\x02"
+"""Begins an entry of a zip's directory."""
+_MALFORMED = (
+    ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 Columns: TypeAlias = dict[str, Array]
 
 
@@ -72,17 +84,46 @@ def write(reference: Reference, path: Path) -> None:
     for group, columns in groups.items():
         for name, column in columns.items():
             arrays |= _stored(f"{group}/{name}", column)
+    size = sum(array.nbytes for array in arrays.values())
+    if size > MAX_BYTES // 2:  # the headers come on top
+        problem = f"rows to check the bundle with take {size} bytes, at most {MAX_BYTES // 2} are read again"
+        raise BundleError("sample", problem, "Give a sample of fewer rows.")
     with path.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def read(path: Path) -> Reference:
-    """The reference in a file, read without unpickling. Raises BundleError."""
+    """The reference in a file, read without unpickling, as far as its size allows. Raises BundleError."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return _reference({key: arrays[key] for key in arrays.files})
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        return _reference(_arrays(path.read_bytes()))
+    except _MALFORMED as error:
         raise BundleError(path.name, f"not a reference of format 1: {error}", "Save the bundle again.") from error
+
+
+def _arrays(content: bytes) -> dict[str, Array]:
+    """The arrays of an npz. Raises ValueError where they take more than MAX_BYTES, before any is read."""
+    if content.count(_ENTRY) > MAX_ARRAYS:
+        raise ValueError(f"more than {MAX_ARRAYS} arrays")
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        members = file.infolist()
+        if sum(member.file_size for member in members) > MAX_BYTES:
+            raise ValueError(f"arrays of more than {MAX_BYTES} bytes")
+        return {member.filename.removesuffix(".npy"): _array(file, member) for member in members}
+
+
+def _array(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    """One array, whose header must not promise more than there is."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{member.filename!r}: expected a plain or deflated array")
+    with file.open(member) as content:
+        version = npy.read_magic(content)
+        header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = header(content)
+        size = prod(shape) * dtype.itemsize
+        if dtype.hasobject or size != member.file_size - content.tell():
+            raise ValueError(f"{member.filename!r}: expected an array of numbers or words as long as its header says")
+        array: Array = np.frombuffer(bytearray(content.read(size)), dtype)
+        return array.reshape(shape, order="F" if fortran else "C")
 
 
 def _stored(key: str, column: Array) -> dict[str, Array]:
@@ -118,6 +159,8 @@ def _reference(arrays: dict[str, Array]) -> Reference:
 
 
 def _column(array: Array, absent: Array | None, ends: Array | None) -> Array:
+    if len(array if ends is None else ends) > MAX_ROWS:
+        raise ValueError(f"more than {MAX_ROWS} rows")
     if absent is None:
         return array
     if ends is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ def read(path: Path, form: str, trusted: Sequence[str] = ()) -> Any:
     trusted: types to load besides the known safe ones.
     """
     if form == "joblib":
-        return _unpickled(path)
+        return unpickled(path.name, path.read_bytes())
     from skops.io import load
     from skops.io.exceptions import UntrustedTypesFoundException
 
@@ -40,7 +42,7 @@ def read(path: Path, form: str, trusted: Sequence[str] = ()) -> Any:
     except UntrustedTypesFoundException as error:
         raise UntrustedError(path.name, sorted(untrusted(path) - {*trusted})) from error
     except ModuleNotFoundError as error:
-        raise _without_module(path, error) from error
+        raise _without_module(path.name, error) from error
     except (
         zipfile.BadZipFile,
         ValueError,
@@ -49,7 +51,9 @@ def read(path: Path, form: str, trusted: Sequence[str] = ()) -> Any:
         AttributeError,
         ImportError,
         OSError,
-        RecursionError,
+        RuntimeError,
+        MemoryError,
+        zlib.error,
     ) as error:
         raise BundleError(path.name, f"not a model skops can read: {error}", _AGAIN) from error
     return model
@@ -94,18 +98,19 @@ def one_job(model: Any) -> None:
     model.set_params(**jobs)
 
 
-def _without_module(path: Path, error: ModuleNotFoundError) -> BundleError:
-    return BundleError(path.name, f"needs the module `{error.name}`, which is not installed here", _HOME)
+def _without_module(name: str, error: ModuleNotFoundError) -> BundleError:
+    return BundleError(name, f"needs the module `{error.name}`, which is not installed here", _HOME)
 
 
-def _unpickled(path: Path) -> Any:
+def unpickled(name: str, content: bytes) -> Any:
+    """The estimator in a joblib file's content, which runs its author's code. Raises BundleError."""
     import pickle
 
     import joblib
 
     try:
-        return joblib.load(path)
+        return joblib.load(io.BytesIO(content))
     except ModuleNotFoundError as error:
-        raise _without_module(path, error) from error
+        raise _without_module(name, error) from error
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, ImportError) as error:
-        raise BundleError(path.name, f"not a model joblib can read: {error}", _AGAIN) from error
+        raise BundleError(name, f"not a model joblib can read: {error}", _AGAIN) from error

@@ -31,7 +31,9 @@ def load_preprocessor(bundle: Bundle, threads: int = 1) -> Preprocess:
     info = bundle.manifest.preprocessor
     if info is None:
         raise BundleError("preprocessor", "this bundle has none", "Build the matrix from the features.")
+    bundle.verify_unchanged(info.file)
     preprocess = open_preprocessor(bundle.file(info.file), info, bundle.manifest.libraries, threads, bundle.trusted)
+    bundle.verify_unchanged(info.file)
     dtype = np.float32 if bundle.manifest.model.datatype == "FP32" else np.float64
     reference = bundle.reference
     made = preprocess(schema_features.derive(bundle.schema, reference.records)).astype(dtype)

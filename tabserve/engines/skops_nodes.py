@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tabserve.engines.trusted import FUNCTIONS, TYPES
+from tabserve.inference.bounds import holds_more
+
+MOST_INFLATED = 10
+SLACK_BYTES = 8 << 20
+"""However small the file: so much it may hold."""
+MOST_DEPTH = 300
+"""skops would go beyond Python's limit of calls at about three times that."""
+FEWEST_BYTES = 8
+"""So many bytes each value of schema.json takes at least, where there are many; skops writes 18."""
+SLACK = 1000
 
 _LOOKED_UP = frozenset({"FunctionNode"})
 # These make an object with `__new__`, or with a constructor that skops chooses, and give it its state.
@@ -20,26 +30,45 @@ _BUNCH = ("DictNode", "sklearn.utils._bunch.Bunch")
 def verify(path: Path) -> None:
     """Refuse a file in which skops would call a name that we trust with what the file holds.
 
-    skops trusts a name wherever it is in the file. Names that skops trusts by itself are not looked at. Raises
-    ValueError.
+    skops trusts a name wherever it is in the file. Names that skops trusts by itself are not looked at. A file that
+    inflates to far more than it is, or is nested as no model is, is refused before it is parsed. Raises ValueError.
     """
+    size = path.stat().st_size
     with zipfile.ZipFile(path) as file:
-        tree = json.loads(file.read("schema.json"))
-    for node in _nodes(tree):
+        _verify_sizes(file.infolist(), size)
+        text = file.read("schema.json")
+    if holds_more(text, b"[{,", len(text) // FEWEST_BYTES + SLACK):
+        raise ValueError("schema.json holds more values than those of a model")
+    for node in _nodes(json.loads(text)):
         loader, name = node["__loader__"], f"{node.get('__module__')}.{node.get('__class__')}"
         allowed = _LOOKED_UP if name in FUNCTIONS else _MADE
         if name in TYPES and loader not in allowed and (loader, name) != _BUNCH:
             raise ValueError(f"{name} would be called by loading the file ({loader})")
 
 
+def _verify_sizes(members: Sequence[zipfile.ZipInfo], size: int) -> None:
+    """Refuse what a file of this size holds where that is too much, or compressed in a way that takes memory."""
+    if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+        raise ValueError("expected a plain or deflated zip")
+    if sum(member.file_size for member in members) > MOST_INFLATED * size + SLACK_BYTES:
+        raise ValueError(f"inflates to more than {MOST_INFLATED} times its size")
+    text = sum(member.file_size for member in members if member.filename == "schema.json")
+    if text > max(size, SLACK_BYTES):
+        raise ValueError("schema.json is longer than that of a model")
+
+
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """All nodes in a file's tree."""
-    waiting = [tree]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, dict):
-            waiting += part.values()
-            if "__loader__" in part:
-                yield part
-        elif isinstance(part, list):
-            waiting += part
+    """All nodes in a file's tree. Raises ValueError where it is too deep to be loaded."""
+    level, depth = [tree], 0
+    while level:
+        depth += 1
+        if depth > MOST_DEPTH:
+            raise ValueError(f"nested more than {MOST_DEPTH} deep")
+        yield from (part for part in level if isinstance(part, dict) and "__loader__" in part)
+        level = [inner for part in level for inner in _inside(part)]
+
+
+def _inside(part: Any) -> Iterable[Any]:
+    if isinstance(part, dict):
+        return part.values()
+    return part if isinstance(part, list) else ()

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import pickle
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import xgboost
 from skops import io as skops
 
 from tests.serving import STOP_SECONDS, start
 
+MIB = 2**20
+MOST = 256 * MIB
+"""What a process may take that refuses a bundle."""
 Tamper = Callable[[Path], object]
 
 
@@ -104,6 +112,35 @@ def newer_library(folder: Path) -> None:
     rewrite(folder, lambda manifest: manifest["libraries"].update({"scikit-learn": "99.0"}))
 
 
+def zipped(content: bytes, members: Mapping[str, bytes]) -> bytes:
+    """A zip, with other members in the place of its own, or beside them."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as before, zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as after:
+        kept = {name: before.read(name) for name in before.namelist()}
+        for name, data in {**kept, **members}.items():
+            after.writestr(name, data)
+    return written.getvalue()
+
+
+def with_member(file: str, name: str, data: Callable[[], bytes]) -> Tamper:
+    """A function that puts a member into a zip of the bundle."""
+    return lambda folder: replace(folder, file, zipped((folder / file).read_bytes(), {name: data()}))
+
+
+def npy(shape: tuple[int, ...], data: bytes) -> bytes:
+    """An array as a file of numpy's, whose header says what it likes."""
+    written = io.BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(written, header)
+    return written.getvalue() + data
+
+
+def nested(depth: int) -> bytes:
+    """The JSON of a skops file of lists in lists."""
+    start, end = b'{"__class__": "list", "__module__": "builtins", "__loader__": "ListNode", "content": [', b"]}"
+    return start * depth + end * depth
+
+
 def set_key(key: str, value: Any) -> Tamper:
     """A function that sets a key of bundle.json to another value."""
     return lambda folder: rewrite(folder, lambda manifest: manifest.update({key: value}))
@@ -136,6 +173,38 @@ REFUSED: dict[str, tuple[Tamper, list[str]]] = {
     "a format of the future": (set_key("format", 2), ["bundle.json", "format"]),
     "an unknown key": (set_key("colour", "red"), ["bundle.json", "colour"]),
     "no manifest": (lambda folder: (folder / "bundle.json").write_text("{"), ["bundle.json"]),
+    "bytes that are no text": (
+        lambda folder: (folder / "bundle.json").write_bytes((folder / "bundle.json").read_bytes()[:-3] + b"\xff}\n"),
+        ["bundle.json", "not a manifest"],
+    ),
+    "rows that inflate": (
+        with_member("reference.npz", "record/more.npy", lambda: npy((200 * MIB // 8,), bytes(200 * MIB))),
+        ["reference.npz", "arrays of more than"],
+    ),
+    "rows of eight TiB": (
+        with_member("reference.npz", "record/more.npy", lambda: npy((2**40,), bytes(80))),
+        ["reference.npz", "as long as its header says"],
+    ),
+    "more rows than there are": (
+        with_member("reference.npz", "record/more.npy", lambda: npy((2000,), bytes(16000))),
+        ["reference.npz", "1000 rows"],
+    ),
+    "a model that inflates": (
+        with_member("model.skops", "more.npy", lambda: bytes(200 * MIB)),
+        ["model.skops", "inflates"],
+    ),
+    "a model nested 3,000 deep": (
+        with_member("model.skops", "schema.json", lambda: nested(3000)),
+        ["model.skops", "deep"],
+    ),
+    "a model of millions of nothing": (
+        with_member("model.skops", "schema.json", lambda: b"[" + b"[]," * 2_000_000 + b"[]]"),
+        ["model.skops", "more values"],
+    ),
+    "a schema of a megabyte": (
+        lambda folder: replace(folder, "schema.yaml", (folder / "schema.yaml").read_bytes() + b"#" * MIB),
+        ["schema.yaml", "over 1048576 bytes"],
+    ),
     "a newer library": (newer_library, ["scikit-learn", "99.0"]),
     "reference rows that are none": (lambda f: replace(f, "reference.npz", b"PK\x03\x04no"), ["reference.npz"]),
     "pickled reference rows": (lambda f: replace(f, "reference.npz", pickle.dumps(Bomb())), ["reference.npz"]),
@@ -240,3 +309,26 @@ def test_a_model_changed_while_it_is_served_is_not_looked_at_again(quick_bundle:
         assert service.terminate() == 0
     finally:
         service.kill()
+
+
+LOAD = """
+import re, sys
+from tabserve import bundle, engines
+try:
+    engines.load(bundle.load(sys.argv[1]))
+except bundle.BundleError as error:
+    print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1], error)
+"""
+
+
+@pytest.mark.parametrize("case", ["rows that inflate", "rows of eight TiB", "a model that inflates",
+                                  "a model of millions of nothing", "a model nested 3,000 deep"])  # fmt: skip
+def test_what_inflates_is_refused_within_bounds_of_memory(bundle: Path, tmp_path: Path, case: str) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    tamper, words = REFUSED[case]
+    tamper(folder)
+    done = subprocess.run([sys.executable, "-c", LOAD, folder], capture_output=True, text=True, check=True)
+    peak, _, refusal = done.stdout.partition(" ")
+
+    assert all(word in refusal for word in words)
+    assert int(peak) * 1024 < MOST

@@ -165,3 +165,28 @@ def test_the_process_that_loads_prints_findings_alone(folder: Path) -> None:
     command = [sys.executable, "-m", "tabserve.engines.isolated", str(folder), digest]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert [finding["check"] for finding in json.loads(done.stdout)] == ["model"]
+
+
+@pytest.mark.parametrize("engine", ["sklearn", "onnxruntime"])
+def test_a_model_that_is_replaced_after_it_was_verified_is_not_used(tmp_path: Path, engine: str) -> None:
+    (tmp_path / "other").mkdir()
+    bundle = saved(LogisticRegression(), tmp_path, engine=engine)
+    other = saved(LogisticRegression(), tmp_path / "other", engine=engine, version="9")
+    verified = tabserve.bundle.load(bundle.path)
+    for name in ("model.skops", "model.onnx"):
+        if engine == "onnxruntime" or name == "model.skops":
+            os.replace(other.file(name), bundle.file(name))
+            bundle.file(name).write_bytes(bundle.file(name).read_bytes() + b"\0")
+
+    with pytest.raises(BundleError, match="changed while it was loaded"):
+        engines.load(verified)
+
+
+def test_a_file_that_is_written_again_with_the_same_content_is_the_same(tmp_path: Path) -> None:
+    bundle = saved(LogisticRegression(), tmp_path, engine="sklearn")
+    verified = tabserve.bundle.load(bundle.path)
+    content = bundle.file("model.skops").read_bytes()
+    bundle.file("model.skops").unlink()
+    bundle.file("model.skops").write_bytes(content)
+
+    assert engines.load(verified).names == ("sklearn",)

@@ -70,8 +70,10 @@ def test_a_breaker_that_opened_before_the_predictor_was_back_says_nothing(
     caplog.set_level(logging.INFO)
     outages = Outages("p:80")
     address.ready = False
+    for _ in range(2):
+        fail(address)
+        outages.look([address], heard=0.0)
     fail(address)
-    outages.look([address], heard=0.0)
     address.ready = True
     for _ in range(2):
         outages.look([address], heard=0.0)

@@ -44,5 +44,6 @@ class Outages:
             return _SILENT
         # An open breaker says nothing of a predictor that is back until the next request tries.
         fails = all(address.breaker.is_open for address in own)
-        failed_at = max(address.breaker.failed_at for address in own)
-        return _FAILING if fails and (self._told == _FAILING or failed_at > self._since) else _ANSWERS
+        since_then = max(address.breaker.failed_at for address in own) > self._since
+        new = self._told == _FAILING or (self._told == _ANSWERS and since_then)
+        return _FAILING if fails and new else _ANSWERS
