@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Generator
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -14,9 +16,19 @@ from tabserve.inference.grpc import open_inference_pb2 as pb
 from tests.contract.payload import Payload, elements
 from tests.faults import wire
 from tests.faults.conftest import Subject
+from tests.serving import Service, running
 
 MANY = 2_000_000
 TIMES = 3
+
+
+@pytest.fixture(scope="module", params=["predictor", "transformer"])
+def subject(request: pytest.FixtureRequest, bundle: Path, predictor: Service, logs: Path) -> Generator[Subject]:
+    """Both services, which take bodies of eight MiB."""
+    options = [f"--model_dir={bundle}", f"--max_body_bytes={8 * 2**20}"]
+    options += [f"--predictor_host=127.0.0.1:{predictor.http_port}"] if request.param == "transformer" else []
+    with running(f"tabserve_{request.param}", *options, log=logs / f"large_{request.param}.log") as service:
+        yield Subject(service)
 
 
 def binary(datatype: str, shape: str, data: bytes) -> tuple[str, bytes]:
