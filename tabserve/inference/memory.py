@@ -25,6 +25,7 @@ PATIENCE_SECONDS = 0.5
 """While others wait for memory, a body that has not gone on coming for longer is given up, or an answer being read."""
 FEW_WAITING = 16
 """Of a message over gRPC it can't be seen whether it goes on: where so many wait, it is given half the time."""
+LEAST_PATIENCE_SECONDS = 0.2
 WAIT_SECONDS = 2.0
 """What has waited for longer is refused."""
 MOST_WAITING = 1024
@@ -32,8 +33,13 @@ MOST_WAITING = 1024
 LOOK_SECONDS = 0.02
 TRIMMED_BYTES = 8 * 2**20
 """After more has been in transit at once, freed memory is handed back to the kernel."""
+RESTS = 3
+"""It is handed back so many times, a sweep apart."""
+MAPPED_BYTES = 2**20
+"""What is larger is mapped by itself, and so is back with the kernel as soon as it is freed."""
 
 _NO_LIMIT = 2**60
+_M_MMAP_THRESHOLD = -3
 
 
 class Share:
@@ -93,7 +99,7 @@ class Budget:
     def __init__(self, capacity: int, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
         self.capacity = capacity
         self.now = clock
-        self._used = self._most = 0
+        self._used = self._most = self._rests = 0
         self._moving: dict[Share, None] = {}  # they come, or are sent
         self._waiting: OrderedDict[Share, None] = OrderedDict()  # the oldest first
         self._timer: asyncio.TimerHandle | None = None
@@ -139,10 +145,12 @@ class Budget:
             self._grant_waiting()
 
     def rested(self) -> bool:
-        """Whether nothing is in transit, after much was; once."""
+        """Whether nothing is in transit, after much was; a few times, as gRPC is not done with it at once."""
         if self._used or self._most < TRIMMED_BYTES:
             return False
-        self._most = 0
+        self._rests += 1
+        if self._rests == RESTS:
+            self._rests = self._most = 0
         return True
 
     @property
@@ -168,7 +176,10 @@ class Budget:
 
     def _lose(self, share: Share) -> None:
         share.lost()
-        self.let_go(share)
+        if share.blind and share.here:
+            self._moving.pop(share, None)  # gRPC goes on to receive what it has begun, until the call is over
+        else:
+            self.let_go(share)
 
     def _look_later(self) -> None:
         if self._timer is None:
@@ -178,7 +189,7 @@ class Budget:
         """Give up what is slow while others wait, and refuse what has waited for long."""
         self._timer = None
         now = self.now()
-        hurried = now - PATIENCE_SECONDS / (1 + len(self._waiting) / FEW_WAITING)
+        hurried = now - max(LEAST_PATIENCE_SECONDS, PATIENCE_SECONDS / (1 + len(self._waiting) / FEW_WAITING))
         for share in [*self._moving]:
             if self._pressed and share.since < (hurried if share.blind else now - PATIENCE_SECONDS):
                 self._lose(share)
@@ -211,6 +222,13 @@ def trim() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def map_large() -> None:
+    """Have large memory mapped by itself; otherwise glibc moves that limit up to 32 MiB (mallopt(3))."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES)
 
 
 def _files(proc: Path, cgroups: Path) -> list[Path]:

@@ -68,6 +68,7 @@ def configure_logging(level: str) -> None:
 
 class _Service:
     def __init__(self, model: Model, settings: ServerSettings, metrics: Metrics) -> None:
+        memory.map_large()
         capacity = memory.capacity(settings.memory_limit_bytes)
         settings = within_memory(settings, capacity)
         self._model = model

@@ -77,7 +77,7 @@ class Messages:
                 await share.wait()
             data = await context.read()
         except asyncio.CancelledError:
-            share.give_back()
+            context.add_done_callback(lambda _: share.give_back())
             if not share.given_up or task.uncancel() > 0:
                 raise
             raise Overloaded("too many large requests at once") from None

@@ -268,6 +268,7 @@ class GrpcServer:
             ("grpc.max_receive_message_length", settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 1),
+            ("grpc.http2.bdp_probe", 0),
             ("grpc.max_concurrent_streams", max(FEWEST_STREAMS, settings.max_concurrency)),
             ("grpc.max_allowed_incoming_connections", max(1, settings.max_connections // tuning.LISTENERS)),
         ]

@@ -163,3 +163,4 @@ def _let_go(request: Request) -> None:
     """Of the memory of a request that is done with."""
     if request.memory is not None:
         request.memory.give_back()
+        request.memory = None

@@ -114,8 +114,13 @@ class Parser:
             self._limits.count_framing(len(data))
 
     def end(self) -> None:
-        """Let go of the reader, and of httptools' parser, which leads back here."""
+        """Let go of the reader and of what has come, and of httptools' parser, which leads back here.
+
+        The garbage collector does not see through a Request, so none may be left that leads back to itself.
+        """
         del self._reader, self._http
+        self._request = None
+        self.discard()
 
     def _parse(self, data: bytes) -> None:
         """Offers to go on in another protocol, as Java's client makes, are not taken (RFC 9110, section 7.8).

@@ -166,6 +166,7 @@ class Reading:
         """There is no memory for the body that comes, or no longer."""
         request = self._large
         assert request is not None
+        request.memory = None
         self._large, self.waits = None, False
         self._parser.discard()
         self._answers.put(request, self._clients.application.out_of_memory(request))
@@ -180,4 +181,5 @@ class Reading:
     def _let_go(self) -> None:
         if self._large is not None and self._large.memory is not None:
             self._large.memory.give_back()
+            self._large.memory = None
         self._large, self.waits = None, False
