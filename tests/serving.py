@@ -1,4 +1,4 @@
-"""Services under test as real processes: on free ports, waited for over the socket, ended by their own process id."""
+"""Run services under test as real processes: on free ports, awaited over the socket, ended by process id."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ START_SECONDS = 180.0
 STOP_SECONDS = 120.0
 POLL_SECONDS = 0.05
 
-# Below the ports a kernel gives to outgoing connections, so that a client can't take the port of a restarting service.
+# Below the kernel's ports for outgoing connections, so that a client can't take the port of a restarting service.
 _PORTS = range(11000, 32000)
 
 
@@ -46,16 +46,16 @@ class Service:
 
     @property
     def url(self) -> str:
-        """Where REST is."""
+        """The URL of REST."""
         return f"http://127.0.0.1:{self.http_port}"
 
     @property
     def grpc(self) -> str:
-        """Where gRPC is."""
+        """The address of gRPC."""
         return f"127.0.0.1:{self.grpc_port}"
 
     def text(self) -> str:
-        """All it has logged so far."""
+        """Everything that the service has logged so far."""
         return self.log.read_text(errors="replace")
 
     def get(self, path: str, port: int | None = None) -> tuple[int, bytes]:
@@ -69,7 +69,7 @@ class Service:
                 return 0, b""
 
     def status(self, path: str) -> int:
-        """The status of a GET; 0 where nobody answers."""
+        """The status of a GET; 0 if nothing answers."""
         return self.get(path)[0]
 
     def metrics(self) -> str:
@@ -83,47 +83,47 @@ class Service:
         return float(value)
 
     def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
-        """Poll until the condition holds; fails when the time is over or the process has ended."""
+        """Wait until the condition holds; fails when the time is over or the process has ended."""
         end = time.monotonic() + seconds
         while not condition():
             assert not self.ended(POLL_SECONDS), f"ended with {self.process.returncode} before {what}:\n{self.text()}"
             assert time.monotonic() < end, f"not {what} after {seconds:g} s:\n{self.text()}"
 
     def wait_ready(self) -> None:
-        """Until it says that it is ready."""
+        """Wait until the service says that it is ready."""
         self.wait_for(lambda: self.status("/v2/health/ready") == 200, "ready")
 
     def wait_live(self) -> None:
-        """Until it answers at all."""
+        """Wait until the service answers at all."""
         self.wait_for(lambda: self.status("/v2/health/live") == 200, "live")
 
     def ended(self, within: float) -> bool:
-        """Whether the process ends within so many seconds."""
+        """Whether the process ends within this many seconds."""
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(within)
         return self.process.poll() is not None
 
     def wait_metric(self, name: str, value: float) -> None:
-        """Until a metric without labels has that value."""
+        """Wait until a metric without labels has this value."""
         self.wait_for(lambda: self.metric(name) == value, f"{name} {value:g}")
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send the process a signal."""
         os.kill(self.process.pid, number)
 
     def terminate(self) -> int:
-        """SIGTERM; the exit status once it has drained."""
+        """Send SIGTERM; returns the exit status once the service has drained."""
         self.process.terminate()
         return self.process.wait(STOP_SECONDS)
 
     def kill(self) -> None:
-        """SIGKILL, if it still runs."""
+        """Send SIGKILL if the process still runs."""
         with suppress(ProcessLookupError):
             os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait(STOP_SECONDS)
 
     def resident_bytes(self) -> int:
-        """Memory the process has in RAM."""
+        """The process's memory in RAM."""
         output = subprocess.run(["ps", "-o", "rss=", "-p", str(self.process.pid)], capture_output=True, check=True)
         return int(output.stdout) * 1024
 
@@ -165,7 +165,7 @@ def running(
     grpc_port: int | None = None,
     within: Sequence[str] = (),
 ) -> Generator[Service]:
-    """A service that is ready; it is ended when the block is left."""
+    """A ready service, which is ended when the block is left."""
     service = start(module, *options, log=log, http_port=http_port, grpc_port=grpc_port, within=within)
     try:
         service.wait_ready()

@@ -16,7 +16,7 @@ from tabserve_predictor.settings import Settings
 
 
 def serve(settings: Settings) -> None:
-    """Load, warm up, serve until a signal. Ends with status 1 and the reason where the bundle can't be served."""
+    """Load, warm up, and serve until a signal. Exits with status 1 and the reason if the bundle can't be served."""
     server.configure_logging(settings.log_level)
     metrics = Metrics()
     hooked = settings.server == "kserve" or bool(settings.model_class)

@@ -1,9 +1,9 @@
 """Micro-batching that keeps the engine busy and never waits for a timer.
 
-An idle engine starts with what is there, at once where the call is short and the request alone. Requests that arrive
-while it works, or in the same turn of the event loop, gather and go together in the next turn. A request's answer does
-not depend on its batch: only requests for the same engine and outputs are joined, and only where the engine answers
-every row the same whatever stands beside it.
+An idle engine starts with the requests that are there, and at once if the call is short and the request alone.
+Requests that arrive while it works, or in the same turn of the event loop, are joined in the next turn. A request's
+answer does not depend on its batch. Only requests for the same engine and outputs are joined, and only if the engine
+gives every row the same answer whatever the other rows are.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ It is CPU time, not wall time, because a short call takes long on a busy machine
 """
 
 AT_ONCE_SECONDS = 0.0005
-"""A lone request's call expected to need no more than this is not worth a turn of the loop in which others might join.
+"""A lone request whose call is expected to need no more than this does not wait a turn for others to join.
 
-There the time of the clock stands for CPU time, which a system call would have to tell.
+Wall time stands for CPU time here, because reading CPU time needs a system call.
 """
 
 Outputs: TypeAlias = dict[str, Array]
@@ -58,14 +58,14 @@ class _Call(NamedTuple):
     cpu_seconds: float
 
     def value(self) -> Outputs:
-        """The outputs; raises what the engine raised."""
+        """The outputs. Raises what the engine raised."""
         if isinstance(self.result, Exception):
             raise self.result
         return self.result
 
 
 class Batcher:
-    """Runs engines one call at a time, for requests that come one by one."""
+    """Runs engines one call at a time, for requests that arrive one by one."""
 
     def __init__(self, max_batch_rows: int, instruments: Instruments) -> None:
         self._max_batch_rows = max_batch_rows
@@ -77,7 +77,7 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
 
     async def run(self, engine: Engine, features: Features, outputs: tuple[str, ...], context: Context) -> Outputs:
-        """The outputs for these rows, computed alone or with others'.
+        """The outputs for these rows, computed by themselves or together with other requests' rows.
 
         Raises DeadlineExceeded, and what the engine raises.
         """
@@ -97,7 +97,7 @@ class Batcher:
         return await self._deadlines.in_time(answer, context.deadline)
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One engine call; the next turn comes after the event loop has looked at everything else."""
+        """Make one engine call; the next turn comes after the event loop has done everything else."""
         batch = self._take()
         if not batch:
             self._busy = False
@@ -116,7 +116,7 @@ class Batcher:
             finish(work())
 
     def _take(self) -> list[_Waiting]:
-        """The next batch: the first request still wanted, and those that may join it; the others keep their places."""
+        """The next batch: the first request still wanted, and those that may join it; others keep their positions."""
         batch: list[_Waiting] = []
         kept: list[_Waiting] = []
         count = 0
@@ -160,7 +160,7 @@ class Batcher:
 
     def _measure(self, size: _Size, count: int, call: _Call, since: Sequence[float]) -> None:
         before = self._cpu_seconds.get(size, call.cpu_seconds)
-        # By the clock, a call may also have taken what something else had the core for.
+        # Wall time may include time in which something else had the core.
         taken = min(call.cpu_seconds, max(2 * before, AT_ONCE_SECONDS))
         self._cpu_seconds[size] = 0.8 * before + 0.2 * taken
         self._instruments.called(size[0], count, call.seconds, [call.started - each for each in since])
@@ -179,7 +179,7 @@ def _call(engine: Engine, parts: Sequence[Features], outputs: tuple[str, ...], c
 
 
 def _size(engine: Engine, outputs: tuple[str, ...], count: int) -> _Size:
-    """What a call's time depends on: engine, outputs, and the number of rows to a power of two."""
+    """What a call's time depends on: engine, outputs, and the number of rows, rounded to a power of two."""
     return engine.name, outputs, count.bit_length()
 
 

@@ -75,7 +75,7 @@ class Predictor:
         )
 
     def _dropped(self, folder: Path) -> dict[str, str]:
-        """The engines that are not used, and why; no path of this machine is anybody's business."""
+        """The engines that are not used, and why, without any path on this machine."""
         reasons = "; ".join(self._engines.dropped)
         for known in (folder, folder.absolute(), folder.resolve()):
             reasons = reasons.replace(f"{known}/", "")

@@ -65,7 +65,7 @@ class Bundle(msgspec.Struct, frozen=True):
                 raise BundleError(name, _CHANGED, _LATER)
 
     def content(self, name: str) -> bytes:
-        """What is in one of the files, with the digest it was verified with. Raises BundleError."""
+        """The content of a file, with the digest that it was verified with. Raises BundleError."""
         content = self.file(name).read_bytes()
         if name in self.seals and hashlib.sha256(content).hexdigest() != self.manifest.files[name].sha256:
             raise BundleError(name, _CHANGED, _LATER)
@@ -108,7 +108,7 @@ def read_manifest(folder: Path, digest: str | None) -> tuple[Manifest, str]:
 
 
 def verify_files(folder: Path, contents: Manifest) -> dict[str, Seal]:
-    """Refuse a folder whose files are not the manifest's, in name, kind, size and digest; the seals of the others.
+    """Refuse a folder whose files differ from the manifest in name, kind, size or digest; otherwise return their seals.
 
     Raises BundleError.
     """

@@ -19,7 +19,7 @@ SCHEMA = "schema.yaml"
 REFERENCE = "reference.npz"
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_BYTES = {SCHEMA: 1 << 20, REFERENCE: 64 << 20}
-"""Of the files that are read by Python, which takes seconds for a megabyte of YAML."""
+"""The most bytes of the files that Python reads, which takes seconds for a megabyte of YAML."""
 
 ModelFormat: TypeAlias = Literal["ubj", "json", "lightgbm", "skops", "joblib"]
 EngineName: TypeAlias = Literal["xgboost", "lightgbm", "sklearn", "onnxruntime"]
@@ -198,7 +198,7 @@ def entry(path: Path) -> FileEntry:
 
 
 class Seal(_Strict, frozen=True):
-    """Which file it is, and when it was changed last: whatever is done to the file or to its name changes the seal."""
+    """Identifies a file and its last change: any change of the file or of its name changes the seal."""
 
     device: int
     inode: int
@@ -213,7 +213,7 @@ class Seal(_Strict, frozen=True):
 
 
 def sealed_entry(path: Path) -> tuple[FileEntry, Seal]:
-    """As `entry`, and the seal that the file had before it was read. Raises OSError."""
+    """The file's entry, as from `entry`, and the seal that it had before it was read. Raises OSError."""
     with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
         seal = Seal.of(os.fstat(file.fileno()))
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()

@@ -20,12 +20,12 @@ from tabserve.bundle.manifest import FeatureSpec
 
 MAX_ROWS = 1_000
 MAX_BYTES = 96 << 20
-"""Of all arrays, before they are compressed."""
+"""The most bytes of all arrays together, uncompressed."""
 MAX_ARRAYS = 50_000
 BINS = 20
 _SHORT = 256
 _ENTRY = b"PK\x01\x02"
-"""Begins an entry of a zip's directory."""
+"""The bytes that begin an entry of a zip's directory."""
 _MALFORMED = (
     ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
@@ -85,7 +85,7 @@ def write(reference: Reference, path: Path) -> None:
         for name, column in columns.items():
             arrays |= _stored(f"{group}/{name}", column)
     size = sum(array.nbytes for array in arrays.values())
-    if size > MAX_BYTES // 2:  # the headers come on top
+    if size > MAX_BYTES // 2:  # the headers need more
         problem = f"rows to check the bundle with take {size} bytes, at most {MAX_BYTES // 2} are read again"
         raise BundleError("sample", problem, "Give a sample of fewer rows.")
     with path.open("wb") as file:
@@ -93,7 +93,7 @@ def write(reference: Reference, path: Path) -> None:
 
 
 def read(path: Path) -> Reference:
-    """The reference in a file, read without unpickling, as far as its size allows. Raises BundleError."""
+    """The reference in a file, read without unpickling if it is not too large. Raises BundleError."""
     try:
         return _reference(_arrays(path.read_bytes()))
     except _MALFORMED as error:
@@ -101,7 +101,7 @@ def read(path: Path) -> Reference:
 
 
 def _arrays(content: bytes) -> dict[str, Array]:
-    """The arrays of an npz. Raises ValueError where they take more than MAX_BYTES, before any is read."""
+    """The arrays of an npz. Raises ValueError before reading any if they take more than MAX_BYTES."""
     if content.count(_ENTRY) > MAX_ARRAYS:
         raise ValueError(f"more than {MAX_ARRAYS} arrays")
     with zipfile.ZipFile(io.BytesIO(content)) as file:
@@ -112,7 +112,7 @@ def _arrays(content: bytes) -> dict[str, Array]:
 
 
 def _array(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
-    """One array, whose header must not promise more than there is."""
+    """One array, whose header must not claim more than there is."""
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{member.filename!r}: expected a plain or deflated array")
     with file.open(member) as content:

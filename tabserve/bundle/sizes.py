@@ -1,4 +1,4 @@
-"""How long a request may be, by what the bundle's records and features can hold."""
+"""Compute how long a request may be from what the bundle's records and features can hold."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from tabserve.bundle.loading import Bundle
 from tabserve.inference.settings import LARGEST_BODY_BYTES, S
 
 LEAST_BODY_BYTES = 2**20
-"""However few and short the records: enough for white space and for names that a client makes up."""
+"""The least limit, however few and short the records: enough for white space and a client's own names."""
 _NUMBER = 24
-"""`-1.2345678901234567e-308`."""
+"""The longest number, `-1.2345678901234567e-308`."""
 _TIMESTAMP = 40
 _ESCAPE = 6
-"""A character that is written as an escape."""
+"""The bytes of a character that is written as an escape."""
 _BETWEEN = 6
-"""Quotes, colon, comma and white space."""
+"""The bytes between values: quotes, colon, comma and white space."""
 
 
 def with_body_limit(settings: S, bundle: Bundle) -> S:
-    """The settings, with `max_body_bytes` as `max_rows` of the bundle's longest records need it where it is not set.
+    """The settings, where an unset `max_body_bytes` becomes what `max_rows` of the bundle's longest records need.
 
     It is at least LEAST_BODY_BYTES and at most LARGEST_BODY_BYTES.
     """
@@ -33,7 +33,7 @@ def with_body_limit(settings: S, bundle: Bundle) -> S:
 
 
 def longest(bundle: Bundle) -> int:
-    """Bytes of JSON that a record, or one row of the model's features, takes at most."""
+    """The most bytes of JSON that a record, or one row of the model's features, takes."""
     record = sum(_field(field.name, field.type, field.values, field.longest) for field in bundle.schema.record)
     features = bundle.manifest.model.features
     return max(record, sum(_field(each.name, each.type, each.values, each.max_length) for each in features))

@@ -13,11 +13,11 @@ from tabserve.inference.bounds import holds_more
 
 MOST_INFLATED = 10
 SLACK_BYTES = 8 << 20
-"""However small the file: so much it may hold."""
+"""The bytes that any file may hold, however small it is."""
 MOST_DEPTH = 300
-"""skops would go beyond Python's limit of calls at about three times that."""
+"""skops would exceed Python's recursion limit at about three times this depth."""
 FEWEST_BYTES = 8
-"""So many bytes each value of schema.json takes at least, where there are many; skops writes 18."""
+"""The fewest bytes that each of many values takes in schema.json; skops writes 18."""
 SLACK = 1000
 
 _LOOKED_UP = frozenset({"FunctionNode"})
@@ -47,7 +47,7 @@ def verify(path: Path) -> None:
 
 
 def _verify_sizes(members: Sequence[zipfile.ZipInfo], size: int) -> None:
-    """Refuse what a file of this size holds where that is too much, or compressed in a way that takes memory."""
+    """Refuse a file that holds too much for its size, or whose compression takes much memory."""
     if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
         raise ValueError("expected a plain or deflated zip")
     if sum(member.file_size for member in members) > MOST_INFLATED * size + SLACK_BYTES:
@@ -58,7 +58,7 @@ def _verify_sizes(members: Sequence[zipfile.ZipInfo], size: int) -> None:
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """All nodes in a file's tree. Raises ValueError where it is too deep to be loaded."""
+    """All nodes in a file's tree. Raises ValueError if it is too deep to be loaded."""
     level, depth = [tree], 0
     while level:
         depth += 1

@@ -1,4 +1,4 @@
-"""Admission: how many requests are worked on at once, and how long others wait for a place."""
+"""Limit how many requests are worked on at once, and how long others wait for a place."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from tabserve.inference.errors import Overloaded
 from tabserve.inference.metrics import Gauge, Metrics
 
 PATIENCE_SECONDS = 0.6
-"""A request that has waited for longer is refused."""
+"""How long a request waits before it is refused."""
 
 
 class Waiting(Protocol):
-    """A request that has come and is left unread."""
+    """A request that has arrived and is left unread."""
 
     def resume(self, waited: float) -> None:
-        """Read it, which has waited for so many seconds, and answer or refuse it."""
+        """Read the request, which has waited for `waited` seconds, and answer or refuse it."""
 
 
 class Admission:
     """Admits up to `limit` requests at once, over all protocols.
 
-    Past that, gRPC requests are refused, and REST requests wait unread: first come, first served, and refused after
-    PATIENCE_SECONDS. None is refused sooner, as a client that asks again at once would leave the server no time to
-    answer any.
+    Beyond that, gRPC requests are refused. REST requests wait unread, first come, first served. They are refused after
+    PATIENCE_SECONDS, and no sooner: clients that ask again at once would leave the server no time to answer any.
 
-    clock: seconds, as time.monotonic() has them.
+    clock: gives seconds, as time.monotonic() does.
     """
 
     def __init__(self, limit: int, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,54 +36,54 @@ class Admission:
         self._clock = clock
         self._rejected = metrics.rejected
         self._in_flight = 0
-        self._waiting: OrderedDict[Waiting, float] = OrderedDict()  # since when; the oldest first
+        self._waiting: OrderedDict[Waiting, float] = OrderedDict()  # since when each waits; the oldest first
         self._resuming = False
         self.reason = "too many requests at once"
         metrics.add(
             Gauge("tabserve_requests_in_flight", "Requests admitted and not yet answered", lambda: self._in_flight),
-            Gauge("tabserve_requests_waiting", "Requests that wait unread for a place", lambda: len(self._waiting)),
+            Gauge("tabserve_requests_waiting", "Requests that wait, unread, for a place", lambda: len(self._waiting)),
         )
 
     @property
     def full(self) -> bool:
-        """Whether there is no place."""
+        """Whether all places are taken."""
         return self._in_flight >= self._limit
 
     @property
     def crowded(self) -> bool:
-        """Whether a request that comes now finds no place, or others that wait for one."""
+        """Whether a request that arrives now finds no place, or others that wait for one."""
         return bool(self._waiting) or self.full
 
     def wait(self, request: Waiting) -> None:
-        """Resume the request when there is a place for it, or when it has waited for too long."""
+        """Resume the request when there is a place for it, or when it has waited too long."""
         self._waiting[request] = self._clock()
 
     def forget(self, request: Waiting) -> None:
-        """The request waits no longer, if it did."""
+        """Note that the request no longer waits, if it did."""
         self._waiting.pop(request, None)
 
     def resume(self, request: Waiting) -> None:
-        """Resume at once a request that waits."""
+        """Resume a waiting request at once."""
         request.resume(self._clock() - self._waiting.pop(request))
 
     def resume_late(self) -> None:
-        """Resume those that have waited for too long, place or no place."""
+        """Resume requests that have waited too long, even without a place."""
         late = self._clock() - PATIENCE_SECONDS
         while self._waiting and next(iter(self._waiting.values())) < late:
             self.resume(next(iter(self._waiting)))
 
     def count_refusal(self, protocol: str) -> None:
-        """A request gets no place."""
+        """Note that a request gets no place."""
         self._rejected.add(protocol)
 
     def refuse_if_full(self, protocol: str) -> None:
-        """Raise Overloaded where there is no place."""
+        """Raise Overloaded if there is no place."""
         if self.full:
             self.count_refusal(protocol)
             raise Overloaded(self.reason)
 
     def enter(self, protocol: str) -> None:
-        """Take a place; raises Overloaded when there is none."""
+        """Take a place. Raises Overloaded if there is none."""
         self.refuse_if_full(protocol)
         self._in_flight += 1
 
@@ -99,7 +98,7 @@ class Admission:
         asyncio.get_running_loop().call_soon(self._resume)
 
     def _resume(self) -> None:
-        """Resume as many as there are places; until they are read and take them, or turn out to need none."""
+        """Resume as many requests as there are places, until they take these or turn out to need none."""
         self._resuming = False
         self.resume_late()
         for _ in range(min(len(self._waiting), self._limit - self._in_flight)):

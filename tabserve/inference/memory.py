@@ -1,4 +1,4 @@
-"""How much memory there is, and how it is shared among what comes and goes."""
+"""Measure how much memory there is, and share it among requests and answers in transit."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from pathlib import Path
 from tabserve.inference.metrics import Gauge, Metrics
 
 PART = 8
-"""Of the memory that loading has left, an eighth is for bytes in transit.
+"""Which part of the memory that loading has left is for bytes in transit: an eighth.
 
-A message over gRPC is there four times over: as it came, as bytes, as a message and as tensors. As much again is for
+A gRPC message is in memory four times: as it arrived, as bytes, as a message and as tensors. The same again is for
 headers, small requests and the work itself.
 """
 FREE_BYTES = 32 * 2**10
-"""A message of no more bytes is not counted: that many connections have that much is taken care of."""
+"""The size up to which a message is not counted, because the limit on connections covers it."""
 PATIENCE_SECONDS = 0.5
-"""While others wait for memory, a body that has not gone on coming for longer is given up, or an answer being read."""
+"""How long a body may stop arriving, or an answer stop being read, while others wait for memory."""
 FEW_WAITING = 16
-"""Of a message over gRPC it can't be seen whether it goes on: where so many wait, it is given half the time."""
+"""How many waiting messages halve the time for a gRPC message, whose progress can't be seen."""
 LEAST_PATIENCE_SECONDS = 0.2
 WAIT_SECONDS = 2.0
-"""What has waited for longer is refused."""
+"""How long a message waits before it is refused."""
 MOST_WAITING = 1024
-"""Where more wait, the oldest is refused."""
+"""The most waiting messages; beyond it the oldest is refused."""
 LOOK_SECONDS = 0.02
 TRIMMED_BYTES = 8 * 2**20
-"""After more has been in transit at once, freed memory is handed back to the kernel."""
+"""After more bytes than this have been in transit at once, freed memory is given back to the kernel."""
 RESTS = 3
-"""It is handed back so many times, a sweep apart."""
+"""How many times it is given back, a sweep apart."""
 MAPPED_BYTES = 2**20
-"""What is larger is mapped by itself, and so is back with the kernel as soon as it is freed."""
+"""Larger blocks are mapped separately, so they return to the kernel as soon as they are freed."""
 
 _NO_LIMIT = 2**60
 _M_MMAP_THRESHOLD = -3
 
 
 class Share:
-    """The memory of one message: while it comes, while it is worked on, or while it is sent as an answer.
+    """The memory of one message, while it arrives, is worked on, or is sent as an answer.
 
-    here: whether it has been granted. blind: whether it can't be seen how the message goes on.
+    here: whether the memory has been granted. blind: whether the message's progress can't be seen.
     """
 
     __slots__ = ("_budget", "here", "since", "size")
@@ -59,48 +59,48 @@ class Share:
         self.size = 0
 
     def granted(self) -> None:
-        """It is granted, which it was not at once."""
+        """Called when the memory is granted, if that was not at once."""
 
     def lost(self) -> None:
-        """It has to be given up, or is refused; it is over then."""
+        """Called when the memory must be given up, or is refused; the share then ends."""
 
     def ask(self, size: int) -> None:
-        """Ask for so many bytes: they are `here`, or to be waited for."""
+        """Ask for `size` bytes, which are `here` at once or come later."""
         self._budget.ask(self, size)
 
     def goes_on(self) -> None:
-        """Some more of the message has come."""
+        """Note that more of the message has arrived."""
         self.since = self._budget.now()
 
     def work(self, size: int) -> None:
-        """The message is whole, and of this size: from now on it is not given up, and not counted where it is small."""
+        """Note that the message is whole and has this size; it is not given up any more, nor counted if it is small."""
         if size > FREE_BYTES:
             self._budget.hold(self, size)
         else:
             self._budget.let_go(self)
 
     def send(self, size: int) -> None:
-        """So many bytes wait for the client to read them."""
+        """Wait for the client to read, with `left` bytes unread."""
         self._budget.hold(self, size, moves=True)
 
     def give_back(self) -> None:
-        """The message is done with. To give back twice is to give back once."""
+        """Give the memory back, after the message; doing so twice has no further effect."""
         self._budget.let_go(self)
 
 
 class Budget:
-    """Bytes that requests and answers may take at once.
+    """The bytes that requests and answers may take at once.
 
-    A message is granted all that it may take before it is read, so none that has some waits for more. One that alone is
-    in transit is always granted. Of those that wait the newest goes first, and what is slow makes room: so however many
-    clients send nothing more, the next request is read after a moment.
+    A message is granted everything that it may take before it is read, so none waits for more while it holds some. A
+    message is always granted if it is the only one in transit. The newest waiting one goes first, and slow ones make
+    room, so the next request is read after a moment however many clients send nothing more.
     """
 
     def __init__(self, capacity: int, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
         self.capacity = capacity
         self.now = clock
         self._used = self._most = self._rests = 0
-        self._moving: dict[Share, None] = {}  # they come, or are sent
+        self._moving: dict[Share, None] = {}  # arriving, or being sent
         self._waiting: OrderedDict[Share, None] = OrderedDict()  # the oldest first
         self._timer: asyncio.TimerHandle | None = None
         metrics.add(
@@ -109,7 +109,7 @@ class Budget:
         )
 
     def ask(self, share: Share, size: int) -> None:
-        """Grant the share so many bytes, now or when there are as many."""
+        """Grant the share `size` bytes, now or when they are free."""
         share.size, share.since = size, self.now()
         if self._fits(size):
             self._grant(share)
@@ -120,7 +120,7 @@ class Budget:
         self._look_later()
 
     def hold(self, share: Share, size: int, *, moves: bool = False) -> None:
-        """The share is of this size now, whether or not it fits."""
+        """Set the share's size, whether or not it fits."""
         self._waiting.pop(share, None)
         if share.here:
             self._used -= share.size
@@ -134,7 +134,7 @@ class Budget:
             self._grant_waiting()
 
     def let_go(self, share: Share) -> None:
-        """The share is over."""
+        """End the share."""
         if not share.here:
             self._waiting.pop(share, None)
             return
@@ -145,7 +145,7 @@ class Budget:
             self._grant_waiting()
 
     def rested(self) -> bool:
-        """Whether nothing is in transit, after much was; a few times, as gRPC is not done with it at once."""
+        """Whether nothing is in transit after much was; true RESTS times, because gRPC takes a while to free it."""
         if self._used or self._most < TRIMMED_BYTES:
             return False
         self._rests += 1
@@ -186,7 +186,7 @@ class Budget:
             self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self.look)
 
     def look(self) -> None:
-        """Give up what is slow while others wait, and refuse what has waited for long."""
+        """Give up slow messages while others wait, and refuse those that have waited long."""
         self._timer = None
         now = self.now()
         hurried = now - max(LEAST_PATIENCE_SECONDS, PATIENCE_SECONDS / (1 + len(self._waiting) / FEW_WAITING))
@@ -200,24 +200,24 @@ class Budget:
 
 
 def capacity(limit: int) -> int:
-    """How many bytes may be in transit, now that all is loaded; `limit`: how many the process may have, 0 for all."""
+    """How many bytes may be in transit, once everything is loaded. limit: the process's memory, 0 for all there is."""
     return max(0, (limit or limit_bytes()) - resident_bytes()) // PART
 
 
 def limit_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """The memory that the process may have: the least of its control groups' limits and the machine's memory."""
+    """The memory that the process may have: the minimum of its control groups' limits and the machine's memory."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *(limit for file in _files(proc, cgroups) if (limit := _read(file)))])
 
 
 def resident_bytes() -> int:
-    """The memory that the process has."""
+    """The memory that the process has now."""
     pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def trim() -> None:
-    """Hand what is not needed any more back to the kernel, where the C library can (glibc's malloc_trim)."""
+    """Give freed memory back to the kernel, if the C library can (glibc's malloc_trim)."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -225,14 +225,14 @@ def trim() -> None:
 
 
 def map_large() -> None:
-    """Have large memory mapped by itself; otherwise glibc moves that limit up to 32 MiB (mallopt(3))."""
+    """Have large blocks mapped separately; otherwise glibc raises the size for it up to 32 MiB (mallopt(3))."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES)
 
 
 def _files(proc: Path, cgroups: Path) -> list[Path]:
-    """Where the limits stand: of every group from the process's own to the root, of version 2 and 1 (cgroups(7))."""
+    """The files with the limits of every group from the process's own to the root, of version 2 and 1 (cgroups(7))."""
     try:
         lines = (proc / "self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -29,38 +29,38 @@ from tabserve.inference.settings import LARGEST_BODY_BYTES, ServerSettings
 BACKLOG = 2048
 MOST_CONNECTIONS = 10_000
 CONNECTIONS_PART = 4
-"""A quarter of the memory that loading has left is for connections, each with headers and a small body that come."""
+"""Which part of the memory that loading has left is for connections, with headers and small bodies: a quarter."""
 RESERVED_FILES = 96
-"""Open files that are no connections."""
+"""Open files that are not connections."""
 GRACE_SECONDS = 1.0
-"""How long after the drain there may be answers under way; then their connections end without them."""
+"""How long after the drain answers may be under way; then their connections end without them."""
 POLL_SECONDS = 0.05
 QUIET_SECONDS = 1.0
 HEALTH_SECONDS = 0.5
 YOUNG_OBJECTS = 20_000
-"""How many more objects there must be for the garbage collector to look through them.
+"""How many new objects make the garbage collector run.
 
-With 256 requests under way it looked in vain: at Python's 700 for a tenth of the time, at 5,000 for a fiftieth.
+With many requests under way, Python's own threshold makes it run often and in vain (`benchmarks/NOTES.md`).
 """
 
 logger = logging.getLogger(__name__)
 
 
 def run(model: Model, settings: ServerSettings, metrics: Metrics) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Raises OSError where a port is taken."""
+    """Serve until SIGTERM or SIGINT, then drain. Raises OSError if a port is taken."""
     uvloop.run(_serve(model, settings, metrics))
 
 
 async def _serve(model: Model, settings: ServerSettings, metrics: Metrics) -> None:
-    # Made inside the loop: grpc.aio binds a server to the loop it is made in.
+    # It is made inside the loop, because grpc.aio binds a server to the current loop.
     await _Service(model, settings, metrics).serve()
 
 
 def configure_logging(level: str) -> None:
-    """One line a message on standard error.
+    """Log one line per message to standard error.
 
-    grpc has no say: it would print a stack trace for every client that goes away while its answer is sent. What fails
-    in a model is logged here, without the request.
+    grpc's own log is off: it would print a stack trace for every client that goes away while its answer is sent. A
+    model's failures are logged by the server, without the request.
     """
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("grpc").setLevel(logging.CRITICAL)
@@ -91,7 +91,7 @@ class _Service:
         }
 
     def ready(self) -> bool:
-        """Whether new requests should come here."""
+        """Whether new requests should be sent to this server."""
         return self._model.ready and not self._stop.is_set()
 
     async def serve(self) -> None:
@@ -103,10 +103,10 @@ class _Service:
         listener = listen(settings.host, settings.http_port)
         admin_listener = listen(settings.host, settings.admin_port) if settings.admin_port else None
         if self._grpc:
-            listen(settings.host, settings.grpc_port).close()  # raises where another process would share it
+            listen(settings.host, settings.grpc_port).close()  # raises if another process would share it
             await self._grpc.start(settings.host, settings.grpc_port)
         await self._model.start()
-        gc.freeze()  # what is loaded stays: going through it again would hold requests up for tens of milliseconds
+        gc.freeze()  # loaded objects stay; collecting among them again would delay requests by tens of milliseconds
         gc.set_threshold(YOUNG_OBJECTS)
         http = await loop.create_server(lambda: Connection(self._clients), sock=listener, backlog=BACKLOG)
         background = (self._report_health(), self._clients.sweep(), self._heart.keep_beating())
@@ -132,7 +132,7 @@ class _Service:
             await asyncio.sleep(HEALTH_SECONDS)
 
     async def _drain(self, http: asyncio.Server) -> None:
-        """Answer what is under way and what still comes on open connections, then close."""
+        """Answer requests under way, and those that still come on open connections, then close."""
         seconds = self._drain_seconds or 0.0
         end = self._clients.now() + seconds + GRACE_SECONDS
         logger.info("draining for up to %g s", seconds)
@@ -145,7 +145,7 @@ class _Service:
         await asyncio.gather(self._close_connections(end), *stops)
 
     async def _wait_until_quiet(self) -> None:
-        """Return when no connection was open for a while: clients may still come by names they looked up before."""
+        """Wait until no connection was open for a while: clients may still use addresses that they looked up before."""
         loop = asyncio.get_running_loop()
         quiet_since = loop.time()
         while loop.time() - quiet_since < QUIET_SECONDS:
@@ -160,13 +160,13 @@ class _Service:
         while connections and self._clients.now() < end:
             await asyncio.sleep(POLL_SECONDS)
         if connections:
-            logger.error("ended %d connections without an answer, or with one unread", len(connections))
+            logger.error("closed %d connections whose answer was missing or unread", len(connections))
             for connection in list(connections):
                 connection.abort()
 
 
 def within_memory(settings: ServerSettings, capacity: int) -> ServerSettings:
-    """The settings with limits that so many bytes in transit, and the open files allowed, leave room for."""
+    """The settings, with limits for which the bytes in transit and the allowed open files leave room."""
     left = capacity * memory.PART
     by_memory = left // CONNECTIONS_PART // (settings.max_header_bytes + memory.FREE_BYTES)
     by_files = (_open_files() - RESERVED_FILES) // 2
@@ -178,14 +178,14 @@ def within_memory(settings: ServerSettings, capacity: int) -> ServerSettings:
 
 
 def _open_files() -> int:
-    """As many as the process may have open, from now on all that it could ask for."""
+    """How many files the process may have open, after raising the limit as far as possible."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, of both IP versions where the host is an IPv6 one. Raises OSError where it is taken."""
+    """A listening socket, for both IP versions if the host is an IPv6 one. Raises OSError if it is taken."""
     if ":" in host:
         return socket.create_server((host, port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=host == "::")
     return socket.create_server((host, port), backlog=BACKLOG)

@@ -1,4 +1,4 @@
-"""Settings of a service: one frozen object, read once from the command line and TABSERVE_ variables."""
+"""A service's settings: one frozen object, read once from the command line and TABSERVE_ variables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tabserve.inference import names
 PREFIX = "TABSERVE_"
 
 LARGEST_BODY_BYTES = 8 * 2**20
-"""The largest body or message where `max_body_bytes` is not set."""
+"""The largest body or message if `max_body_bytes` is not set."""
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -23,18 +23,18 @@ Seconds = Annotated[float, Meta(ge=0)]
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What both services can be told about serving; each field is an option and a variable.
+    """The settings that both services have for serving; each field is an option and a variable.
 
     `--http_port 8080` and `TABSERVE_HTTP_PORT=8080` mean the same; the option wins. Dashes and underscores are alike.
     """
 
     model_dir: Annotated[str, Meta(description="The bundle's folder.")] = "/mnt/models"
     model_name: Annotated[str, Meta(description="The name clients call; default: the bundle's.")] = ""
-    digest: Annotated[str, Meta(description="The bundle's expected digest, sha256:…; another one is refused.")] = ""
+    digest: Annotated[str, Meta(description="The bundle's expected digest, sha256:…; any other is refused.")] = ""
     release: Annotated[str, Meta(description="The release's id; default: the bundle's digest.")] = ""
     allow_joblib: Annotated[bool, Meta(description="Load joblib files, which can run any code.")] = False
     trusted: Annotated[
-        str, Meta(description="Types of a skops file to load beside those known to be safe: names, comma-separated.")
+        str, Meta(description="Types in a skops file to load besides the known safe ones: names, comma-separated.")
     ] = ""
     server: Annotated[
         Literal["tabserve", "kserve"], Meta(description="tabserve, or kserve for the stock kserve.ModelServer.")
@@ -44,30 +44,36 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     http_port: Annotated[Port, Meta(description="REST and health.")] = 8080
     grpc_port: Annotated[int, Meta(description="gRPC; 0 for none.", ge=0, le=65535)] = 8081
     admin_port: Annotated[
-        int, Meta(description="Health and metrics, in a thread of their own; 0: metrics are with REST.", ge=0, le=65535)
+        int, Meta(description="Health and metrics, in a separate thread; 0: metrics are with REST.", ge=0, le=65535)
     ] = 8082
     max_body_bytes: Annotated[
         int,
-        Meta(description="Largest body or message; more is a 413. 0: what max_rows of the longest records need.", ge=0),
+        Meta(
+            description="Largest body or message; more is a 413. 0: as much as max_rows of the longest records need.",
+            ge=0,
+        ),
     ] = 0
     max_header_bytes: Annotated[Positive, Meta(description="Largest header section; more is a 431.")] = 64 * 2**10
     max_rows: Annotated[Positive, Meta(description="Most rows in a request; more is a 413.")] = 10_000
     max_concurrency: Annotated[
-        Positive, Meta(description="Requests admitted at once; more wait for a moment, or are a 503.")
+        Positive, Meta(description="Requests admitted at once; more wait for a moment, or get a 503.")
     ] = 256
     max_connections: Annotated[
         int,
-        Meta(description="REST connections at once, and as many over gRPC; 0: as many as there is memory for.", ge=0),
+        Meta(
+            description="REST connections at once, and the same number over gRPC; 0: as many as there is memory for.",
+            ge=0,
+        ),
     ] = 0
     memory_limit_bytes: Annotated[
-        int, Meta(description="Memory the process may take; 0: what the container or the machine has.", ge=0)
+        int, Meta(description="Memory that the process may take; 0: what the container or the machine has.", ge=0)
     ] = 0
     read_timeout: Annotated[Seconds, Meta(description="Seconds a client may take to send one request.")] = 30.0
     write_timeout: Annotated[Seconds, Meta(description="Seconds a client may leave its answers unread.")] = 30.0
     keep_alive: Annotated[Seconds, Meta(description="Seconds an idle connection stays open.")] = 75.0
     drain_seconds: Annotated[Seconds, Meta(description="Seconds after SIGTERM in which requests are answered.")] = 20.0
-    workers: Annotated[Positive, Meta(description="Understood for KServe; there is one process per pod.")] = 1
-    threads: Annotated[int, Meta(description="Threads of the engine; 0: what the container has.", ge=0)] = 0
+    workers: Annotated[Positive, Meta(description="Accepted for KServe's sake; there is one process per pod.")] = 1
+    threads: Annotated[int, Meta(description="Engine threads; 0: one for each CPU of the container.", ge=0)] = 0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="debug, info, warning or error.")
     ] = "info"
@@ -102,7 +108,7 @@ def command(settings: type[S], run: Callable[[S], None], help_text: str) -> clic
 
 
 def read(settings: type[S], given: Mapping[str, str | None], environment: Mapping[str, str]) -> S:
-    """The settings from options and TABSERVE_ variables; raises click.UsageError naming what is wrong."""
+    """The settings from options and TABSERVE_ variables. Raises click.UsageError naming what is wrong."""
     names = {PREFIX + field.name.upper(): field.name for field in msgspec.structs.fields(settings)}
     ours = {variable: value for variable, value in environment.items() if variable.startswith(PREFIX)}
     unknown = sorted(set(ours) - set(names))

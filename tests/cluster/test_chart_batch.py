@@ -1,4 +1,4 @@
-"""The chart's CronJob in the cluster: files in the S3 server there become files of decisions in it."""
+"""The chart's CronJob in the cluster turns files on the S3 server into files of decisions there."""
 
 from __future__ import annotations
 
@@ -80,6 +80,6 @@ def test_a_cron_job_scores_files_of_the_store(bundle: Path) -> None:
 
 
 def lacking() -> str:
-    """What the job lacks to be complete."""
+    """What is missing until the job is complete."""
     status = chart.connect().get("batch/v1", "Job", "batch-now", NAMESPACE).get("status", {})
     return "" if status.get("succeeded") else f"not succeeded: {status}"

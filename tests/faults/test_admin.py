@@ -1,4 +1,4 @@
-"""The admin port: it answers health, readiness and metrics whatever holds the service's event loop up."""
+"""The admin port answers health, readiness and metrics even if the service's event loop is blocked."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 def admin(service: Service, path: str) -> int:
-    """The status of a page of the admin port."""
+    """The status of a page on the admin port."""
     return service.get(path, service.admin_port)[0]
 
 
 @contextmanager
 def stalled(service: Service, folder: Path) -> Generator[None]:
-    """The service, whose event loop does not turn while the block runs; then the request that held it is answered."""
+    """Block the service's event loop while the block runs; then the request that blocked it is answered."""
     pipe, subject = folder / "pipe", Subject(service)
     os.mkfifo(pipe)
     content = subject.payload.json(parameters={"stall": str(pipe)})
@@ -42,7 +42,7 @@ def stalled(service: Service, folder: Path) -> Generator[None]:
 
 
 def opened(pipe: Path, ends: list[int]) -> bool:
-    """Whether the model reads from the pipe, whose other end is then open."""
+    """Whether the model reads from the pipe, which opens the other end."""
     with suppress(OSError):
         ends.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
     return bool(ends)

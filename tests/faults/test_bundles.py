@@ -24,7 +24,7 @@ from tests.serving import STOP_SECONDS, start
 
 MIB = 2**20
 MOST = 256 * MIB
-"""What a process may take that refuses a bundle."""
+"""The memory that a process may take to refuse a bundle."""
 Tamper = Callable[[Path], object]
 
 
@@ -113,7 +113,7 @@ def newer_library(folder: Path) -> None:
 
 
 def zipped(content: bytes, members: Mapping[str, bytes]) -> bytes:
-    """A zip, with other members in the place of its own, or beside them."""
+    """A zip with some members replaced or added."""
     written = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as before, zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as after:
         kept = {name: before.read(name) for name in before.namelist()}
@@ -128,7 +128,7 @@ def with_member(file: str, name: str, data: Callable[[], bytes]) -> Tamper:
 
 
 def npy(shape: tuple[int, ...], data: bytes) -> bytes:
-    """An array as a file of numpy's, whose header says what it likes."""
+    """An array as an .npy file, with any header."""
     written = io.BytesIO()
     header = {"descr": "<f8", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(written, header)

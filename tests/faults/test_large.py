@@ -24,7 +24,7 @@ TIMES = 3
 
 @pytest.fixture(scope="module", params=["predictor", "transformer"])
 def subject(request: pytest.FixtureRequest, bundle: Path, predictor: Service, logs: Path) -> Generator[Subject]:
-    """Both services, which take bodies of eight MiB."""
+    """Both services, with a limit of 8 MiB on bodies."""
     options = [f"--model_dir={bundle}", f"--max_body_bytes={8 * 2**20}"]
     options += [f"--predictor_host=127.0.0.1:{predictor.http_port}"] if request.param == "transformer" else []
     with running(f"tabserve_{request.param}", *options, log=logs / f"large_{request.param}.log") as service:
@@ -39,7 +39,7 @@ def binary(datatype: str, shape: str, data: bytes) -> tuple[str, bytes]:
 
 
 def tensor(shape: str, data: bytes) -> bytes:
-    """The same in JSON."""
+    """The same tensor in JSON."""
     head = b'{"inputs":[{"name":"input-0","datatype":"FP64","shape":%b,"data":%b}]}'
     return head % (shape.encode(), data)
 
@@ -65,7 +65,7 @@ BODIES = {
 
 
 def seconds(subject: Subject) -> float:
-    """CPU time that the service has taken."""
+    """The CPU time that the service has used."""
     times = psutil.Process(subject.service.process.pid).cpu_times()
     return float(times.user + times.system)
 
@@ -92,7 +92,7 @@ def test_a_body_that_holds_too_much_is_refused_for_a_part_of_what_it_costs_to_pa
 
 
 def message(subject: Subject, data: bytes) -> grpc.StatusCode:
-    """The status of a call with these bytes for a message."""
+    """The status of a call with these bytes as its message."""
     with grpc.insecure_channel(subject.service.grpc) as channel:
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         with pytest.raises(grpc.RpcError) as failure:
@@ -117,7 +117,7 @@ def test_messages_that_hold_too_much_are_refused(subject: Subject) -> None:
 
 
 def test_a_large_request_is_answered_as_in_every_other_form(subject: Subject, matrix: Payload) -> None:
-    """Flat, nested and binary, over REST and gRPC; ten thousand rows is as many as there may be."""
+    """Flat, nested and binary, over REST and gRPC, with ten thousand rows, the most there may be."""
     rows = np.resize(matrix.tensors[0].array, (10_000, matrix.tensors[0].array.shape[1]))
     flat = {"name": "input-0", "datatype": "FP64", "shape": list(rows.shape), "data": rows.ravel().tolist()}
     nested = {**flat, "data": rows.tolist()}

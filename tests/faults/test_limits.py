@@ -296,7 +296,7 @@ def test_sigterm_waits_for_no_client_that_does_not_read(logs: Path) -> None:
             unread(service, request, stack)
         service.process.terminate()
         assert service.process.wait(20) == 0, "30 s of write_timeout are not waited for"
-        assert "without an answer, or with one unread" in service.text()
+        assert "whose answer was missing or unread" in service.text()
 
 
 def test_a_client_that_does_not_read_costs_bounded_memory(echoing: Subject) -> None:

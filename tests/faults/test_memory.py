@@ -1,6 +1,6 @@
-"""Floods of what is large, or never whole: memory has a bound, and other clients are answered.
+"""Floods of large or incomplete requests: memory stays within a limit, and other clients are answered.
 
-The service is an echo that is told of little memory. `long`: the same at sizes that would end a pod of the chart.
+The service is an echo with little memory in its settings. `long`: the same at sizes that would end a pod of the chart.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tests.serving import Service, running
 
 MIB = 2**20
 LIMIT = 160 * MIB
-"""An echo takes about 60 of it."""
+"""The memory in the settings, of which an echo takes about 60 MiB."""
 FLOODED, SLACK = 96 * MIB, 64 * MIB
-"""How much more than at its start a service may take while it is flooded, and after."""
+"""How much more memory than at its start a service may take, during and after a flood."""
 PATH = "/v2/models/echo/infer"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 OWN = [("grpc.use_local_subchannel_pool", 1)]  # without it, all channels share one connection
@@ -31,7 +31,7 @@ OWN = [("grpc.use_local_subchannel_pool", 1)]  # without it, all channels share 
 
 @pytest.fixture(scope="module")
 def tight(logs: Path) -> Generator[Subject]:
-    """An echo that knows of little memory."""
+    """An echo with little memory in its settings."""
     options = (f"--memory_limit_bytes={LIMIT}", "--max_rows=20000")
     with running("tests.echo", *options, log=logs / "tight.log") as service:
         yield Subject(service)
@@ -39,9 +39,9 @@ def tight(logs: Path) -> Generator[Subject]:
 
 @contextmanager
 def bounded(subject: Subject) -> Generator[None]:
-    """Inside and after the block the service takes little more memory than before, and answers others.
+    """Assert that in and after the block the service takes little more memory than before, and answers others.
 
-    After it, what was freed is handed back once the service is idle.
+    After the block it gives freed memory back once it is idle.
     """
     service = subject.service
     subject.assert_serves()
@@ -55,24 +55,24 @@ def bounded(subject: Subject) -> Generator[None]:
 
 
 def large(subject: Subject, rows: int = 20_000) -> bytes:
-    """A whole request of some megabytes."""
+    """A whole request with several megabytes."""
     body, headers = subject.payload.rows(rows).binary()
     lines = [f"{name}: {value}" for name, value in headers.items()]
     return wire.post(PATH, *lines, f"Content-Length: {len(body)}", body=body)
 
 
 def unfinished(size: int) -> bytes:
-    """A request that lacks the last byte of its body."""
+    """A request without the last byte of its body."""
     return wire.post(PATH, f"Content-Length: {size + 1}", body=b" " * size)
 
 
 def chunks(size: int) -> bytes:
-    """A request of two-byte chunks that does not end."""
+    """A request of two-byte chunks that never ends."""
     return wire.post(PATH, "Transfer-Encoding: chunked", body=b"2\r\n  \r\n" * (size // 2))
 
 
 def send_on(subject: Subject, count: int, data: bytes, stack: ExitStack) -> None:
-    """Send this on so many connections at once, which stay open."""
+    """Send this on `count` connections at once, which stay open."""
     opened = [stack.enter_context(wire.connection(subject.service.http_port)) for _ in range(count)]
     with ThreadPoolExecutor(count) as pool:
         list(pool.map(lambda connection: wire.send(connection, data), opened))
@@ -143,7 +143,7 @@ def test_answers_that_are_not_read_take_bounded_memory(tight: Subject) -> None:
 
 
 def message(size: int) -> bytes:
-    """A message of so many bytes that names a tensor of the wrong length."""
+    """A message of `size` bytes that names a tensor of the wrong length."""
     raw = struct.pack("<I", size)[:1] * size
     return b"\x0a\x04echo\x3a" + _varint(len(raw)) + raw
 
@@ -154,7 +154,7 @@ def _varint(value: int) -> bytes:
 
 
 def flood(service: Service, count: int, size: int) -> set[grpc.StatusCode]:
-    """So many calls with messages of so many bytes at once, over four connections; how they ended."""
+    """Make `count` calls with messages of `size` bytes at once, over four connections; returns how they ended."""
     with ExitStack() as stack:
         options = [*OWN, ("grpc.max_send_message_length", -1)]
         channels = [stack.enter_context(grpc.insecure_channel(service.grpc, options)) for _ in range(4)]
@@ -219,7 +219,7 @@ def test_past_most_connections_the_one_that_is_idle_the_longest_is_closed(logs: 
         assert wire.rest(opened[1]) == b""
         wire.send(opened[0], ask)
         assert wire.answers(opened[0])[0].status == 200
-        assert service.text().count("connections: those that have been idle") == 1
+        assert service.text().count("connections: the longest idle ones") == 1
 
 
 def test_at_the_limit_of_open_files_health_is_answered(logs: Path) -> None:
@@ -229,4 +229,4 @@ def test_at_the_limit_of_open_files_health_is_answered(logs: Path) -> None:
             stack.enter_context(wire.connection(service.http_port))
         assert service.status("/v2/health/live") == 200
         Subject(service).assert_serves()
-        assert service.text().count("connections: those that have been idle") == 1
+        assert service.text().count("connections: the longest idle ones") == 1

@@ -40,19 +40,19 @@ def asking(subject: Subject, **parameters: bool) -> dict[str, Any]:
 
 
 def let_go(subject: Subject) -> None:
-    """Let an echo answer what it holds."""
+    """Let an echo answer the requests that it holds."""
     subject.service.signal(signal.SIGUSR1)
 
 
 def request_bytes(subject: Subject, **parameters: bool) -> bytes:
-    """A whole request for an echo, as it goes over the wire."""
+    """A whole request for an echo, in its wire form."""
     body = json.dumps(asking(subject, **parameters)).encode()
     return wire.post("/v2/models/echo/infer", f"Content-Length: {len(body)}", body=body)
 
 
 @contextmanager
 def full(subject: Subject) -> Generator[None]:
-    """Every place is taken until the echo is let go; at the end those who held them have their answers."""
+    """Take every place until the echo is released; at the end all those requests have their answers."""
     with ThreadPoolExecutor(PLACES) as pool:
         held: list[Future[Answer]] = [
             pool.submit(subject.target.infer, asking(subject, hold=True)) for _ in range(PLACES)
@@ -70,7 +70,7 @@ def waits(subject: Subject, opened: socket.socket) -> None:
 
 
 def assert_unavailable(subject: Subject, message: pb.ModelInferRequest) -> None:
-    """gRPC says UNAVAILABLE, and when to try again."""
+    """Assert that gRPC says UNAVAILABLE, and when to try again."""
     with pytest.raises(grpc.RpcError) as failure:
         subject.target.call("ModelInfer", message)
     assert failure.value.code() == grpc.StatusCode.UNAVAILABLE
@@ -162,7 +162,7 @@ def test_a_client_that_goes_away_over_rest_gives_its_place_back(small: Subject) 
 
 @contextmanager
 def lone_client(subject: Subject, log: Path) -> Generator[tuple[Subject, socket.socket]]:
-    """An echo of its own, and a connection to it whose next request is started at once: only it has had an answer."""
+    """A separate echo, and a connection whose next request starts at once, because only it has had an answer."""
     with running("tests.echo", log=log) as service, wire.connection(service.http_port) as opened:
         lonely = Subject(service)
         wire.send(opened, request_bytes(subject))

@@ -300,4 +300,4 @@ def test_the_name_of_an_input_is_shortened_in_an_error(subject: Subject) -> None
 def test_a_cloud_event_is_told_what_to_send(subject: Subject, headers: dict[str, str]) -> None:
     answer = subject.target.infer_binary(json.dumps(subject.payload.json()).encode(), headers)
     assert answer.status == 415
-    assert "CloudEvents are not read: send their data alone, as application/json" in answer.json()["error"]
+    assert "CloudEvents are not supported: send only their data, as application/json" in answer.json()["error"]

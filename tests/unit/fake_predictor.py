@@ -1,4 +1,4 @@
-"""A predictor on a real socket whose answers a test writes, and a client of it."""
+"""A predictor on a real socket, with answers written by a test, and a client for it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def answered(
 
 
 def predicted(release: str = OWN) -> bytes:
-    """The right answer to REQUEST."""
+    """A correct answer to REQUEST."""
     raw = PROBABILITIES.tobytes()
     output = {
         "name": "predict_proba",
@@ -155,7 +155,7 @@ async def predictors(*servers: FakePredictor) -> AsyncGenerator[None]:
 
 @asynccontextmanager
 async def client_of(port: int, host: str = "127.0.0.1", **settings: Any) -> AsyncGenerator[PredictorClient]:
-    """A client that has looked around once."""
+    """A client that has run one round of looking for predictors."""
     client = PredictorClient(ClientOptions(host, port, "fraud", OWN, **{"timeout": 5.0, **settings}))
     await client.addresses.look()
     try:
@@ -177,7 +177,7 @@ async def two_addresses(client: PredictorClient, port: int) -> None:
 
 
 def name_resolves_to(port: int, *hosts: str) -> None:
-    """From now on every name has these addresses."""
+    """Make every name resolve to these addresses from now on."""
 
     async def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
         return [(0, 0, 0, "", (host, port)) for host in hosts]

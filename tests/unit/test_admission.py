@@ -1,4 +1,4 @@
-"""The queue for places: first come, first served, and no longer than a request has patience."""
+"""The queue for places: first come, first served, and no longer than a request's patience."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tabserve.inference.metrics import Metrics
 
 
 class Clock:
-    """Seconds that a test lets pass."""
+    """A clock whose seconds a test lets pass."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -22,7 +22,7 @@ class Clock:
 
 
 class Request:
-    """A request that takes its place as soon as it is resumed, and is refused where there is none."""
+    """A request that takes its place as soon as it is resumed, and is refused if there is none."""
 
     waited: float | None = None
     refused = False
@@ -53,7 +53,7 @@ def clock() -> Clock:
 
 
 def full(clock: Clock, places: int) -> Admission:
-    """All of so many places taken."""
+    """An admission with all its places taken."""
     admission = Admission(places, Metrics(), clock)
     for _ in range(places):
         admission.enter("rest")
@@ -68,7 +68,7 @@ def waiting(admission: Admission, count: int) -> list[Request]:
 
 
 async def leave(admission: Admission, times: int = 1) -> None:
-    """So many places become free, and those that wait for them have them."""
+    """Free `times` places, and let those that wait take them."""
     for _ in range(times):
         admission.leave()
     await asyncio.sleep(0)

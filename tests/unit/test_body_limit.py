@@ -1,4 +1,4 @@
-"""The default of `max_body_bytes`: what `max_rows` of the longest records need."""
+"""The default of `max_body_bytes` is what `max_rows` of the longest records need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request can hold at most: counted right, and nothing that is within it is refused."""
+"""The most that a request can hold is counted right, and nothing within it is refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VALUES = st.recursive(
 
 
 def marks(content: Any) -> dict[str, int]:
-    """The commas, opening brackets and opening braces of a JSON value, outside of its strings."""
+    """The commas, opening brackets and opening braces in a JSON value, outside its strings."""
     if not isinstance(content, list | dict):
         return {",": 0, "[": 0, "{": 0}
     inner = [marks(each) for each in (content.values() if isinstance(content, dict) else content)]
@@ -56,7 +56,7 @@ def test_texts_full_of_commas_and_brackets_are_within_the_bounds() -> None:
 
 
 def large(body: bytes) -> bytes:
-    """The same JSON, with white space that makes it large."""
+    """The same JSON, made large with white space."""
     return body + b" " * LARGE_BYTES
 
 
@@ -116,7 +116,7 @@ def test_messages_of_as_much_as_there_may_be_are_within_the_bounds(contents: dic
 
 
 def field(number: int, content: bytes) -> bytes:
-    """A field with a length."""
+    """A field that has a length."""
     size, lengths = len(content), bytearray()
     while size >= 0x80:
         lengths.append(size & 0x7F | 0x80)

@@ -34,7 +34,7 @@ def head(padding: int, body: int = 0) -> bytes:
 
 
 def statuses(service: Service, *parts: bytes) -> list[bytes]:
-    """Status of each answer; every part is sent once the one before has been acknowledged by the kernel."""
+    """The status of each answer; each part is sent when the kernel has acknowledged the one before."""
     with socket.create_connection(("127.0.0.1", service.http_port), timeout=30) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for part in parts:
@@ -45,7 +45,7 @@ def statuses(service: Service, *parts: bytes) -> list[bytes]:
 
 
 def asked(service: Service, count: int, *parts: bytes) -> list[bytes]:
-    """The same for a client that waits for `count` answers before it ends."""
+    """The statuses for a client that waits for `count` answers before it ends."""
     received = b""
     with socket.create_connection(("127.0.0.1", service.http_port), timeout=30) as connection:
         for part in parts:
@@ -117,7 +117,7 @@ def test_an_ended_connection_is_freed_without_the_garbage_collector() -> None:
 
 @coroutine
 def yielding(value: object) -> Generator[object]:
-    """What waits for something that asyncio does not know."""
+    """An awaitable for something that asyncio does not know."""
     yield value
 
 
@@ -128,7 +128,7 @@ async def cancelled() -> None:
 
 
 async def refused() -> None:
-    """As a proxy in front of the predictor may."""
+    """Refuse a request as a proxy in front of the predictor may."""
     error = InvalidRequest("the client closed the request")
     error.http_status = 499
     raise error
@@ -159,7 +159,7 @@ REQUEST = b"POST /v1/models/echo:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 
 async def served(
     wait: Callable[[], Coroutine[Any, Any, Any]],
 ) -> AsyncGenerator[tuple[Waiting, asyncio.StreamReader, asyncio.StreamWriter]]:
-    """The model, and a client that has connected to it; in the end no request may count as under way."""
+    """The model, and a client connected to it; at the end no request may count as under way."""
     metrics = Metrics()
     admission = Admission(1, metrics)
     model = Waiting(wait, metrics)
@@ -176,7 +176,7 @@ async def served(
 
 
 async def statuses_of(wait: Callable[[], Coroutine[Any, Any, Any]], count: int) -> list[bytes]:
-    """Of so many requests, one after the other, on one connection."""
+    """The statuses of `count` requests, one after the other, on one connection."""
     found = []
     async with asyncio.timeout(30), served(wait) as (_, reader, writer):
         for _ in range(count):

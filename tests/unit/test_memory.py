@@ -1,4 +1,4 @@
-"""How much memory there is, and who of those that come at once gets it."""
+"""How much memory there is, and which of several messages gets it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL = 10 * TENTH
 
 
 class Clock:
-    """Seconds that a test lets pass."""
+    """A clock whose seconds a test lets pass."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -28,7 +28,7 @@ class Clock:
 
 
 class Message(Share):
-    """A message that asks for memory, and what it heard."""
+    """A message that asks for memory, and records what it hears."""
 
     def __init__(self, budget: Budget, size: int) -> None:
         super().__init__(budget)
@@ -43,7 +43,7 @@ class Message(Share):
 
 
 class Blind(Message):
-    """One of which it can't be seen how it goes on."""
+    """A message whose progress can't be seen."""
 
     blind = True
 
@@ -189,7 +189,7 @@ LIMIT = 200 * 2**20
 
 
 def made(folder: Path, groups: str, limits: dict[str, str]) -> tuple[Path, Path]:
-    """A /proc whose process is in these groups, and a /sys/fs/cgroup with these files."""
+    """Make a /proc whose process is in these groups, and a /sys/fs/cgroup with these files."""
     proc, cgroups = folder / "proc", folder / "cgroup"
     (proc / "self").mkdir(parents=True)
     (proc / "self/cgroup").write_text(groups)

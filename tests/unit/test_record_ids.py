@@ -1,4 +1,4 @@
-"""A record's id goes from the request to its answer; one without gets the request's own and its row."""
+"""A record's id goes from the request to its answer; a record without one gets the request's id and its row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The predictor's client: what it sends, how it spreads, which answers come through and which never do."""
+"""The predictor's client: what it sends, how it spreads requests, which answers it passes on."""
 
 from __future__ import annotations
 

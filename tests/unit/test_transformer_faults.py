@@ -1,4 +1,4 @@
-"""The predictor's client against predictors that are gone, slow, broken off or closed."""
+"""The predictor's client with predictors that are gone, slow, cut off or closed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_an_address_that_is_about_to_end_is_passed_over() -> None:
         assert len(first.calls) == 1
         await second.stop()
         await client.addresses.look()
-        await client.infer(REQUEST, Context())  # it is still there for those who have no other
+        await client.infer(REQUEST, Context())  # it is still used if there is no other
     assert len(first.calls) == 2
 
 
@@ -165,7 +165,7 @@ async def test_an_idle_connection_that_was_closed_is_replaced(monkeypatch: pytes
     async with predictors(server), client_of(server.port) as client:
         for _ in range(6):
             await client.infer(REQUEST, Context())
-    # Each connection answers twice (the first a probe and a request), and the next request on it is sent again.
+    # Each connection answers twice (the first a probe and a request); the next request on it is sent again.
     assert server.connections == 4
 
 
@@ -245,7 +245,7 @@ async def test_a_predictor_that_stalls_is_a_deadline_and_opens_the_breaker() -> 
         await fails(client, PredictorUnavailable)
         assert len(server.calls) == breaker.FAILURES_TO_OPEN
         await client.addresses.look()
-        await fails(client, PredictorUnavailable)  # that it says it is ready does not close the breaker
+        await fails(client, PredictorUnavailable)  # saying that it is ready does not close the breaker
 
 
 def test_an_open_breaker_lets_one_request_try_and_closes_on_success() -> None:

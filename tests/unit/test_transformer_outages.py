@@ -1,4 +1,4 @@
-"""What the transformer's log is told of its predictor: each change once."""
+"""The transformer's log has each change of its predictor once."""
 
 from __future__ import annotations
 

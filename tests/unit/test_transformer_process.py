@@ -1,4 +1,4 @@
-"""Predictor and transformer as real processes: decisions, releases, a predictor that dies, what is loaded."""
+"""Predictor and transformer as real processes: decisions, releases, a dying predictor, what is loaded."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def save(folder: Path, schema: str) -> Bundle:
 
 
 class Pair:
-    """A predictor and a transformer of one bundle; the predictor can be killed and started again."""
+    """A predictor and a transformer with one bundle; the predictor can be killed and started again."""
 
     def __init__(self, saved: Bundle, logs: Path) -> None:
         self._options = [f"--model_dir={saved.path}"]
@@ -238,7 +238,7 @@ async def test_one_of_two_predictors_ends_under_load_and_no_request_fails(saved:
 
 
 async def answered_until(client: PredictorClient, over: Callable[[], bool]) -> int:
-    """How many requests were answered, eight at a time, until it was over; every one has to be."""
+    """How many requests were answered, eight at a time, until `over`; all must be."""
     answered = 0
     while not over():
         responses = await asyncio.gather(*(client.infer(REQUEST, Context()) for _ in range(8)))
@@ -279,7 +279,7 @@ def test_a_wrong_predictor_host_ends_it(saved: Bundle, tmp_path: Path) -> None:
 
 
 def outages(pair: Pair) -> list[str]:
-    """What the transformer has told of its predictor: the words between its address and a colon."""
+    """What the transformer has logged about its predictor: the words between its address and a colon."""
     return re.findall(r"the predictor at [0-9.:]+ ([a-z ]+)", pair.transformer.text())
 
 

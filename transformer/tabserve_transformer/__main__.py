@@ -1,4 +1,4 @@
-"""`python -m tabserve_transformer`: serve decisions on records, by way of a predictor."""
+"""`python -m tabserve_transformer`: serve decisions on records, through a predictor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tabserve_transformer.settings import Settings
 
 
 def serve(settings: Settings) -> None:
-    """Load and serve until a signal. Ends with status 1 and the reason where the bundle can't be served."""
+    """Load, and serve until a signal. Exits with status 1 and the reason if the bundle can't be served."""
     server.configure_logging(settings.log_level)
     metrics = Metrics()
     try:
@@ -40,7 +40,7 @@ def serve(settings: Settings) -> None:
         sys.exit(f"transformer: {error}")
 
 
-main = command(Settings, serve, "Serve decisions on records over the Open Inference Protocol, by way of a predictor.")
+main = command(Settings, serve, "Serve decisions on records over the Open Inference Protocol, through a predictor.")
 
 if __name__ == "__main__":
     main()

@@ -19,7 +19,7 @@ from tabserve.schema.records import Records
 
 
 class Taken(NamedTuple):
-    """The predictor's inputs, and the ids of the records they are made of; None where no record has one."""
+    """The predictor's inputs, and the ids of the records that they are made from; None if no record has one."""
 
     tensors: tuple[Tensor, ...]
     ids: Array | None = None

@@ -1,4 +1,4 @@
-"""The transformer as a plain class: records to tensors, to the predictor, to decisions."""
+"""The transformer as a plain class, which turns records into tensors, and the predictor's answers into decisions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CONTRIBUTIONS = requests(("contributions",))
 
 
 class Transformer:
-    """Answers for one bundle by way of a predictor; implements tabserve.inference.model.Model."""
+    """Answers requests for one bundle through a predictor; implements tabserve.inference.model.Model."""
 
     def __init__(
         self,
@@ -68,19 +68,19 @@ class Transformer:
 
     @property
     def ready(self) -> bool:
-        """Whether a predictor of its own release answered lately."""
+        """Whether a predictor of the same release has answered recently."""
         return self._predictor.ready
 
     async def start(self) -> None:
-        """Begin to look for the predictor."""
+        """Start looking for the predictor."""
         await self._predictor.start()
 
     async def stop(self) -> None:
-        """Let go of the predictor."""
+        """Stop looking for the predictor, and close its connections."""
         await self._predictor.stop()
 
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
-        """V2: columns of records, or the predictor's plain tensors, to its outputs and decisions.
+        """Answer V2 requests of records as columns, or of the predictor's tensors, with its outputs and decisions.
 
         Raises InvalidRequest, RequestTooLarge, and what the predictor's client raises.
         """
@@ -89,10 +89,10 @@ class Transformer:
         return InferResponse(tuple(tensors[name] for name in names))
 
     async def predict(self, body: bytes, context: Context) -> bytes:
-        """V1: `{"instances": [{…}]}` to `{"predictions": [{"decision", "score", "label", "reasons"}]}`.
+        """Answer a V1 body, `{"instances": [{…}]}`, with `{"predictions": [{"decision", "score", …}]}`.
 
-        A regression has no label, no decision where its schema names no bands, and `predict`, its values by name, where
-        there are several. Raises as `infer` does.
+        A prediction has `decision`, `score`, `label` and `reasons`. A regression has no label, and without bands in its
+        schema no decision. If it has several values, `predict` holds them by name. Raises the same errors as `infer`.
         """
         records = self._records
         taken = self._inputs.from_body(body)
@@ -101,7 +101,7 @@ class Transformer:
     async def _answer(
         self, taken: Taken, outputs: tuple[RequestedOutput, ...], names: Sequence[str], context: Context
     ) -> dict[str, Tensor]:
-        """The named tensors, made of these of the predictor's outputs."""
+        """The named tensors, made from these of the predictor's outputs."""
         tensors = await self._predict(taken.tensors, outputs, names, context)
         if self._id is not None and self._id in names:
             count = len(taken.tensors[0].array)
@@ -115,7 +115,7 @@ class Transformer:
         for output in outputs:
             if output.name not in known:
                 hint = nearest(output.name, known)
-                raise InvalidRequest(f"outputs: expected some of {', '.join(known)}; got {quoted(output.name)}{hint}")
+                raise InvalidRequest(f"outputs: expected one of {', '.join(known)}; got {quoted(output.name)}{hint}")
         return tuple(dict.fromkeys(output.name for output in outputs))
 
     async def _predict(
@@ -125,10 +125,9 @@ class Transformer:
         names: Sequence[str],
         context: Context,
     ) -> dict[str, Tensor]:
-        """The predictor's tensors, these and what reasons need, where they are among the names.
+        """The predictor's answers to these outputs, and to what reasons need if they are among the names.
 
-        Contributions that reasons of some bands need are those of the rows in these bands: they are asked for once it
-        is known which these are.
+        If only some bands have reasons, contributions are asked for in a second call, for only the rows in these bands.
         """
         tensors = await self._ask(inputs, outputs, context)
         if "reasons" in names and "contributions" not in tensors:
@@ -153,7 +152,7 @@ class Transformer:
         return {tensor.name: tensor for tensor in response.outputs}
 
     def _asked(self, names: tuple[str, ...]) -> tuple[RequestedOutput, ...]:
-        """What the predictor must be asked for: its own of these outputs, and what the decisions among them need."""
+        """The outputs to ask the predictor for: its own among the names, and those that decisions among them need."""
         own = [name for name in names if name in self._own]
         decided = [name for name in names if name in self._decisions.names]
         return requests((*own, *self._decisions.needs(decided)))
@@ -193,9 +192,9 @@ class Transformer:
 
 
 def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Transformer:
-    """The transformer for a bundle, with a client of its predictor.
+    """The transformer for a bundle, with a client for its predictor.
 
-    Raises ValueError where predictor_host is none, and BundleError where the preprocessor can't be loaded.
+    Raises ValueError if predictor_host is not a host, and BundleError if the preprocessor can't be loaded.
     """
     host, port = host_and_port(settings.predictor_host)
     target = ClientOptions(

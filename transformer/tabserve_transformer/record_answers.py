@@ -1,4 +1,4 @@
-"""What V1 answers of each record, and what the predictor must be asked for it."""
+"""V1's answers for each record, and what the predictor must be asked for them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from tabserve.schema.decisions import Decisions
 
 
 class RecordAnswers:
-    """One JSON object per record.
+    """Encodes one JSON object per record.
 
-    names: its keys, each the name of an output, the id's first. needs: the predictor's outputs that they are made of.
+    names: the objects' keys, each the name of an output, the id's first.
+    needs: the predictor's outputs that they are made from.
     """
 
     def __init__(
@@ -26,11 +27,11 @@ class RecordAnswers:
         self.needs = requests((*(["predict"] if targets else []), *decisions.needs(answered)))
 
     def encode(self, made: Mapping[str, Tensor]) -> bytes:
-        """`{"predictions": [{…}]}` of all named outputs."""
+        """The body `{"predictions": [{…}]}` with all named outputs."""
         predictions = answers.objects({name: made[name].array for name in self.names}, self._targets)
         return orjson.dumps({"predictions": predictions})
 
 
 def requests(names: Sequence[str]) -> tuple[RequestedOutput, ...]:
-    """Each of the predictor's outputs once."""
+    """Requests for the predictor's outputs, each once."""
     return tuple(RequestedOutput(name) for name in dict.fromkeys(names))

@@ -1,4 +1,4 @@
-"""The ids of a request's records: those it gave, or ones made of the request's own."""
+"""The ids of a request's records: given by the request, or made from the request's own id."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tabserve.inference.tensors import Tensor
 
 
 def tensor(name: str, given: Array | None, count: int, context: Context) -> Tensor:
-    """The ids, BYTES [count]; a record without one gets `x-request-id/row`, and a UUID where the request has no id."""
+    """The ids, BYTES [count]; a record without one gets `x-request-id/row`, with a UUID if the request has no id."""
     request = context.trace.get(REQUEST_ID)
     ids = [None] * count if given is None else given.tolist()
     made = [one or (f"{request}/{at}" if request else str(uuid.uuid4())) for at, one in enumerate(ids)]

@@ -1,4 +1,4 @@
-"""Requests over gRPC as bytes, each read once there is memory for it."""
+"""Read gRPC requests as bytes, each when there is memory for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tabserve.inference.memory import FREE_BYTES, Budget, Share
 
 
 class _Message(Share):
-    """A message that comes; gRPC does not say how long it is, so it has a share as the longest needs."""
+    """An arriving message; gRPC does not say how long it is, so its share is that of the longest."""
 
     __slots__ = ("_granted", "_task", "given_up")
 
@@ -27,23 +27,23 @@ class _Message(Share):
         self._granted: asyncio.Future[None] | None = None
 
     async def wait(self) -> None:
-        """Return when there is memory."""
+        """Wait until there is memory."""
         self._granted = self._task.get_loop().create_future()
         await self._granted
 
     def granted(self) -> None:
-        """There is memory."""
+        """Note that there is memory."""
         if self._granted is not None and not self._granted.done():
             self._granted.set_result(None)
 
     def lost(self) -> None:
-        """There is none, or no longer."""
+        """Note that there is no memory, or no longer."""
         self.given_up = True
         self._task.cancel()
 
 
 class _Answer(Share):
-    """An answer that its client may leave unread; the call is ended where others need its memory."""
+    """An answer that its client may leave unread; the call is ended if others need its memory."""
 
     __slots__ = ("_task",)
 
@@ -57,17 +57,17 @@ class _Answer(Share):
 
 
 class Messages:
-    """Reads and counts messages of at most so many bytes."""
+    """Reads and counts messages up to a size."""
 
     def __init__(self, budget: Budget, most: int) -> None:
         self._budget = budget
         self._most = most
 
     async def read(self, context: grpc.aio.ServicerContext) -> tuple[bytes, Share]:
-        """A call's message and its share of the memory; until there is some, it stays with the client.
+        """A call's message and its share of the memory; the message stays with the client until there is memory.
 
-        Raises Overloaded where there is none, or others wait for it while the message does not come, and InvalidRequest
-        where there is no message.
+        Raises Overloaded if there is none, or if others wait for it while the message does not arrive, and
+        InvalidRequest if there is no message.
         """
         task = _current_task()
         share = _Message(self._budget, task)

@@ -1,4 +1,4 @@
-"""The gRPC side: GRPCInferenceService and grpc.health.v1 on grpc.aio."""
+"""The protocol over gRPC: GRPCInferenceService and grpc.health.v1 on grpc.aio."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from copy import copy
 from functools import partial
 from typing import Any, TypeAlias
 
-from tabserve.inference.grpc import tuning  # before grpc
+from tabserve.inference.grpc import tuning  # must be imported before grpc
 
 # isort: split
 import grpc
@@ -35,9 +35,9 @@ from tabserve.inference.tensors import InferRequest, TensorSpec
 SERVICE = "inference.GRPCInferenceService"
 HOLD_SECONDS = 0.2
 FEWEST_STREAMS = 128
-"""So many calls a connection may have at once, so that health is answered beside those that are worked on."""
+"""How many calls a connection may have at once, so that health is answered while others are worked on."""
 MOST_QUESTION_BYTES = 64 * 2**10
-"""What names a model and a version is no longer; of longer messages only so much is read."""
+"""The longest message that names just a model and a version; longer ones are read only up to here."""
 
 Method: TypeAlias = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
@@ -45,13 +45,13 @@ _TRACE_NAMES = frozenset(name.decode() for name in TRACE_HEADERS)
 
 
 class Arrivals:
-    """How many requests come in a turn of the event loop: a lone one has no others to wait for."""
+    """Counts the requests in a turn of the event loop; a lone one has no others to wait for."""
 
     def __init__(self) -> None:
         self._came = self._came_before = 0
 
     def comes_alone(self) -> bool:
-        """A request comes; whether no other came in this turn, nor in the last one in which any came."""
+        """Count a request; returns whether no other came in this turn, nor in the last turn in which any came."""
         self._came += 1
         if self._came > 1:
             return False
@@ -87,11 +87,11 @@ class Servicer:
         self._arrivals = Arrivals()
 
     def hold(self) -> None:
-        """Keep answers back from now on."""
+        """Hold answers back from now on."""
         self._may_answer.clear()
 
     def let_go(self) -> None:
-        """Send the answers that were kept back."""
+        """Send the answers that were held back."""
         self._may_answer.set()
 
     async def ServerLive(self, _: Any, __: grpc.aio.ServicerContext) -> pb.ServerLiveResponse:  # noqa: N802
@@ -110,13 +110,13 @@ class Servicer:
         return pb.ModelReadyResponse(ready=self.ready())
 
     async def ServerMetadata(self, _: Any, __: grpc.aio.ServicerContext) -> pb.ServerMetadataResponse:  # noqa: N802
-        """Name, version and extensions of the server."""
+        """The server's name, version and extensions."""
         return pb.ServerMetadataResponse(name="tabserve", version=__version__, extensions=EXTENSIONS)
 
     async def ModelMetadata(  # noqa: N802
         self, request: pb.ModelMetadataRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelMetadataResponse:
-        """Every tensor of the model."""
+        """The model's metadata, with every tensor."""
         await self._known(request.name, request.version, context)
         metadata = self._metadata
         return pb.ModelMetadataResponse(
@@ -129,14 +129,14 @@ class Servicer:
         )
 
     async def ModelInfer(self, _: Any, context: grpc.aio.ServicerContext) -> bytes:  # noqa: N802
-        """Tensors to tensors, as bytes; the message is read when there is a place and memory for it."""
+        """Answer tensors with tensors, as bytes; the message is read when there is a place and memory for it."""
         started = time.perf_counter()
         trace = self._trace(context)
         try:
             self._admission.refuse_if_full("grpc")
             response = await self._read(context, trace)
         except InferenceError as error:
-            refusal: InferenceError = copy(error)  # without the traceback, which leads to the message
+            refusal: InferenceError = copy(error)  # without the traceback, which refers to the message
         except Exception as error:  # noqa: BLE001 - the edge: logged by type and place, answered as INTERNAL
             refusal = failed(error)
         else:
@@ -144,12 +144,12 @@ class Servicer:
             self._metrics.seconds.observe(time.perf_counter() - started, "grpc")
             self._messages.send(response, context)
             return response
-        # Outside of the block that caught the error: it would be kept with the call's end, in a circle.
+        # Outside the block that caught the error, which would be kept with the call's end in a cycle.
         await self._abort(refusal, context, started, trace)
-        return b""  # never: the call is over
+        return b""  # never reached: the call is over
 
     def _trace(self, context: grpc.aio.ServicerContext) -> dict[str, str]:
-        """What is handed on of the call's metadata, the id among it."""
+        """The part of the call's metadata to pass on, including the id."""
         trace = {name: value for name, value in context.invocation_metadata() or () if name in _TRACE_NAMES}
         trace[REQUEST_ID] = self._ids.of(trace.get(REQUEST_ID))
         return trace
@@ -212,7 +212,7 @@ class Servicer:
 
 
 def _deadline(context: grpc.aio.ServicerContext) -> float:
-    """Of the call, in time.monotonic()."""
+    """The call's deadline, in time.monotonic()."""
     remaining = context.time_remaining()
     return float("inf") if remaining is None else time.monotonic() + remaining
 
@@ -239,7 +239,7 @@ def _handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
 
 
 def _parsing(method: Method, request: Any) -> Method:
-    """The method on message bytes; grpc's own deserialising answers malformed ones with UNKNOWN."""
+    """The method for message bytes; grpc's own deserialising would answer malformed ones with UNKNOWN."""
 
     async def parse(data: bytes, context: grpc.aio.ServicerContext) -> Any:
         try:
@@ -259,7 +259,7 @@ def _serialize(message: Any) -> bytes:
 
 
 class GrpcServer:
-    """One model over gRPC, with grpc.health.v1 for the server ("") and the service."""
+    """Serves one model over gRPC, with grpc.health.v1 for the server ("") and the service."""
 
     def __init__(self, servicer: Servicer, settings: ServerSettings) -> None:
         self._servicer = servicer
@@ -280,7 +280,7 @@ class GrpcServer:
             health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
 
     async def start(self, host: str, port: int) -> None:
-        """Listen. A port that others share as well is not refused; raises OSError where it cannot be used."""
+        """Listen. A port that others share as well is not refused. Raises OSError if the port cannot be used."""
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         with tuning.patient_threads():
             for listener in self._listeners:
@@ -291,17 +291,17 @@ class GrpcServer:
                 await listener.start()
 
     async def report_health(self) -> None:
-        """Tell grpc.health.v1 whether the model is ready now."""
+        """Report to grpc.health.v1 whether the model is ready now."""
         serving = health_pb2.HealthCheckResponse.SERVING
         status = serving if self._servicer.ready() else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in ("", SERVICE):
             await self._health.set(service, status)
 
     async def stop(self, seconds: float) -> None:
-        """Answer what is under way, and close, all in so many seconds, or as many as it takes to say goodbye.
+        """Answer the requests under way, and close, within the given seconds or the time needed to say goodbye.
 
-        grpc cancels a call that arrives while it closes. So answers are kept back for a moment, in which every client
-        comes to wait for one, the clients are told to go, and then they are answered.
+        grpc cancels a call that arrives while it closes. So answers are held back for a moment, until every client
+        waits for one. Then the clients are told to leave, and are answered.
         """
         self._servicer.hold()
         await asyncio.sleep(HOLD_SECONDS)

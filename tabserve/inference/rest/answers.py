@@ -1,4 +1,4 @@
-"""The answers to a connection's requests: in their order, one at a time, as fast as the client reads."""
+"""Answer a connection's requests in their order, one at a time, as fast as the client reads."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) el
 
 
 class Load:
-    """How much the connections of one server have to do.
+    """The load of one server's connections.
 
-    working: requests that are being answered. answered: so many were. leaving: whether every answer ends its
+    working: how many requests are being answered. answered: how many have been. leaving: whether every answer ends its
     connection, so that clients go elsewhere for the next.
     """
 
@@ -28,7 +28,7 @@ class Load:
 
 
 class _Unread(Share):
-    """Answers that a client does not read; its connection is ended where others need their memory."""
+    """Answers that a client does not read; its connection is ended if others need their memory."""
 
     __slots__ = ("_transport",)
 
@@ -42,9 +42,9 @@ class _Unread(Share):
 
 
 class Answers:
-    """Answers requests, each in a task of its own.
+    """Answers requests, each in its own task.
 
-    sent: called whenever answers were sent in a later turn of the event loop than the one in which `go_on` was called.
+    sent: called whenever answers were sent in a later turn of the event loop than the call of `go_on`.
     """
 
     def __init__(self, application: Application, budget: Budget, load: Load, sent: Callable[[], None]) -> None:
@@ -56,34 +56,34 @@ class Answers:
         self._transport: asyncio.Transport
         self._queue: deque[tuple[Request, Answer | None]] = deque()
         self._task: asyncio.Task[Answer] | None = None
-        self._ordinal = 0  # of the last answer here among the server's
-        self._unread: Share | None = None  # what the client does not read
+        self._ordinal = 0  # number of the last answer here, among all of the server's
+        self._unread: Share | None = None  # for answers that the client does not read
 
     @property
     def waiting(self) -> bool:
-        """Whether requests wait for the one before them."""
+        """Whether requests wait for an earlier one."""
         return bool(self._queue)
 
     @property
     def busy(self) -> bool:
-        """Whether there is a request that is not answered."""
+        """Whether there is an unanswered request."""
         return self._task is not None or bool(self._queue)
 
     def start(self, transport: asyncio.Transport) -> None:
-        """Write to this transport from now on."""
+        """Start writing to this transport."""
         self._transport = transport
 
     def put(self, request: Request, answer: Answer | None = None) -> None:
-        """Answer a request after those before it; with this answer where there is one already."""
+        """Answer a request after those before it, with this answer if it is already known."""
         self._queue.append((request, answer))
 
     def pause(self, left: int) -> None:
-        """The client does not read its answers, of which so many bytes are left."""
+        """Stop sending answers, of which the client has not read `left` bytes."""
         self._unread = _Unread(self._budget, self._transport)
         self._unread.send(left)
 
     def resume(self) -> None:
-        """The client reads them again."""
+        """Send answers again, which the client reads again."""
         self._read()
         self.go_on()
 
@@ -93,7 +93,7 @@ class Answers:
             self._unread = None
 
     def go_on(self) -> None:
-        """Answer what there is to answer now."""
+        """Answer the requests that can be answered now."""
         while self._queue and self._task is None and self._unread is None:
             request, answer = self._queue.popleft()
             if answer is None:
@@ -102,7 +102,7 @@ class Answers:
                 self._send(request, answer)
 
     def end(self) -> None:
-        """The client has gone away: what answers it is cancelled, and what leads back to the connection is let go."""
+        """Cancel the answers after the client has gone away, and drop references to the connection."""
         self._clear()
         self._read()
         self._sent = None
@@ -110,12 +110,12 @@ class Answers:
             self._task.cancel()
 
     def _begin(self, request: Request) -> None:
-        """Take the first steps to an answer; `alone` where no other client is asking, so no other request comes now."""
+        """Begin an answer; the request is `alone` if no other client is asking, so that no other request comes now."""
         load = self._load
         request.alone = load.working == 0 and self._ordinal == load.answered
         load.working += 1
         work = self._application.answer(request)
-        # Most are answered before this returns, where Python can start a task at once.
+        # Most are answered before this returns, if Python can start a task at once.
         task = asyncio.Task(work, loop=self._loop, **_EAGER)
         if task.done():
             self._finish(request, task)
@@ -124,7 +124,7 @@ class Answers:
             task.add_done_callback(lambda done: self._finish_later(request, done))
 
     def _finish(self, request: Request, task: asyncio.Task[Answer]) -> None:
-        """Whatever has gone wrong, there is an answer, unless the client has gone away."""
+        """End an answer; there is one whatever has gone wrong, unless the client has gone away."""
         self._load.working -= 1
         _let_go(request)
         if task.cancelled():
@@ -142,7 +142,7 @@ class Answers:
             self._sent()
 
     def _send(self, request: Request, answer: Answer) -> None:
-        """In one write: a system call is a good part of what a small answer costs."""
+        """Send an answer in one write, because a system call is much of the cost of a small answer."""
         if self._transport.is_closing():
             return
         ends = self._load.leaving or not request.keep_alive
@@ -160,7 +160,7 @@ class Answers:
 
 
 def _let_go(request: Request) -> None:
-    """Of the memory of a request that is done with."""
+    """Give back the memory of a finished request."""
     if request.memory is not None:
         request.memory.give_back()
         request.memory = None

@@ -1,4 +1,4 @@
-"""The REST side: what each path answers. V2, V1, health, metadata, and metrics where they have no port of their own."""
+"""The protocol over REST: each path's answers, for V2, V1, health, metadata and, without an admin port, metrics."""
 
 from __future__ import annotations
 
@@ -32,41 +32,44 @@ from tabserve.inference.rest.parser import Request
 from tabserve.inference.tensors import ModelMetadata
 
 Answer: TypeAlias = tuple[int, bytes, bytes]
-"""Status, the lines of headers but those of the framing, and body."""
+"""An answer: status, the header lines without the framing's, and body."""
 
 TRACE_HEADERS = (b"traceparent", b"tracestate", REQUEST_ID.encode())
 _ID = REQUEST_ID.encode()
 
 _BINARY = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
-# curl -d sends a form type, and many clients send none: what cannot be anything but JSON is read as JSON.
+# curl -d sends a form type, and many clients send none, so whatever can only be JSON is read as JSON.
 _READABLE = re.compile(
     rb"(application/([\w.-]+\+)?json|application/octet-stream|application/x-www-form-urlencoded)\s*(;.*)?",
     re.IGNORECASE,
 )
 _PLAIN = (b"application/json", b"application/octet-stream")
-"""Media types as nearly all clients write them."""
+"""Media types in the form that nearly all clients write."""
 _CLOUD_EVENTS = b"application/cloudevents"
-"""In binary mode an answer without `ce-` headers would count as a failure with Knative's broker."""
+"""The media type of CloudEvents, which are refused.
+
+In their binary mode, Knative's broker would count an answer without `ce-` headers as a failure.
+"""
 
 _STATUS_LINE = {status: f"HTTP/1.1 {status} \r\n".encode() for status in range(100, 600)} | {
     int(status): f"HTTP/1.1 {status} {status.phrase}\r\n".encode() for status in HTTPStatus
 }
-"""Also of statuses that are not registered, which the predictor's side may answer with (RFC 9112, section 4)."""
+"""Status lines, also for statuses that are not registered, which a predictor may answer with (RFC 9112, section 4)."""
 
 logger = logging.getLogger(__name__)
 
 
 class Route(NamedTuple):
-    """What answers the requests of a path: the lines of headers and the body of the answer."""
+    """A function that answers a path's requests with header lines and body."""
 
     work: Callable[[Request, Context], Awaitable[tuple[bytes, bytes]]]
     protocol: str
 
 
 def failed(error: BaseException) -> PredictionFailed:
-    """What a client hears of an unexpected failure; the log hears its type and place, not its text.
+    """The error that a client sees after an unexpected failure; the log names its type and place, not its text.
 
-    The text of a library's error may quote the request.
+    The text of a library's error might quote the request.
     """
     trace = error.__traceback__
     while trace and trace.tb_next:
@@ -79,7 +82,7 @@ def failed(error: BaseException) -> PredictionFailed:
 class Application:
     """Serves one model over REST; see the checklist in tests/contract for what each path answers.
 
-    shows_metrics: whether they are among the pages.
+    shows_metrics: whether metrics are among the pages.
     """
 
     def __init__(
@@ -119,9 +122,9 @@ class Application:
         }
 
     def admit(self, request: Request, *, unplaced: bool) -> Answer | None:
-        """The answer that needs no more than the headers; None where the body is to be read.
+        """The answer to a request that needs only the headers, None if the body must be read.
 
-        unplaced: whether there is no place for it.
+        unplaced: whether there is no place for the request.
         """
         route = self._route(request)
         if route is None and b"%" in request.path:
@@ -149,21 +152,21 @@ class Application:
         return self._refused(_too_large(self._max_body_bytes), request)
 
     def out_of_memory(self, request: Request) -> Answer:
-        """The answer to a request whose body there is no memory for."""
+        """The answer to a request for whose body there is no memory."""
         return self._refused(Overloaded("too many large requests at once"), request)
 
     def failure(self, error: BaseException, request: Request) -> Answer:
-        """The answer to a request that ended in an error which is not the client's."""
+        """The answer to a request that ended in an error not caused by the client."""
         return self._refused(failed(error), request)
 
     async def answer(self, request: Request) -> Answer:
-        """The answer to a request that was admitted, once its body is there."""
+        """The answer to an admitted request, once its body is there."""
         route = self._routes[request.path]
         try:
             context = _context(request)
             self._admission.enter(route.protocol)
             try:
-                context.remaining()  # raises where the deadline has passed
+                context.remaining()  # raises if the deadline has passed
                 lines, body = await route.work(request, context)
             finally:
                 self._admission.leave()
@@ -210,28 +213,28 @@ class Application:
 
 
 def error_body(message: str) -> bytes:
-    """`{"error": message}`; characters that JSON cannot carry are replaced."""
+    """The body `{"error": message}`; characters that JSON cannot carry are replaced."""
     return orjson.dumps({"error": message.encode(errors="replace").decode()})
 
 
 def not_allowed(allow: str) -> Answer:
-    """The answer to a request of another method than these."""
+    """The answer to a request with any other method."""
     return 405, JSON + line("allow", allow), error_body(f"expected method {allow}")
 
 
 def message(status: int, lines: bytes, body: bytes, *, ends: bool = False, head_only: bool = False) -> bytes:
-    """An answer as it goes over the wire.
+    """An answer in its wire form.
 
-    ends: whether the connection ends with it. head_only: leave the body out, which only its length tells of.
+    ends: whether the connection ends with it. head_only: leave the body out, and send only its length.
     """
     framing = b"content-length: %d\r\nconnection: close\r\n\r\n" if ends else b"content-length: %d\r\n\r\n"
     return b"".join((_STATUS_LINE[status], lines, framing % len(body), b"" if head_only else body))
 
 
 def unescaped(path: bytes) -> bytes:
-    """A path whose segments are percent-decoded (RFC 3986, section 2.1), but where that would divide one (%2F).
+    """A path with percent-decoded segments (RFC 3986, section 2.1), except where that would divide one (%2F).
 
-    What is no escape stays as it is, so that it is in no path that there is.
+    Anything that is not an escape stays as it is, so that it matches no existing path.
     """
     segments = [(segment, unquote_to_bytes(segment)) for segment in path.split(b"/")]
     return b"/".join(given if b"/" in made else made for given, made in segments)
@@ -239,14 +242,14 @@ def unescaped(path: bytes) -> bytes:
 
 @lru_cache
 def line(name: str, value: str) -> bytes:
-    """A header's line. Raises ValueError where the value would end it."""
+    """A header's line. Raises ValueError if the value would end it."""
     if not value.isprintable():
         raise ValueError(f"header {name}: expected printable characters, got {value!r}")
     return f"{name}: {value}\r\n".encode()
 
 
 def _identified(answer: Answer, request: Request) -> Answer:
-    """The answer to a request, with its id."""
+    """The answer to a request, with the request's id."""
     status, lines, body = answer
     return status, b"%b%b: %b\r\n" % (lines, _ID, request.headers[_ID]), body
 
@@ -265,12 +268,12 @@ def _context(request: Request) -> Context:
 
 
 def _check(headers: Mapping[bytes, bytes], limit: int) -> int:
-    """How long a body may be, by its headers, or the limit where they don't tell.
+    """How long a body may be according to its headers, or the limit if they don't say.
 
-    Raises where it is not to be read: its media type is none of ours, or it is over the limit.
+    Raises if the body can't be read, because of its media type or its length.
     """
     if b"ce-specversion" in headers or headers.get(b"content-type", b"").lower().startswith(_CLOUD_EVENTS):
-        raise UnsupportedMediaType("CloudEvents are not read: send their data alone, as application/json")
+        raise UnsupportedMediaType("CloudEvents are not supported: send only their data, as application/json")
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise UnsupportedMediaType("content-encoding: expected none (identity)")
     media_type = headers.get(b"content-type", b"application/json")

@@ -1,4 +1,4 @@
-"""What the connections of one server share, and how many there may be."""
+"""Limit the number of one server's connections, and hold what they share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tabserve.inference.settings import ServerSettings
 
 SWEEP_SECONDS = 1.0
 LOG_SECONDS = 60.0
-"""That there are too many connections is logged no more often."""
+"""How often, at most, the log says that there are too many connections."""
 
 logger = logging.getLogger(__name__)
 
@@ -26,23 +26,23 @@ class Client(Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether it has asked for what is not answered."""
+        """Whether the client has an unanswered request."""
 
     def time_out(self) -> None:
-        """End it where it takes too long."""
+        """End the connection if it takes too long."""
 
     def shutdown(self) -> None:
-        """End it as soon as what is under way is answered."""
+        """End the connection as soon as requests under way are answered."""
 
     def close(self) -> None:
-        """End it now."""
+        """End the connection now."""
 
     def abort(self) -> None:
-        """End it now, whatever is left unsaid."""
+        """End the connection now, without sending anything more."""
 
 
 class Clients:
-    """All connections. Past `max_connections`, the one that has waited the longest for its client makes room."""
+    """All connections. Beyond `max_connections`, the one that has waited the longest for its client makes room."""
 
     def __init__(
         self, application: Application, admission: Admission, budget: Budget, settings: ServerSettings
@@ -57,17 +57,17 @@ class Clients:
         self._logged = -math.inf
 
     def join(self, client: Client) -> None:
-        """One has connected; it or another one is closed where they are too many."""
+        """Add a client that has connected; it or another one is closed if there are too many."""
         self.connections[client] = None
         if len(self.connections) > self.settings.max_connections:
             self._make_room()
 
     def leave(self, client: Client) -> None:
-        """One has gone."""
+        """Remove a client that has gone."""
         self.connections.pop(client, None)
 
     def heard(self, client: Client) -> None:
-        """All that it asked is answered. Which was heard last matters where there are many."""
+        """Note that a client's requests are answered, which decides who makes room when there are many."""
         if len(self.connections) > self.settings.max_connections // 2 and client in self.connections:
             self.connections[client] = self.connections.pop(client)
 
@@ -77,12 +77,10 @@ class Clients:
         longest.close()
         if self.now() - self._logged >= LOG_SECONDS:
             self._logged = self.now()
-            logger.warning(
-                "over %d connections: those that have been idle the longest are closed", len(self.connections)
-            )
+            logger.warning("over %d connections: the longest idle ones are closed", len(self.connections))
 
     async def sweep(self) -> None:
-        """Forever end connections whose request has been coming for too long, and read those left unread for long."""
+        """Keep ending connections whose request takes too long to arrive, and reading those left unread for long."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             self.admission.resume_late()

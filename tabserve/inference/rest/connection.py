@@ -1,4 +1,4 @@
-"""A client's connection: what comes is read, or left unread, and what takes too long is given up."""
+"""A client's connection, which reads requests or leaves them unread, and ends what takes too long."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tabserve.inference.rest.patience import Patience
 from tabserve.inference.rest.reading import Reading
 
 MOST_UNREAD_BYTES = 65536
-"""How much of a request that waits for a place is kept."""
+"""The most bytes that are kept of a request that waits for a place."""
 
 
 class Connection(asyncio.Protocol):
     """Ends a connection whose request is malformed (400), has too long headers (431) or is too slow (408).
 
-    Requests that come before the one before them is answered (pipelining) are answered in their order.
+    Requests that come before an earlier one is answered (pipelining) are answered in their order.
     """
 
     def __init__(self, clients: Clients) -> None:
@@ -27,10 +27,10 @@ class Connection(asyncio.Protocol):
         self._patience = Patience(clients.settings, clients.now)
         self._reading: Reading | None = Reading(clients, self._answers, self._patience, self._go_on)
         self._paused = False
-        self._unread = b""  # what has come of a request that waits for a place, or for its refusal
+        self._unread = b""  # the part that has arrived of a request that waits for a place, or for its refusal
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has connected."""
+        """Start serving a client that has connected."""
         assert self._reading is not None
         self._transport = cast("asyncio.Transport", transport)
         self._answers.start(self._transport)
@@ -38,9 +38,9 @@ class Connection(asyncio.Protocol):
         self._clients.join(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone away.
+        """Cancel everything, because the client has gone away.
 
-        What leads back here is let go: what has lived long, the garbage collector would keep for long.
+        References back to the connection are dropped, because the garbage collector would keep old objects for long.
         """
         self._clients.leave(self)
         self._clients.admission.forget(self)
@@ -51,11 +51,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether it has asked for what is not answered."""
+        """Whether the client has an unanswered request."""
         return bool(self._unread) or self._answers.busy
 
     def data_received(self, data: bytes) -> None:
-        """Read what came, or leave it unread until its request gets a place; health and metadata never wait."""
+        """Read the data, or leave it unread until its request gets a place; health and metadata never wait."""
         admission = self._clients.admission
         if self._unread:
             self._unread += data
@@ -69,11 +69,11 @@ class Connection(asyncio.Protocol):
             self._patience.for_nothing()
 
     def _begins(self) -> bool:
-        """Whether what comes is the beginning of a request, and no other is under way."""
+        """Whether the data begins a request, and no other is under way."""
         return self._reading is not None and not self._reading.under_way and not self._answers.busy
 
     def resume(self, waited: float) -> None:
-        """Read what was left unread."""
+        """Read the data that was left unread."""
         self._resume_reading()
         unread, self._unread = self._unread, b""
         if self._reading is not None:
@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
             self._go_on()
 
     def _go_on(self) -> None:
-        """Read on once what came is answered, and from then on wait for another request."""
+        """Read on once all requests are answered, and wait for another."""
         reading = self._reading
         if reading is None or self._transport.is_closing():
             return
@@ -99,13 +99,13 @@ class Connection(asyncio.Protocol):
                 self._clients.heard(self)
 
     def pause_writing(self) -> None:
-        """The client does not read its answers."""
+        """Stop sending answers, which the client does not read."""
         left = self._transport.get_write_buffer_size()
         self._answers.pause(left)
         self._patience.for_reader(left)
 
     def resume_writing(self) -> None:
-        """The client reads them again."""
+        """Send answers again, which the client reads again."""
         self._patience.read()
         self._answers.resume()
         self._go_on()
@@ -121,20 +121,20 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def shutdown(self) -> None:
-        """The server stops: end the connection, after the answer if there is a request or the first is on its way."""
+        """End the connection because the server stops, after the answer if there is or may soon be a request."""
         if self._unread:
             self._clients.admission.resume(self)
         if self._reading is None or self._answers.busy or self._reading.in_body:
-            return  # the answer ends it
+            return  # the answer ends the connection
         if self._reading.asked:
             self._transport.close()
         else:
             self._patience.for_first()
 
     def time_out(self) -> None:
-        """Close if the request under way takes too long to come, with 408 if nothing was answered, or none comes.
+        """Close if a request takes too long to arrive, with 408 if nothing was answered yet, or if none comes.
 
-        A connection whose client does not read is given up.
+        A connection whose client does not read is aborted.
         """
         closing = self._transport.is_closing()
         if self._patience.is_unread(self._transport.get_write_buffer_size(), closing=closing):
@@ -147,9 +147,9 @@ class Connection(asyncio.Protocol):
             self._reading.refuse(408, "the request took too long to arrive")
 
     def close(self) -> None:
-        """End the connection, which has nothing under way but a request that is not whole."""
+        """End the connection, on which only an incomplete request is under way."""
         self._transport.close()
 
     def abort(self) -> None:
-        """End the connection at once, whatever is left unsaid."""
+        """End the connection at once, without sending anything more."""
         self._transport.abort()

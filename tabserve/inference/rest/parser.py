@@ -1,4 +1,4 @@
-"""HTTP/1.1 requests of the bytes of a connection, parsed by httptools, with limits on headers, bodies and framing."""
+"""Parse a connection's bytes into HTTP/1.1 requests with httptools, with limits on headers, bodies and framing."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _HOST = re.compile(rb"([\w.~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(:\d*)?", re.ASCI
 
 
 class Request(msgspec.Struct, gc=False):
-    """A request: names of headers in lower case, values of the same name joined by commas (RFC 9110, section 5.3).
+    """A request, with header names in lower case, and values of the same name joined by commas (RFC 9110, section 5.3).
 
     path: without the query. keep_alive: whether its client may ask again on the connection. since: the
-    time.perf_counter() when it came. waited: seconds for which it was left unread. alone: whether no other client is
-    asking. size: bytes that the body may have. memory: what it is granted where it may be large.
+    time.perf_counter() at its arrival. waited: seconds for which it was left unread. alone: whether no other client is
+    asking. size: bytes that the body may have. memory: its share, if it may be large.
     """
 
     method: bytes = b""
@@ -39,7 +39,7 @@ class Request(msgspec.Struct, gc=False):
 
 
 class MalformedError(Exception):
-    """What came can't be read on: the status and the text to answer with."""
+    """The data can't be parsed further; holds the status and the text to answer with."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -47,30 +47,30 @@ class MalformedError(Exception):
 
 
 class Reader(Protocol):
-    """What is told of the requests as they come."""
+    """The receiver of a parser's events."""
 
     def begun(self) -> None:
-        """A request begins."""
+        """Note that a request begins."""
 
     def headers_read(self, request: Request) -> bool:
-        """The headers have come; whether the body is to be kept."""
+        """Take a request's headers; returns whether to keep the body."""
 
     def too_large(self, request: Request) -> None:
-        """The body is over the limit; what comes of it is thrown away."""
+        """Note that the body is over the limit; the rest of it is discarded."""
 
     def read(self, request: Request, *, kept: bool) -> None:
-        """The request is whole; `kept`: with its body."""
+        """Take a whole request. kept: whether its body was kept."""
 
 
 class Parser:
-    """Reads one request after the other. Trailers are thrown away (RFC 9110, section 6.5.1)."""
+    """Parses one request after the other. Trailers are discarded (RFC 9110, section 6.5.1)."""
 
     def __init__(self, reader: Reader, max_header_bytes: int, max_body_bytes: int) -> None:
         self._reader = reader
         self._max_body_bytes = max_body_bytes
         self._limits = _Limits(max_header_bytes)
         self._http: Any = httptools.HttpRequestParser(self)
-        self._standing_in = False  # the headers that are parsed only tell httptools how to read a body
+        self._standing_in = False  # whether the parsed headers only make httptools read a body
         self._request: Request | None = None
         self._kept = False
         self._in_headers = True
@@ -80,25 +80,25 @@ class Parser:
 
     @property
     def under_way(self) -> bool:
-        """Whether some of a request has come."""
+        """Whether part of a request has arrived."""
         return self._request is not None
 
     @property
     def in_body(self) -> bool:
-        """Whether a request's headers have come, and it is not whole."""
+        """Whether a request's headers have arrived, but not all of its body."""
         return not self._in_headers
 
     @property
     def discards(self) -> bool:
-        """Whether what comes is of a request that is answered already."""
+        """Whether the arriving data belongs to a request that is already answered."""
         return not self._in_headers and not self._kept
 
     def discard(self) -> None:
-        """Throw away what has come of the body, and what comes of it."""
+        """Discard the body, both what has arrived and the rest."""
         self._kept, self._body = False, b""
 
     def feed(self, data: bytes) -> None:
-        """Parse what came. Raises MalformedError, and whatever the reader raises."""
+        """Parse the data. Raises MalformedError, and whatever the reader raises."""
         if self._in_headers and len(data) > self._limits.left:
             self._limits.check_headers(data)
         request = None if self._in_headers else self._request
@@ -114,18 +114,18 @@ class Parser:
             self._limits.count_framing(len(data))
 
     def end(self) -> None:
-        """Let go of the reader and of what has come, and of httptools' parser, which leads back here.
+        """Drop the reader, the request, and httptools' parser, which refers back to this object.
 
-        The garbage collector does not see through a Request, so none may be left that leads back to itself.
+        The garbage collector does not see through a Request, so no cycle of references may go through one.
         """
         del self._reader, self._http
         self._request = None
         self.discard()
 
     def _parse(self, data: bytes) -> None:
-        """Offers to go on in another protocol, as Java's client makes, are not taken (RFC 9110, section 7.8).
+        """Parse data, and ignore offers to switch to another protocol, as from Java's client (RFC 9110, section 7.8).
 
-        httptools takes each for the end of its message. The body behind it is read by another parser.
+        httptools takes such an offer for the end of its message. Another parser reads the body that follows it.
         """
         while data:
             try:
@@ -142,25 +142,25 @@ class Parser:
         self._http.feed_data(_STAND_IN % (name, headers[name]))
 
     def on_message_begin(self) -> None:
-        """A request begins (httptools)."""
+        """Begin a request (httptools)."""
         if not self._standing_in:
             self._headers = {}
             self._request = Request(headers=self._headers)
             self._reader.begun()
 
     def on_url(self, url: bytes) -> None:
-        """Some of the request's target (httptools)."""
+        """Take part of the request's target (httptools)."""
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header, or a trailer field (httptools)."""
+        """Take one header, or a trailer field (httptools)."""
         if not self._in_headers:
             return
         name, headers = name.lower(), self._headers
         headers[name] = headers[name] + b", " + value if name in headers else value
 
     def on_headers_complete(self) -> None:
-        """The headers are read (httptools)."""
+        """Use the headers, which are complete (httptools)."""
         request = self._request
         if self._standing_in or request is None:
             self._standing_in, self._url = False, b""
@@ -175,8 +175,8 @@ class Parser:
         self._kept = self._reader.headers_read(request)
 
     def on_body(self, body: bytes) -> None:
-        """Some of the body (httptools)."""
-        self._limits.delivered += 2 * len(body)  # what divides a body into chunks may be as long as it
+        """Take part of the body (httptools)."""
+        self._limits.delivered += 2 * len(body)  # the framing of chunks may be as long as the body
         if not self._kept:
             return
         if len(self._body) + len(body) > self._max_body_bytes:
@@ -191,7 +191,7 @@ class Parser:
             self._body += body
 
     def on_message_complete(self) -> None:
-        """The request is read (httptools), unless it was an offer of another protocol with a body."""
+        """End the request (httptools), unless it was an offer of another protocol with a body."""
         request = self._request
         assert request is not None
         if self._http.should_upgrade() and any(name in request.headers for name in _FRAMING):
@@ -204,31 +204,31 @@ class Parser:
 
 
 class _Limits:
-    """Of the bytes that are no body: headers, which httptools would keep however many they are, and framing."""
+    """Limits on bytes outside bodies: framing, and headers, all of which httptools would keep."""
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.reset()
 
     def reset(self) -> None:
-        """Other headers, or a body, begin."""
+        """Start counting again, for other headers or a body."""
         self.left, self.delivered = self.most, 0
         self._tail = b""
 
     def check_headers(self, data: bytes) -> None:
-        """Raise MalformedError where the headers in what came are too long."""
+        """Raise MalformedError if the headers in the data are too long."""
         end = (self._tail + data).find(_END_OF_HEADERS)
         if (len(data) if end < 0 else end) > self.left:
             raise MalformedError(431, f"expected at most {self.most} bytes of headers")
 
     def count_headers(self, data: bytes) -> None:
-        """These came, and no end of the headers after what is counted."""
+        """Count data that holds no end of the headers."""
         last = data.rfind(_END_OF_HEADERS)
         self.left -= len(data) if last < 0 else len(data) - last - len(_END_OF_HEADERS)
         self._tail = data[-3:]
 
     def count_framing(self, size: int) -> None:
-        """So many bytes came in the midst of a body. Raise MalformedError where too few of them were delivered."""
+        """Count `size` bytes that arrived within a body. Raises MalformedError if too few of them were content."""
         self.left -= max(0, size - self.delivered)
         self.delivered = 0
         if self.left < 0:
@@ -236,7 +236,7 @@ class _Limits:
 
 
 def _check_head(headers: dict[bytes, bytes], version: str) -> None:
-    """Raise MalformedError where a request is not to be read on; of HTTP/1.0, what it must not ask for is left out."""
+    """Raise MalformedError if a request can't be read further; drop what HTTP/1.0 must not ask for."""
     if version not in ("1.1", "1.0"):
         raise MalformedError(505, "expected HTTP/1.1 or HTTP/1.0")
     host = headers.get(b"host")
@@ -245,7 +245,7 @@ def _check_head(headers: dict[bytes, bytes], version: str) -> None:
     if host is not None and not _is_host(host):
         raise MalformedError(400, "host: expected one name or address, and a port")
     if b"transfer-encoding" in headers and headers[b"transfer-encoding"].lower() != b"chunked":
-        raise MalformedError(501, "transfer-encoding: expected chunked alone")
+        raise MalformedError(501, "transfer-encoding: expected only chunked")
     if version == "1.0":
         headers.pop(b"expect", None)  # RFC 9110, section 10.1.1
 
@@ -256,7 +256,7 @@ def _is_host(value: bytes) -> bool:
 
 
 def path(target: bytes) -> bytes:
-    """The path of a request's target, without its query (RFC 9112, section 3.2); empty where it has none."""
+    """The path of a request's target, without its query (RFC 9112, section 3.2); empty if it has none."""
     if not target.startswith(b"/"):
         try:
             target = httptools.parse_url(target).path or b""

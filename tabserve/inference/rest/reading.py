@@ -1,4 +1,4 @@
-"""A connection's requests as they come: parsed, refused where the headers are enough, and put to be answered."""
+"""Read a connection's requests: parse them, refuse some by their headers, and pass the others on for answers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tabserve.inference.rest.parser import MalformedError, Parser, Request
 from tabserve.inference.rest.patience import Patience
 
 FRESH_BYTES = 65536
-"""A body goes on while so many bytes come within memory.PATIENCE_SECONDS."""
+"""How many bytes must arrive within memory.PATIENCE_SECONDS for a body to count as arriving."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class _Body(Share):
-    """The memory of a body that comes."""
+    """The memory of an arriving body."""
 
     __slots__ = ("_reading",)
 
@@ -29,20 +29,21 @@ class _Body(Share):
         self._reading = reading
 
     def granted(self) -> None:
-        """Read on."""
+        """Read on, now that there is memory."""
         self._reading.granted()
 
     def lost(self) -> None:
-        """Refuse the request."""
+        """Refuse the request, for which there is no memory."""
         self._reading.lost()
 
 
 class Reading:
     """Reads requests, each with the memory for its body.
 
-    asked: whether any has come. waits: whether one waits for memory. waited: seconds for which the one that comes next
-    was left unread.
-    go_on: called when there is memory, or none will come, in a later turn of the event loop than the one that asked.
+    asked: whether a request has come. waits: whether one waits for memory. waited: seconds for which the next one was
+    left unread.
+    go_on: called when there is memory, or there will be none, in a later turn of the event loop than the request for
+    it.
     """
 
     def __init__(self, clients: Clients, answers: Answers, patience: Patience, go_on: Callable[[], None]) -> None:
@@ -53,33 +54,33 @@ class Reading:
         self._go_on: Callable[[], None] | None = go_on
         self._transport: asyncio.Transport
         self._parser = Parser(self, settings.max_header_bytes, settings.max_body_bytes)
-        self._large: Request | None = None  # it comes, and has a share of the memory, or waits for one
-        self._fresh = 0  # bytes of it since its share was told that it goes on
+        self._large: Request | None = None  # the arriving request that has, or waits for, a share of the memory
+        self._fresh = 0  # its bytes since its share last noted progress
         self.asked = self.waits = False
         self.waited = 0.0
 
     @property
     def under_way(self) -> bool:
-        """Whether some of a request has come."""
+        """Whether part of a request has arrived."""
         return self._parser.under_way
 
     @property
     def in_body(self) -> bool:
-        """Whether a request's headers have come, and it is not whole."""
+        """Whether a request's headers have arrived, but not all of its body."""
         return self._parser.in_body
 
     def start(self, transport: asyncio.Transport) -> None:
-        """Read what comes of this transport from now on."""
+        """Start reading from this transport."""
         self._transport = transport
 
     def end(self) -> None:
-        """The client has gone away: let go of the memory, and of what leads back to the connection."""
+        """Give the memory back after the client has gone away, and drop references to the connection."""
         self._let_go()
         self._go_on = None
         self._parser.end()
 
     def feed(self, data: bytes) -> None:
-        """Parse what came; what is malformed is refused."""
+        """Parse the data; malformed data is refused."""
         try:
             self._parser.feed(data)
         except MalformedError as error:
@@ -92,7 +93,7 @@ class Reading:
                 self._note(len(data))
 
     def refuse(self, status: int, text: str) -> None:
-        """Answer what comes, unless it is answered already, and close."""
+        """Answer the arriving request, unless it is already answered, and close."""
         self._let_go()
         if self._parser.discards:
             self._transport.close()
@@ -101,12 +102,12 @@ class Reading:
             self._answers.go_on()
 
     def begun(self) -> None:
-        """A request begins."""
+        """Note that a request begins."""
         self.asked = True
         self._patience.for_request()
 
     def headers_read(self, request: Request) -> bool:
-        """The headers have come: they may be enough to answer."""
+        """Answer at once if the headers are enough for that."""
         clients = self._clients
         request.waited, self.waited = self.waited, 0.0
         request.since = perf_counter() - request.waited
@@ -130,13 +131,13 @@ class Reading:
             self._invite(request)
 
     def too_large(self, request: Request) -> None:
-        """The body is over the limit."""
+        """Refuse a body that is over the limit."""
         self._let_go()
         self._answers.put(request, self._clients.application.too_large(request))
         self._patience.for_rest()
 
     def read(self, request: Request, *, kept: bool) -> None:
-        """The request is whole."""
+        """Answer a request that has arrived as a whole."""
         self._patience.for_nothing()
         if kept:
             if request.memory is not None:
@@ -145,7 +146,7 @@ class Reading:
             self._answers.put(request)
 
     def _note(self, size: int) -> None:
-        """So many bytes came, of the large request among others."""
+        """Count `size` bytes that arrived, some of them of the large request."""
         self._fresh += size
         if self._fresh >= FRESH_BYTES and self._large is not None and self._large.memory is not None:
             self._fresh = 0
@@ -156,14 +157,14 @@ class Reading:
             self._transport.write(_CONTINUE)
 
     def granted(self) -> None:
-        """There is memory for the body that comes."""
+        """Read the arriving body, for which there is memory."""
         assert self._large is not None
         self.waits = False
         self._invite(self._large)
         self._read_on()
 
     def lost(self) -> None:
-        """There is no memory for the body that comes, or no longer."""
+        """Refuse the arriving body, for which there is no memory, or no longer."""
         request = self._large
         assert request is not None
         request.memory = None

@@ -1,4 +1,4 @@
-"""All addresses of the predictor's name: looked up, probed and chosen from."""
+"""Look up, probe and choose from all addresses of the predictor's name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tabserve_transformer.predictor_client.outages import Outages
 
 _RELEASE_HEADER = PREDICTOR_RELEASE.encode()
 READY_SECONDS = 10.0
-"""How long the transformer stays ready after the last answer of a predictor of its release."""
+"""How long the transformer stays ready after the last answer from a predictor of its release."""
 PROBE_SECONDS = 1.0
 LOOKUP_SECONDS = 5.0
 SHORTEST_PAUSE_SECONDS = 0.2
@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 
 class ClientOptions(msgspec.Struct, frozen=True):
-    """The predictor to call.
+    """The predictor to call, and how.
 
-    host, port: its name, of which every address is used. release: the only release whose answers are.
+    host, port: its name and port; every address of the name is used. release: the only release whose answers are used.
     timeout: most seconds for one request, retry included. max_bytes: the largest answer.
     refresh: seconds between looking up the name and asking every address whether it is ready.
     """
@@ -45,10 +45,10 @@ class ClientOptions(msgspec.Struct, frozen=True):
 
 
 class Addresses:
-    """Knows which addresses are of its own release and ready, by asking each of them again and again.
+    """Knows which addresses are ready and of this transformer's release, by asking each of them again and again.
 
-    probe: the request that asks for readiness. `start` begins the background rounds. Until an address answered with the
-    own release, and after none did for READY_SECONDS, `ready` is False.
+    probe: the request that asks for readiness. `start` begins the background rounds. `ready` is False until an address
+    has answered with this release, and after none has for READY_SECONDS.
     """
 
     def __init__(self, target: ClientOptions, probe: bytes) -> None:
@@ -63,17 +63,17 @@ class Addresses:
         self._rounds: asyncio.Task[None] | None = None
 
     def __iter__(self) -> Iterator[Address]:
-        """Each of them, usable or not."""
+        """All addresses, usable or not."""
         return iter(self._known.values())
 
     @property
     def ready(self) -> bool:
-        """Whether a predictor of its own release answered lately, and none has said otherwise since."""
+        """Whether a predictor of this release has answered recently, and none has since said that it is not ready."""
         lately = time.monotonic() - self._heard_own < READY_SECONDS
         return lately and any(address.own for address in self._known.copy().values())
 
     async def start(self) -> None:
-        """Begin the rounds."""
+        """Start the background rounds."""
         self._rounds = asyncio.create_task(self._keep_looking())
 
     async def stop(self) -> None:
@@ -86,14 +86,14 @@ class Addresses:
             address.close()
 
     def look_soon(self) -> None:
-        """Begin the next round soon: something has changed."""
+        """Start the next round soon, because something has changed."""
         self._wake.set()
 
     def choose(self, but: Address | None = None) -> Address:
-        """The address for a request, the ready one with the fewest under way; `but` only where there is no other.
+        """The address for a request, the ready one with the fewest under way; `but` only if there is no other.
 
-        Raises NotReady where there are only predictors of other releases, PredictorUnavailable where all are failing or
-        none has answered.
+        Raises NotReady if all predictors are of other releases, PredictorUnavailable if all are failing or none has
+        answered.
         """
         now = time.monotonic()
         own = [address for address in self._known.values() if address.own]
@@ -112,35 +112,35 @@ class Addresses:
 
     def _unavailable(self, failing: bool) -> NotReady | PredictorUnavailable:
         if failing:
-            return PredictorUnavailable("the predictor is failing; it is tried again shortly")
+            return PredictorUnavailable("the predictor is failing; it will be tried again shortly")
         if any(address.own is False for address in self._known.values()):
             return NotReady("the predictor is of another release")
         return PredictorUnavailable("the predictor has not answered yet")
 
     def is_usable(self, address: Address, response: Response) -> bool:
-        """Whether the answer is of its own release; the address is remembered by it."""
+        """Whether the answer comes from this release; the address keeps the result."""
         release = response.headers.get(_RELEASE_HEADER)
         if release is None and response.status != 200:
-            return True  # an error of what stands between, a proxy or a mesh: it is of no release
+            return True  # an error from a proxy or a mesh in between, which has no release
         if release != self._release and address.own is not False:
             logger.warning("%s is a predictor of another release and is not used", address.endpoint)
         address.own = release == self._release
         return address.own
 
     def heed(self, address: Address, response: Response) -> None:
-        """Take what an answer says beside its tensors: that a predictor lives, or that it is about to end."""
+        """Note what an answer says besides its tensors: that a predictor lives, or that it is about to end."""
         if response.headers.get(b"connection") == b"close":
             address.ready = False  # others first, until it says that it is ready again
             self.look_soon()
         elif response.status == 200:
-            address.ready = True  # a probe may have come too late where every core was busy
+            address.ready = True  # a probe may have come too late because every core was busy
         if response.status == 200:
             self._heard_own = time.monotonic()
 
     async def look(self) -> None:
-        """One round: look up the name, and ask every address for its readiness and release.
+        """Run one round: look up the name, and ask every address for its readiness and release.
 
-        An address that the name has no more is forgotten once another one is known to be of its own release.
+        An address that the name no longer has is forgotten once another one is known to be of this release.
         """
         named = await self._look_up()
         for endpoint in named - self._known.keys():
@@ -151,7 +151,7 @@ class Addresses:
                 self._known.pop(endpoint).close()
 
     async def _look_up(self) -> set[Endpoint]:
-        """The addresses of the predictor's name; where it cannot be looked up, those that are known."""
+        """The addresses of the predictor's name; if it cannot be looked up, the known ones."""
         target = self._target
         try:
             async with asyncio.timeout(LOOKUP_SECONDS):

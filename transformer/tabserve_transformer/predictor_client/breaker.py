@@ -20,7 +20,7 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether requests are kept back, except those that try."""
+        """Whether requests are held back, except trials."""
         return self._failures >= FAILURES_TO_OPEN
 
     def allows(self, now: float) -> bool:

@@ -1,4 +1,4 @@
-"""The predictor's client: bounded in time, and never used across releases."""
+"""The predictor's client, which waits for a limited time, and never mixes releases."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from tabserve_transformer.predictor_client.connection import ConnectionLost, Res
 
 
 class RemotePredictor(Protocol):
-    """What the transformer needs of a predictor."""
+    """What the transformer needs from a predictor."""
 
     @property
     def ready(self) -> bool:
         """Whether a request sent now would be answered."""
 
     async def start(self) -> None:
-        """Begin what runs in the background."""
+        """Start the background work."""
 
     async def stop(self) -> None:
-        """End it."""
+        """End the model's background work."""
 
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
-        """Tensors to tensors. Raises an InferenceError."""
+        """Send tensors, and return the predictor's. Raises an InferenceError."""
 
 
 class _Limit(NamedTuple):
-    """Until when, in time.monotonic(), an answer is waited for.
+    """The deadline, in time.monotonic(), for an answer.
 
-    ours: whether that is the transformer's own timeout. A tighter deadline of the client's says nothing about the
+    ours: whether it is the transformer's own timeout. A tighter deadline from the client says nothing about the
     predictor, and must not open the breaker for others.
     """
 
@@ -51,8 +51,8 @@ class _Limit(NamedTuple):
 class PredictorClient:
     """Calls the predictor over V2 REST.
 
-    A request is sent a second time, to another address where there is one, only if no predictor can have started it and
-    the retry budget allows.
+    A request is sent a second time, if possible to another address, only if no predictor can have started it and the
+    retry budget allows.
     """
 
     def __init__(self, target: ClientOptions) -> None:
@@ -63,22 +63,22 @@ class PredictorClient:
 
     @property
     def ready(self) -> bool:
-        """Whether a predictor of its own release answered lately."""
+        """Whether a predictor of the same release has answered recently."""
         return self.addresses.ready
 
     async def start(self) -> None:
-        """Begin to look for the predictor."""
+        """Start looking for the predictor."""
         await self.addresses.start()
 
     async def stop(self) -> None:
-        """Let go of the predictor."""
+        """Stop looking for the predictor, and close its connections."""
         await self.addresses.stop()
 
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
         """The predictor's answer.
 
-        Raises what the predictor answered (4xx, 503, 504), NotReady where there are only predictors of other releases,
-        PredictorUnavailable where none can be reached, DeadlineExceeded, and PredictionFailed for the rest.
+        Raises what the predictor answered (4xx, 503, 504), NotReady if all predictors are of other releases,
+        PredictorUnavailable if none can be reached, DeadlineExceeded, and PredictionFailed for everything else.
         """
         limit = _Limit.of(context, self._target.timeout)
         parts = self._codec.encode(request, context.trace)

@@ -1,4 +1,4 @@
-"""Tells the log when the predictor can no longer be asked, and when it can again; never once for each request."""
+"""Log when the predictor becomes unreachable and when it is back, and not once per request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Collection
 from tabserve_transformer.predictor_client.address import Address
 
 LATELY_SECONDS = 1.0
-"""An answer that came so lately counts for more than a probe that came too late on a busy machine."""
+"""How recent an answer must be to outweigh a probe that came too late on a busy machine."""
 
 _ANSWERS = "the predictor at %s answers"
 _SILENT = "the predictor at %s does not answer: requests are refused until it does"
@@ -20,15 +20,15 @@ logger = logging.getLogger(__name__)
 
 
 class Outages:
-    """What was told of one predictor; name: its host and port."""
+    """The state of one predictor that was last logged. name: its host and port."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._told = ""
-        self._since = 0.0  # when that was told
+        self._since = 0.0  # when that was logged
 
     def look(self, addresses: Collection[Address], heard: float) -> None:
-        """Tell what has changed since the last look; heard: when one of its own release answered last."""
+        """Log what has changed since the last look. heard: when a predictor of this release last answered."""
         now = time.monotonic()
         found = self._found(addresses, now - heard < LATELY_SECONDS)
         if found != self._told:
@@ -42,7 +42,7 @@ class Outages:
             return _OTHER if any(address.own is False for address in addresses) else _SILENT
         if not lately and not any(address.ready for address in own):
             return _SILENT
-        # An open breaker says nothing of a predictor that is back until the next request tries.
+        # An open breaker does not know that a predictor is back until the next request tries.
         fails = all(address.breaker.is_open for address in own)
         since_then = max(address.breaker.failed_at for address in own) > self._since
         new = self._told == _FAILING or (self._told == _ANSWERS and since_then)
