@@ -85,7 +85,8 @@ class Transformer:
         Raises InvalidRequest, RequestTooLarge, and what the predictor's client raises.
         """
         names = self._requested(request.outputs)
-        tensors = await self._answer(self._inputs.from_tensors(request.inputs), self._asks(names), names, context)
+        tensors = await self._identified(self._inputs.from_tensors(request.inputs), self._asks(names), names, context)
+        tensors |= self._decide(tensors, [name for name in names if name not in tensors])
         return InferResponse(tuple(tensors[name] for name in names))
 
     async def predict(self, body: bytes, context: Context) -> bytes:
@@ -96,17 +97,18 @@ class Transformer:
         """
         records = self._records
         taken = self._inputs.from_body(body)
-        return records.encode(await self._answer(taken, records.needs, records.names, context))
+        tensors = await self._identified(taken, records.needs, records.names, context)
+        return records.encode(tensors | self._decide(tensors, records.names))
 
-    async def _answer(
+    async def _identified(
         self, taken: Taken, outputs: tuple[RequestedOutput, ...], names: Sequence[str], context: Context
     ) -> dict[str, Tensor]:
-        """The named tensors, made from these of the predictor's outputs."""
+        """The predictor's tensors that are needed for the names, and the ids if they are among them."""
         tensors = await self._predict(taken.tensors, outputs, names, context)
         if self._id is not None and self._id in names:
             count = len(taken.tensors[0].array)
             tensors[self._id] = record_ids.tensor(self._id, taken.ids, count, context)
-        return tensors | self._decide(tensors, [name for name in names if name not in tensors])
+        return tensors
 
     def _requested(self, outputs: Sequence[RequestedOutput]) -> tuple[str, ...]:
         if not outputs:
