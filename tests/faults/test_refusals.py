@@ -202,7 +202,7 @@ def test_malformed_json_is_refused(subject: Subject, path: str, malformed: bytes
 def test_deep_json_is_refused(subject: Subject, opening: bytes, depth: int) -> None:
     repeated = opening * depth if len(opening) < 8 else opening + b"[" * depth
     for path in (f"{subject.target.path}/infer", f"/v1/models/{subject.target.model}:predict"):
-        subject.target.http("POST", path, repeated[: 8 * 2**20], JSON).assert_error(400, 400)
+        subject.target.http("POST", path, repeated[: 8 * 2**20], JSON).assert_error(400, 413)  # 413: too many arrays
     subject.assert_serves()
 
 
@@ -219,7 +219,7 @@ def test_odd_text_is_answered_or_refused(subject: Subject, matrix: Payload, text
         {"inputs": [words]},
     ]
     answers = [subject.target.infer(request) for request in requests]
-    assert [answer.status for answer in answers[2:]] == [400] * 4
+    assert {answer.status for answer in answers[2:]} <= {400, 413}  # 413: half a mebibyte ten times over
     assert {answer.status for answer in answers[:2]} <= {200, 400}
     assert all(len(answer.body) < 2000 for answer in answers[1:])
     subject.assert_serves()

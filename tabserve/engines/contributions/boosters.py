@@ -43,7 +43,7 @@ def contributor(booster: Any, rounds: tuple[int, int], reference: Array) -> Boos
     """A function that computes contributions faster than XGBoost, None if there is none."""
     try:
         return BoosterContributions(booster, rounds, reference)
-    except (ValueError, KeyError):  # KeyError: a form that another version of XGBoost writes
+    except (ValueError, LookupError):  # LookupError: a damaged tree, or a form that another version of XGBoost writes
         return None
 
 
