@@ -35,7 +35,8 @@ class Inputs:
         self._specs = {spec.name: spec for spec in model.features}
         self._known = {spec.name: _known(spec) for spec in model.features if spec.type == "category"}
         self._numeric = all(spec.type == "number" for spec in model.features)
-        self.bounds = Bounds(max_rows, width=len(model.features), inputs=len(model.features))
+        width = len(model.features)
+        self.bounds = Bounds(max_rows, width=width, inputs=2 * width)  # one that comes twice is named
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:

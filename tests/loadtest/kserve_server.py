@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--host")
     parser.add_argument("--http_port", type=int)
     parser.add_argument("--grpc_port", type=int)
+    parser.add_argument("--admin_port", type=int, help="not used: it has none")
     options = parser.parse_args()
     model = Sum("sum")
     model.load()

@@ -160,6 +160,7 @@ def main() -> None:
     parser.add_argument("--host")
     parser.add_argument("--http_port", type=int)
     parser.add_argument("--grpc_port", type=int)
+    parser.add_argument("--admin_port", type=int, help="not used: it has none")
     parser.add_argument("--law", default="constant:1")
     for name in ("stall", "failing", "wrong", "canary"):
         parser.add_argument(f"--{name}", type=float, default=0.0)

@@ -43,7 +43,7 @@ class Inputs:
         self._numbers = self._number_records() if preprocess is None else None
         self._plain = (frozenset({MATRIX}), frozenset(spec.name for spec in self._model.features))
         width = max(len(self._fields), len(self._model.features))
-        self.bounds = Bounds(max_rows, width=width, inputs=width)
+        self.bounds = Bounds(max_rows, width=width, inputs=2 * width)  # one that comes twice is named
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:
