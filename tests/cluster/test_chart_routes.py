@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,16 @@ def loads(bundle: Path) -> Generator[list[Seen]]:
         yield [one, two, three]
 
 
+def unreachable() -> str:
+    """The hosts that the gateway does not lead to a slot yet, a moment after their routes were made."""
+    found = []
+    for host in (HERE, THERE):
+        with closing(HTTPConnection("127.0.0.1", STANDARD_PORT, timeout=10)) as connection:
+            connection.request("GET", "/v2/health/ready", headers={"Host": host})
+            found += [host] if connection.getresponse().status != 200 else []
+    return ", ".join(found)
+
+
 def let_kserve_route(service: str) -> None:
     """Let KServe make its own routes for an InferenceService, which the chart prevents."""
     change = {"metadata": {"labels": {"networking.kserve.io/visibility": None}}}
@@ -108,6 +119,7 @@ def test_a_slot_that_another_route_leads_to_is_not_emptied(bundle: Path, tmp_pat
     with released("routed") as release, applied(*rights(), here(1), *there(1)):
         release.apply(both)
         chart.wait_ready("routed-a", "routed-b")
+        api.wait("the routes", unreachable, 60, chart.explain)
         a, b = chart.release_of("routed-a"), chart.release_of("routed-b")
         with loads(bundle) as seen:
             for load in seen:
