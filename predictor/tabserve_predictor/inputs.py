@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from tabserve.arrays import Array, Features
-from tabserve.bundle.features import ModelInput
 from tabserve.bundle.manifest import FeatureSpec, ModelInfo
+from tabserve.bundle.model_input import ModelInput
 from tabserve.bundle.tensors import MATRIX
 from tabserve.inference.bounds import Bounds
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted

@@ -15,7 +15,7 @@ from tabserve import bundle as bundles
 from tabserve import engines
 from tabserve.arrays import Array, Features
 from tabserve.bundle import Bundle
-from tabserve.bundle.features import ModelInput, Preprocess, RecordFeatures
+from tabserve.bundle.model_input import ModelInput, Preprocess, RecordFeatures
 from tabserve.bundle.tensors import may_miss
 from tabserve.engines import parity
 from tabserve.inference.errors import InvalidRequest

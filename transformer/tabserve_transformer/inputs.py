@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tabserve.arrays import Array
 from tabserve.bundle import Bundle
-from tabserve.bundle.features import Preprocess, RecordFeatures
+from tabserve.bundle.model_input import Preprocess, RecordFeatures
 from tabserve.bundle.tensors import MATRIX
 from tabserve.inference.bounds import Bounds
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted

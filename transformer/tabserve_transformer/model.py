@@ -10,7 +10,7 @@ import orjson
 
 from tabserve import engines
 from tabserve.bundle import Bundle
-from tabserve.bundle.features import Preprocess
+from tabserve.bundle.model_input import Preprocess
 from tabserve.bundle.tensors import class_names, described, output_specs, target_names
 from tabserve.inference.errors import InferenceError, InvalidRequest, quoted
 from tabserve.inference.metrics import Metrics
