@@ -15,7 +15,7 @@ demo: .venv/ready ## train breast_cancer, serve it, print a decision; CHECK=1 st
 	.venv/bin/tabserve up $(BUNDLE) $(if $(CHECK),--check)
 
 # Without tests that train or load many models, or start services.
-SECONDS := $(filter-out $(foreach slow,bundle_% cli codec_fuzz engines_% examples imports telemetry train_% \
+SECONDS := $(filter-out $(foreach slow,bundle_% cli codec_fuzz engines_% examples imports score scorer telemetry train_% \
   transformer_faults transformer_process,tests/unit/test_$(slow).py),$(wildcard tests/unit/test_*.py))
 QUICK := $(if $(filter $(PYTHON3),$(OLDEST)),.venv,.venv-oldest)
 quick: $(QUICK)/ready ## the tests that take seconds, on the oldest Python there is
