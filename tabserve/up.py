@@ -27,14 +27,14 @@ class UpError(Exception):
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """Where the services listen on 127.0.0.1."""
+    """Where the services listen on 127.0.0.1; without an admin port a service has its metrics beside REST."""
 
     http: int
     grpc: int
-    admin: int
     predictor_http: int
     predictor_grpc: int
-    predictor_admin: int
+    admin: int = 0
+    predictor_admin: int = 0
 
 
 class Services:
@@ -70,7 +70,8 @@ class Services:
 def choose_ports() -> Ports:
     """Ports from 8080 on, with a free one in place of each that is taken."""
     with ExitStack() as stack:  # all are held until all are chosen, so that none is chosen twice
-        return Ports(*(_listen(stack, port) for port in range(8080, 8086)))
+        http, grpc, admin, *of_predictor = (_listen(stack, port) for port in range(8080, 8086))
+        return Ports(http, grpc, of_predictor[0], of_predictor[1], admin, of_predictor[2])
 
 
 def _listen(stack: ExitStack, port: int) -> int:
