@@ -176,6 +176,14 @@ async def two_addresses(client: PredictorClient, port: int) -> None:
     await client.addresses.look()
 
 
+@asynccontextmanager
+async def client_of_both(first: FakePredictor, second: FakePredictor) -> AsyncGenerator[PredictorClient]:
+    """A client of two predictors under one name, on 127.0.0.1 and 127.0.0.2, which run meanwhile."""
+    async with predictors(first, second), client_of(first.port) as client:
+        await two_addresses(client, first.port)
+        yield client
+
+
 def name_resolves_to(port: int, *hosts: str) -> None:
     """Make every name resolve to these addresses from now on."""
 

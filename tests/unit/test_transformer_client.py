@@ -28,11 +28,11 @@ from tests.unit.fake_predictor import (
     FakePredictor,
     answered,
     client_of,
+    client_of_both,
     fails,
     predicted,
     predictors,
     ready,
-    two_addresses,
 )
 
 
@@ -77,8 +77,7 @@ async def test_one_connection_is_kept_for_requests_one_after_the_other() -> None
 async def test_requests_are_spread_over_all_addresses() -> None:
     first = FakePredictor()
     second = FakePredictor("127.0.0.2", first.port)
-    async with predictors(first, second), client_of(first.port) as client:
-        await two_addresses(client, first.port)
+    async with client_of_both(first, second) as client:
         await asyncio.gather(*(client.infer(REQUEST, Context()) for _ in range(20)))
     assert len(first.calls) == len(second.calls) == 10
 
@@ -185,8 +184,7 @@ async def test_among_releases_only_the_own_is_used() -> None:
 
     first = FakePredictor(ready=foreign)
     second = FakePredictor("127.0.0.2", first.port)
-    async with predictors(first, second), client_of(first.port) as client:
-        await two_addresses(client, first.port)
+    async with client_of_both(first, second) as client:
         for _ in range(6):
             await client.infer(REQUEST, Context())
     assert (len(first.calls), len(second.calls)) == (0, 6)

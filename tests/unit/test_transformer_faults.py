@@ -29,13 +29,13 @@ from tests.unit.fake_predictor import (
     FakePredictor,
     answered,
     client_of,
+    client_of_both,
     closing,
     fails,
     name_resolves_to,
     predicted,
     predictors,
     silent,
-    two_addresses,
     well,
 )
 
@@ -45,8 +45,7 @@ async def test_an_address_that_went_away_costs_no_request(monkeypatch: pytest.Mo
 
     first = FakePredictor()
     second = FakePredictor("127.0.0.2", first.port)
-    async with predictors(first, second), client_of(first.port) as client:
-        await two_addresses(client, first.port)
+    async with client_of_both(first, second) as client:
         await first.stop()
         for _ in range(20):
             await client.infer(REQUEST, Context())
@@ -59,8 +58,7 @@ async def test_an_address_that_is_about_to_end_is_passed_over() -> None:
 
     first = FakePredictor(reply=ending)
     second = FakePredictor("127.0.0.2", first.port)
-    async with predictors(first, second), client_of(first.port) as client:
-        await two_addresses(client, first.port)
+    async with client_of_both(first, second) as client:
         for _ in range(10):
             await client.infer(REQUEST, Context())
         assert len(first.calls) == 1
@@ -101,8 +99,7 @@ async def test_an_address_with_a_request_under_way_is_passed_over() -> None:
 
     first = FakePredictor(reply=never)
     second = FakePredictor("127.0.0.2", first.port, reply=never)
-    async with predictors(first, second), client_of(first.port) as client:
-        await two_addresses(client, first.port)
+    async with client_of_both(first, second) as client:
         waiting = asyncio.create_task(client.infer(REQUEST, Context()))
         await begun.wait()
         (free,) = (server for server in (first, second) if not server.calls)
@@ -191,8 +188,7 @@ async def test_a_request_that_nobody_read_is_sent_to_another_address() -> None:
 
     first = FakePredictor(reply=reset)
     second = FakePredictor("127.0.0.2", first.port)
-    async with predictors(first, second), client_of(first.port) as client:
-        await two_addresses(client, first.port)
+    async with client_of_both(first, second) as client:
         for _ in range(8):
             await client.infer(REQUEST, Context())
         assert first.calls
@@ -205,8 +201,7 @@ async def test_an_address_that_answers_is_as_good_as_one_that_was_probed() -> No
 
     first = FakePredictor(ready=unwell)
     second = FakePredictor("127.0.0.2", first.port, ready=unwell)
-    async with predictors(first, second), client_of(first.port) as client:
-        await two_addresses(client, first.port)
+    async with client_of_both(first, second) as client:
         await client.infer(REQUEST, Context())
         (lively,) = (server for server in (first, second) if server.calls)
         for _ in range(9):

@@ -19,6 +19,13 @@ def address() -> Address:
     return found
 
 
+@pytest.fixture
+def outages(caplog: pytest.LogCaptureFixture) -> Outages:
+    """Of a predictor at `p:80`; its log is kept from INFO on."""
+    caplog.set_level(logging.INFO)
+    return Outages("p:80")
+
+
 def told(log: pytest.LogCaptureFixture) -> list[str]:
     """The first words of each line, after the predictor's name."""
     return [" ".join(record.getMessage().partition("p:80 ")[2].split()[:2]) for record in log.records]
@@ -29,9 +36,7 @@ def fail(address: Address) -> None:
         address.breaker.failed(time.monotonic())
 
 
-def test_each_change_is_told_once(address: Address, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    outages = Outages("p:80")
+def test_each_change_is_told_once(address: Address, outages: Outages, caplog: pytest.LogCaptureFixture) -> None:
     for ready in (True, True, False, False, True):
         address.ready = ready
         outages.look([address], heard=0.0)
@@ -41,19 +46,17 @@ def test_each_change_is_told_once(address: Address, caplog: pytest.LogCaptureFix
 
 
 def test_a_probe_that_came_too_late_is_no_outage_while_requests_are_answered(
-    address: Address, caplog: pytest.LogCaptureFixture
+    address: Address, outages: Outages, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
-    outages = Outages("p:80")
     address.ready = False
     outages.look([address], heard=time.monotonic())
 
     assert told(caplog) == ["answers"]
 
 
-def test_an_open_breaker_is_told_and_so_is_that_it_closed(address: Address, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    outages = Outages("p:80")
+def test_an_open_breaker_is_told_and_so_is_that_it_closed(
+    address: Address, outages: Outages, caplog: pytest.LogCaptureFixture
+) -> None:
     outages.look([address], heard=0.0)
     fail(address)
     for _ in range(2):
@@ -65,10 +68,8 @@ def test_an_open_breaker_is_told_and_so_is_that_it_closed(address: Address, capl
 
 
 def test_a_breaker_that_opened_before_the_predictor_was_back_says_nothing(
-    address: Address, caplog: pytest.LogCaptureFixture
+    address: Address, outages: Outages, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
-    outages = Outages("p:80")
     address.ready = False
     for _ in range(2):
         fail(address)
@@ -81,8 +82,9 @@ def test_a_breaker_that_opened_before_the_predictor_was_back_says_nothing(
     assert told(caplog) == ["does not", "answers"]
 
 
-def test_a_predictor_of_another_release_is_none(address: Address, caplog: pytest.LogCaptureFixture) -> None:
-    outages = Outages("p:80")
+def test_a_predictor_of_another_release_is_none(
+    address: Address, outages: Outages, caplog: pytest.LogCaptureFixture
+) -> None:
     address.own = None
     outages.look([address], heard=0.0)
     address.own = False
