@@ -50,17 +50,11 @@ def _about(chosen: plan.Plan, model: str | None) -> dict[str, str]:
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         "command": f"python -m benchmarks {chosen.name} --rounds {chosen.rounds} --seconds {chosen.seconds:g}{only}",
-        "machine": f"{_processor()}, server on core 0, generator on core 1, {platform.platform()}",
+        "machine": f"{report.processor()}, server on core 0, generator on core 1, {platform.platform()}",
         "python": platform.python_version(),
         "tabserve's": ", ".join(f"{each} {version(each)}" for each in OURS),
         "peers'": "pinned in benchmarks/peers/*.lock",
     }
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} cores of {names[0]}" if names else platform.machine()
 
 
 if __name__ == "__main__":

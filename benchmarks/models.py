@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import importlib.util
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -145,13 +145,9 @@ def _made_up(name: str) -> tuple[pd.DataFrame, npt.NDArray[np.int64], pd.DataFra
 
 def _payments() -> tuple[pd.DataFrame, Any, pd.DataFrame]:
     """Training rows, labels and pool made from the example's payments, with times as text."""
-    spec = importlib.util.spec_from_file_location("payments", PAYMENTS / "train.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    rows, labels = module.payments(TRAINING_ROWS, seed=7)
-    pool, _ = module.payments(POOL_ROWS, seed=8)
+    payments = runpy.run_path(str(PAYMENTS / "train.py"))["payments"]
+    rows, labels = payments(TRAINING_ROWS, seed=7)
+    pool, _ = payments(POOL_ROWS, seed=8)
     return rows, labels, pool.assign(**{name: pool[name].map(pd.Timestamp.isoformat) for name in ("opened", "paid")})
 
 

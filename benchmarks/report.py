@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import platform
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,7 +36,7 @@ def summary(results: Results) -> dict[str, Any]:
 
 def page(results: Results) -> str:
     """The whole of table.md."""
-    parts = ["# tabserve compared with other servers", _about(results), "## Targets", _targets(results)]
+    parts = ["# tabserve compared with other servers", facts(results.about), "## Targets", _targets(results)]
     parts += ["## Measured", _EXPLANATION, _cells(results), "## Starts", _starts(results)]
     if results.bare:
         parts += ["## Engines by themselves", _bare(results)]
@@ -51,8 +52,16 @@ _EXPLANATION = (
 )
 
 
-def _about(results: Results) -> str:
-    return "\n".join(f"- {name}: {value}" for name, value in results.about.items())
+def facts(about: Mapping[str, str]) -> str:
+    """What was run, and where, as a Markdown list."""
+    return "\n".join(f"- {name}: {value}" for name, value in about.items())
+
+
+def processor() -> str:
+    """The machine's cores."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} cores of {names[0]}" if names else platform.machine()
 
 
 def _targets(results: Results) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import xgboost
 
-from benchmarks import models
+from benchmarks import models, report
 from tabserve import bundle as bundles
 from tabserve.scoring import Scorer
 
@@ -66,7 +66,7 @@ def _plain(model: str, rows: int, *, together: bool = False) -> list[Compared]:
     """The bare model's time by the scorer's, and what the scorer adds to a row."""
     folder = models.bundle(model)
     scorer, batch = Scorer(folder, now=NOW, together=together), _batch(model, rows)
-    booster, features = _bare(folder), _features(folder, model, rows)
+    booster, features = _bare(folder), scorer.features(batch)
     bare, whole = _alternately(
         lambda: booster.inplace_predict(features, validate_features=False), lambda: scorer.score(batch)
     )
@@ -136,30 +136,25 @@ def _bare(folder: Path) -> Any:
     return booster
 
 
-def _features(folder: Path, model: str, rows: int) -> Any:
-    """The matrix that the scorer gives the model for the same rows."""
-    scorer = Scorer(folder, now=NOW)
-    return scorer.features(_batch(model, rows))
-
-
 def _about(rows: int) -> dict[str, str]:
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         "command": f"python -m benchmarks.scoring --rows {rows}",
-        "machine": platform.platform(),
+        "machine": f"{report.processor()}, {platform.platform()}",
         "python": platform.python_version(),
         "libraries": ", ".join(f"{each} {importlib.metadata.version(each)}" for each in LIBRARIES),
     }
 
 
 def _page(about: dict[str, str], found: Sequence[Compared]) -> str:
-    lines = ["# Scoring in process", "", *(f"- {name}: {value}" for name, value in about.items()), ""]
-    lines += ["| what | target | got | lowest to highest | verdict |", "| --- | --- | --- | --- | --- |"]
-    for each in found:
-        bound = f"{'≤' if each.at_most else '≥'} {each.target:g}"
-        spread = f"{min(each.got):.3g} to {max(each.got):.3g}"
-        lines.append(f"| {each.what} | {bound} | {median(each.got):.3g} | {spread} | {each.verdict} |")
-    return "\n".join(lines) + "\n"
+    head = ("what", "target", "got", "lowest to highest", "verdict")
+    return f"# Scoring in process\n\n{report.facts(about)}\n\n{report.table(head, map(_row, found))}\n"
+
+
+def _row(figure: Compared) -> Sequence[str]:
+    bound = f"{'≤' if figure.at_most else '≥'} {figure.target:g}"
+    spread = f"{min(figure.got):.3g} to {max(figure.got):.3g}"
+    return figure.what, bound, f"{median(figure.got):.3g}", spread, figure.verdict
 
 
 if __name__ == "__main__":

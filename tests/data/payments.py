@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import runpy
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,19 +22,13 @@ EXAMPLE = ROOT / "examples" / "payments"
 ROWS_AT_ONCE = 250_000
 
 
-def example() -> ModuleType:
-    """The example's own module."""
-    spec = importlib.util.spec_from_file_location("payments_example", EXAMPLE / "train.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+payments = runpy.run_path(str(EXAMPLE / "train.py"))["payments"]
+"""The example's own: a number of payments by a seed, and whether each is fraud."""
 
 
 def records(count: int, seed: int = 11) -> pd.DataFrame:
     """Payments with ids; some incomes are missing, and some countries are none that the schema knows."""
-    frame: pd.DataFrame = example().payments(count, seed)[0]
+    frame: pd.DataFrame = payments(count, seed)[0]
     random = np.random.default_rng(seed)
     frame["country"] = frame["country"].where(random.random(count) > 0.02, "XX")
     return frame.assign(payment_id=[f"p{seed}-{at}" for at in range(count)])
@@ -59,7 +52,7 @@ def bundle(folder: Path, *, two_engines: bool = False, trees: int = 200, depth: 
     schema = folder / "schema.yaml"
     text = (EXAMPLE / "schema.yaml").read_text().replace("task: binary", "task: binary\nid: payment_id", 1)
     schema.write_text(text.replace("reasons:\n    top: 3", "reasons:\n    top: 3\n    for: [block, review]"))
-    frame, fraud = example().payments(20_000, 7)
+    frame, fraud = payments(20_000, 7)
     if two_engines:
         return _two_engines(folder, frame, fraud)
     model = XGBClassifier(
