@@ -135,8 +135,13 @@ def _text_misfits(field: Field, values: list[str | None]) -> Iterator[Misfit]:
             continue
         if len(value) > field.longest:
             yield Misfit(record, field.name, expectation(field), f"{len(value)} characters")
-        elif any("\ud800" <= each <= "\udfff" for each in value):
+        elif _has_surrogate(value):
             yield Misfit(record, field.name, "UTF-8", "a lone surrogate")
+
+
+def _has_surrogate(text: str) -> bool:
+    """Whether a text can't be encoded as UTF-8."""
+    return not text.isascii() and any("\ud800" <= each <= "\udfff" for each in text)
 
 
 def identities(name: str, ids: Sequence[str | int | None]) -> Array:
@@ -146,7 +151,7 @@ def identities(name: str, ids: Sequence[str | int | None]) -> Array:
         if value is not None and len(value) > LONGEST_ID:
             problem = f"expected at most {LONGEST_ID} characters, got {len(value)}"
             raise InvalidRequest(f"{where(record, name)}: {problem}")
-        if value is not None and not value.isascii() and any("\ud800" <= each <= "\udfff" for each in value):
+        if value is not None and _has_surrogate(value):
             raise InvalidRequest(f"{where(record, name)}: expected UTF-8, got a lone surrogate")
     return np.array(found, object)
 
