@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -22,14 +21,16 @@ from tabserve.arrays import Array
 from tabserve.inference.errors import InvalidRequest
 from tabserve.schema.columns import Misfit
 from tabserve.scoring.arrow import readable
-from tabserve.scoring.scorer import ERRORS, Scorer
+from tabserve.scoring.scorer import Scorer, error_rows
 from tabserve.scoring.storage import Place, RunError
 from tabserve.scoring.tables import FORMATS, WRITERS, Block, blocks, format_of
 from tabserve.scoring.where import Condition, parse
 
 DONE, PROGRESS = "_tabserve.json", "_progress.json"
 """The files that list the inputs of a finished run, and those that an unfinished run has finished."""
-_UNFINISHED, _ERRORS = "_unfinished", "_errors"
+_ERRORS = "_errors"
+_PLACE = "_place"
+"""The column that a condition's table has besides those of the file."""
 OnError: TypeAlias = Literal["fail", "record"]
 Report: TypeAlias = Callable[[str, int, float], None]
 """A call with an input's name, how many more of its rows are read, and their share of all bytes, 0 to 1."""
@@ -107,8 +108,9 @@ def run(open_scorer: Callable[[float], Scorer], source: str, target: str, option
     if not inputs:
         raise RunError(f"{source}: no files that end in {_ENDINGS}")
     before, begun = _read(out, DONE), _read(out, PROGRESS)
-    scorer = open_scorer(_now(options, begun))
-    out.patiently(lambda: out.clear(_UNFINISHED))
+    now = _now(options, begun)
+    scorer = open_scorer(now)
+    out.patiently(out.clear)
     scoring = _Scoring(scorer, found, out, condition, options)
     known = {one.output: one for old in (before, begun) if old for one in old.inputs}
     finished: list[Finished] = []
@@ -121,9 +123,9 @@ def run(open_scorer: Callable[[float], Scorer], source: str, target: str, option
             continue
         errors = sum(other.errors for other in finished)
         score = partial(scoring.score, one, output, errors, report, one.size / total)
-        finished.append(out.patiently(partial(found.patiently, score)))
-        _write(out, PROGRESS, _record(scorer, options, begun, finished))
-    return _finish(out, _record(scorer, options, begun, finished), before)
+        finished.append((found if out.is_local else out).patiently(score))
+        _write(out, PROGRESS, _record(scorer, options, now, finished))
+    return _finish(out, _record(scorer, options, now, finished), before)
 
 
 class _Scoring:
@@ -146,8 +148,7 @@ class _Scoring:
         rows = decided = 0
         done = 0.0
         errors: list[Misfit] = []
-        unfinished = _unfinished_name()
-        with self._out.create(unfinished) as stream:
+        with self._out.whole(output) as stream:
             writer = None
             for block in self._blocks(one):
                 made, misfits = self._scored(one, block)
@@ -161,8 +162,7 @@ class _Scoring:
                 done = block.done
             writer = writer or WRITERS[str(format_of(output))](stream, self._scorer.schema)
             writer.close()
-        errors_in = self._write_errors(output, errors) if errors else None
-        self._out.move(unfinished, output)
+            errors_in = self._write_errors(output, errors) if errors else None
         report(one.relative, 0, (1 - done) * share)
         digest = self._scorer.bundle.digest
         return Finished(one.path, one.size, one.modified, digest, output, rows, decided, len(errors), errors_in)
@@ -220,16 +220,9 @@ class _Scoring:
 
     def _write_errors(self, output: str, errors: Sequence[Misfit]) -> str:
         name = f"{_ERRORS}/{PurePosixPath(output).with_suffix('.parquet')}"
-        unfinished = _unfinished_name()
-        rows = [dict(zip(ERRORS.names, error, strict=True)) for error in errors]
-        with self._out.create(unfinished) as stream:
-            pq.write_table(pa.Table.from_pylist(rows, schema=ERRORS), stream, compression="zstd")
-        self._out.move(unfinished, name)
+        with self._out.whole(name) as stream:
+            pq.write_table(pa.Table.from_batches([error_rows(errors)]), stream, compression="zstd")
         return name
-
-
-def _unfinished_name() -> str:
-    return f"{_UNFINISHED}/{secrets.token_hex(8)}"
 
 
 def _told(misfit: Misfit) -> str:
@@ -240,9 +233,9 @@ def _told(misfit: Misfit) -> str:
 def _chosen(batch: pa.RecordBatch, condition: Condition, scorer: Scorer) -> pa.Array:
     """The positions of the rows that meet the condition."""
     table = pa.Table.from_batches([readable(batch, scorer.bundle.schema)])
-    table = table.append_column(_UNFINISHED, pa.array(np.arange(batch.num_rows)))
+    table = table.append_column(_PLACE, pa.array(np.arange(batch.num_rows)))
     try:
-        return table.filter(condition.expression)[_UNFINISHED].combine_chunks()
+        return table.filter(condition.expression)[_PLACE].combine_chunks()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
         raise RunError(f"--where: {error}") from error
 
@@ -291,7 +284,7 @@ def _now(options: Options, begun: Record | None) -> float:
     return begun.now if begun is not None else datetime.now(UTC).timestamp()
 
 
-def _record(scorer: Scorer, options: Options, begun: Record | None, finished: list[Finished]) -> Record:
+def _record(scorer: Scorer, options: Options, now: float, finished: list[Finished]) -> Record:
     manifest = scorer.bundle.manifest
     return Record(
         manifest.name,
@@ -300,7 +293,7 @@ def _record(scorer: Scorer, options: Options, begun: Record | None, finished: li
         __version__,
         manifest.libraries,
         options,
-        _now(options, begun) if scorer.now is None else scorer.now,
+        now,
         sum(one.rows for one in finished),
         sum(one.errors for one in finished),
         finished,
@@ -317,10 +310,8 @@ def _read(out: Place, name: str) -> Record | None:
 
 def _write(out: Place, name: str, record: Record) -> None:
     def write() -> None:
-        unfinished = _unfinished_name()
-        with out.create(unfinished) as stream:
+        with out.whole(name) as stream:
             stream.write(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
-        out.move(unfinished, name)
 
     out.patiently(write)
 
@@ -339,5 +330,5 @@ def _finish(out: Place, record: Record, before: Record | None) -> Record:
         out.patiently(partial(out.remove, str(name)))
     _write(out, DONE, record)
     out.patiently(lambda: out.remove(PROGRESS))
-    out.patiently(lambda: out.clear(_UNFINISHED))
+    out.patiently(out.clear)
     return record

@@ -20,7 +20,7 @@ from tabserve.bundle.tensors import may_miss
 from tabserve.engines import parity
 from tabserve.inference.errors import InvalidRequest
 from tabserve.schema import answers
-from tabserve.schema.columns import Columns, Misfit
+from tabserve.schema.columns import Columns, Misfit, rows
 from tabserve.schema.features import derive
 from tabserve.schema.records import Records
 from tabserve.scoring.answering import Answer, Answering
@@ -83,7 +83,7 @@ class Scorer:
             "trusted": trusted,
         }
         self._again = (str(Path(bundle).resolve()), {**options, "digest": found.digest})
-        self.bundle, self.now = found, now
+        self.bundle = found
         schema = found.schema
         clock = time.time if now is None else lambda: now
         self._records, self._arrow = Records(schema, clock), ArrowRecords(schema, clock)
@@ -117,7 +117,7 @@ class Scorer:
             places = places[fits]
         if len(places):
             answer = self._answering(features)
-        return Scored(self._batch(batch, places, answer), _errors(misfits))
+        return Scored(self._batch(batch, places, answer), error_rows(misfits))
 
     def features(self, batch: pa.RecordBatch) -> Features:
         """What the model is given for a batch in which every row fits. Raises InvalidRequest."""
@@ -139,7 +139,7 @@ class Scorer:
 
     def _fitting(self, columns: Columns) -> tuple[Features, Array, list[Misfit]]:
         """The features of rows that the model accepts, their positions, and the others' errors, found by halving."""
-        count = len(next(iter(columns.values())))
+        count = rows(columns)
         try:
             return self._accept(self._features(columns)), np.arange(count), []
         except InvalidRequest:
@@ -234,5 +234,6 @@ def _array(name: str, values: Array, kind: pa.DataType) -> pa.Array:
     return pa.array(values, kind)
 
 
-def _errors(misfits: Sequence[Misfit]) -> pa.RecordBatch:
+def error_rows(misfits: Sequence[Misfit]) -> pa.RecordBatch:
+    """Misfits as rows of `ERRORS`."""
     return pa.RecordBatch.from_pylist([dict(zip(ERRORS.names, each, strict=True)) for each in misfits], schema=ERRORS)

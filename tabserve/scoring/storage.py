@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -11,6 +13,7 @@ import msgspec
 import pyarrow as pa
 from pyarrow import fs
 
+_UNFINISHED = "_unfinished"
 _PATIENCE_SECONDS, _LONGEST_PAUSE_SECONDS = 180.0, 15.0
 _T = TypeVar("_T")
 
@@ -44,18 +47,20 @@ class Place(msgspec.Struct, frozen=True):
         """A path in this folder."""
         return f"{self.path.rstrip('/')}/{name}"
 
-    def create(self, name: str) -> pa.NativeFile:
-        """A stream into a new file in this folder, which is made first unless it is in an object store."""
-        path = self.below(name)
-        if self.is_local:
-            self.files.create_dir(str(PurePosixPath(path).parent), recursive=True)
-        return self.files.open_output_stream(path, compression=None)
+    @contextmanager
+    def whole(self, name: str) -> Iterator[pa.NativeFile]:
+        """A stream into a file of this folder, which appears under its name when the block ends without an error."""
+        unfinished = f"{_UNFINISHED}/{secrets.token_hex(8)}"
+        self._make_folder(unfinished)
+        with self.files.open_output_stream(self.below(unfinished), compression=None) as stream:
+            yield stream
+        self._make_folder(name)
+        self.files.move(self.below(unfinished), self.below(name))
 
-    def move(self, name: str, to: str) -> None:
-        """Rename a file in this folder; it appears whole under the new name."""
+    def _make_folder(self, name: str) -> None:
+        """Make the folder of a file; object stores have none to make."""
         if self.is_local:
-            self.files.create_dir(str(PurePosixPath(self.below(to)).parent), recursive=True)
-        self.files.move(self.below(name), self.below(to))
+            self.files.create_dir(str(PurePosixPath(self.below(name)).parent), recursive=True)
 
     def has(self, name: str) -> bool:
         """Whether this folder has the file."""
@@ -75,11 +80,11 @@ class Place(msgspec.Struct, frozen=True):
             content: bytes = stream.read()
         return content
 
-    def clear(self, name: str) -> None:
-        """Remove a folder in this one, with its contents."""
-        (info,) = self.files.get_file_info([self.below(name)])
+    def clear(self) -> None:
+        """Remove what was begun in this folder and is not whole."""
+        (info,) = self.files.get_file_info([self.below(_UNFINISHED)])
         if info.type == fs.FileType.Directory:
-            self.files.delete_dir(self.below(name))
+            self.files.delete_dir(self.below(_UNFINISHED))
 
     def patiently(self, do: Callable[[], _T]) -> _T:
         """Call `do`, again and again while a store is unreachable or overloaded. Raises OSError after three minutes."""
