@@ -30,7 +30,7 @@ from tabserve.inference.deadlines import deadline
 from tabserve.inference.errors import InferenceError, InvalidRequest, NotReady
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context, Model
-from tabserve.inference.rest.application import TRACE_HEADERS
+from tabserve.inference.request_ids import TRACE_HEADERS
 from tabserve.inference.rest.pages import health_pages, metrics_pages
 from tabserve.inference.settings import ServerSettings
 from tabserve.inference.tensors import (
@@ -295,7 +295,6 @@ def _described(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
 
 
 def _context(headers: Mapping[str, str]) -> Context:
-    names = [name.decode() for name in TRACE_HEADERS]
     timeout = headers.get("x-request-timeout-ms")
-    trace = {name: headers[name] for name in names if name in headers}
+    trace = {name: headers[name] for name in TRACE_HEADERS if name in headers}
     return Context(deadline(timeout.encode() if timeout else None), trace)

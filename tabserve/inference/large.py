@@ -8,15 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
-from tabserve.inference.bounds import LARGE_BYTES
-
 T = TypeVar("T")
 
 
-async def decoded(size: int, decode: Callable[[], T]) -> T:
-    """The result of `decode`, which decodes `size` bytes. Raises what it raises."""
-    if size <= LARGE_BYTES:
-        return decode()
+async def in_thread(decode: Callable[[], T]) -> T:
+    """The result of `decode`, once the requests before it are decoded. Raises what it raises."""
     return await asyncio.get_running_loop().run_in_executor(_thread(), decode)
 
 

@@ -7,6 +7,8 @@ import secrets
 from itertools import count
 
 REQUEST_ID = "x-request-id"
+TRACE_HEADERS = ("traceparent", "tracestate", REQUEST_ID)
+"""Headers, and gRPC metadata, that are passed on to whatever a request leads to."""
 _FIT = re.compile(r"[!-~]{1,128}")
 """An id that may be in a header, in metadata and in a line of a log."""
 

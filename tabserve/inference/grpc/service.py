@@ -18,16 +18,17 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tabserve import __version__
 from tabserve.inference.admission import Admission
+from tabserve.inference.bounds import LARGE_BYTES
 from tabserve.inference.errors import InferenceError, InvalidRequest, ModelNotFound
 from tabserve.inference.grpc import open_inference_pb2 as pb
 from tabserve.inference.grpc.codec import ResponseEncoder, decode_request
 from tabserve.inference.grpc.fields import check_fields
 from tabserve.inference.grpc.reading import Messages
-from tabserve.inference.large import decoded
+from tabserve.inference.large import in_thread
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context, Model
-from tabserve.inference.request_ids import REQUEST_ID, RequestIds
-from tabserve.inference.rest.application import TRACE_HEADERS, failed
+from tabserve.inference.request_ids import REQUEST_ID, TRACE_HEADERS, RequestIds
+from tabserve.inference.rest.application import failed
 from tabserve.inference.rest.pages import EXTENSIONS
 from tabserve.inference.settings import ServerSettings
 from tabserve.inference.tensors import InferRequest, TensorSpec
@@ -40,8 +41,6 @@ MOST_QUESTION_BYTES = 64 * 2**10
 """The longest message that names just a model and a version; longer ones are read only up to here."""
 
 Method: TypeAlias = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
-
-_TRACE_NAMES = frozenset(name.decode() for name in TRACE_HEADERS)
 
 
 class Arrivals:
@@ -150,7 +149,7 @@ class Servicer:
 
     def _trace(self, context: grpc.aio.ServicerContext) -> dict[str, str]:
         """The part of the call's metadata to pass on, including the id."""
-        trace = {name: value for name, value in context.invocation_metadata() or () if name in _TRACE_NAMES}
+        trace = {name: value for name, value in context.invocation_metadata() or () if name in TRACE_HEADERS}
         trace[REQUEST_ID] = self._ids.of(trace.get(REQUEST_ID))
         return trace
 
@@ -168,7 +167,10 @@ class Servicer:
     async def _admitted(self, data: bytes, context: grpc.aio.ServicerContext, trace: Mapping[str, str]) -> bytes:
         self._admission.enter("grpc")
         try:
-            request = await decoded(len(data), partial(self._decode, data))
+            if len(data) > LARGE_BYTES:
+                request = await in_thread(partial(self._decode, data))
+            else:
+                request = self._decode(data)
             ours = Context(_deadline(context), trace, self._arrivals.comes_alone())
             response = await self._model.infer(request, ours)
             if not self._may_answer.is_set():

@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 
 from tabserve.inference.admission import Admission
+from tabserve.inference.bounds import LARGE_BYTES
 from tabserve.inference.deadlines import deadline
 from tabserve.inference.errors import (
     InferenceError,
@@ -22,10 +23,10 @@ from tabserve.inference.errors import (
     RequestTooLarge,
     UnsupportedMediaType,
 )
-from tabserve.inference.large import decoded
+from tabserve.inference.large import in_thread
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context, Model
-from tabserve.inference.request_ids import REQUEST_ID, RequestIds
+from tabserve.inference.request_ids import REQUEST_ID, TRACE_HEADERS, RequestIds
 from tabserve.inference.rest.codec import ResponseEncoder, decode_request
 from tabserve.inference.rest.pages import JSON, Pages, health_pages, metadata_pages, metrics_pages
 from tabserve.inference.rest.parser import Request
@@ -34,7 +35,7 @@ from tabserve.inference.tensors import ModelMetadata
 Answer: TypeAlias = tuple[int, bytes, bytes]
 """An answer: status, the header lines without the framing's, and body."""
 
-TRACE_HEADERS = (b"traceparent", b"tracestate", REQUEST_ID.encode())
+_TRACE = tuple((name.encode(), name) for name in TRACE_HEADERS)
 _ID = REQUEST_ID.encode()
 
 _BINARY = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
@@ -181,7 +182,11 @@ class Application:
 
     async def _infer(self, request: Request, context: Context) -> tuple[bytes, bytes]:
         body, size = request.body, request.headers.get(b"inference-header-content-length")
-        asked = await decoded(len(body), partial(decode_request, body, size, self._model.bounds))
+        bounds = self._model.bounds
+        if len(body) > LARGE_BYTES:
+            asked = await in_thread(partial(decode_request, body, size, bounds))
+        else:
+            asked = decode_request(body, size, bounds)
         encoded = self._encoder.encode(asked, await self._model.infer(asked, context))
         return JSON if encoded.json_size is None else _BINARY % encoded.json_size, encoded.body
 
@@ -263,7 +268,7 @@ def _not_found(path: bytes, metadata: ModelMetadata) -> str:
 
 def _context(request: Request) -> Context:
     headers = request.headers
-    trace = {name.decode(): headers[name].decode("latin-1") for name in TRACE_HEADERS if name in headers}
+    trace = {name: headers[sent].decode("latin-1") for sent, name in _TRACE if sent in headers}
     return Context(deadline(headers.get(b"x-request-timeout-ms"), request.waited), trace, request.alone)
 
 
