@@ -30,7 +30,7 @@ test: lint ## everything that needs no cluster; pytest's closing line comes last
 test-long: .venv/ready ## tests that take minutes, or need a machine with nothing else to do
 	$(PYTHON) -m pytest -m "long and not cluster"
 
-models: .venv/ready ## every model of docs/models.md, compared with its own library
+long-models: .venv/ready ## every model of docs/models.md, compared with its own library
 	$(PYTHON) -m pytest -q -m long tests/models
 
 long-score: .venv/ready ## tabserve score in earnest: millions of rows, kills, an object store that fails

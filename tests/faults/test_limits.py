@@ -282,7 +282,8 @@ def held(service: Service, opened: socket.socket) -> bool:
 
 
 def test_a_client_that_does_not_read_is_given_up(logs: Path) -> None:
-    with running("tests.echo", "--write_timeout=1", log=logs / "unread.log") as service, ExitStack() as stack:
+    timeout = 2 * wire.STUCK_SECONDS
+    with running("tests.echo", f"--write_timeout={timeout}", log=logs / "unread.log") as service, ExitStack() as stack:
         opened = unread(service, large(Subject(service)) * 8, stack)
         assert held(service, opened)
         service.wait_for(lambda: not held(service, opened), "given up")

@@ -79,11 +79,14 @@ def send(opened: socket.socket, data: bytes) -> None:
 
 
 def push(opened: socket.socket, data: bytes) -> int:
-    """Send until the other side takes no more for a while; the number of bytes it took."""
+    """Send until the other side closes or takes no more for a while; the number of bytes it took."""
     opened.setblocking(False)
     sent = 0
     while sent < len(data) and select.select([], [opened], [], STUCK_SECONDS)[1]:
-        sent += opened.send(data[sent : sent + 2**20])
+        try:
+            sent += opened.send(data[sent : sent + 2**20])
+        except (BrokenPipeError, ConnectionResetError):
+            break
     return sent
 
 
