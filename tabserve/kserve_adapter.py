@@ -29,7 +29,7 @@ from tabserve.inference.content_types import CONTENT_TYPE, check_output, check_r
 from tabserve.inference.deadlines import deadline
 from tabserve.inference.errors import InferenceError, InvalidRequest, NotReady
 from tabserve.inference.metrics import Metrics
-from tabserve.inference.model import Context, Model
+from tabserve.inference.model import ON_ERROR, Context, Model
 from tabserve.inference.request_ids import TRACE_HEADERS
 from tabserve.inference.rest.pages import health_pages, metrics_pages
 from tabserve.inference.settings import ServerSettings
@@ -219,7 +219,8 @@ def serve(model: KServeModel, settings: ServerSettings, metrics: Metrics) -> Non
 def our_request(request: kserve.InferRequest) -> InferRequest:
     """The SDK's request as ours. Raises InvalidRequest if shape, datatype and data disagree."""
     outputs = tuple(RequestedOutput(output.name) for output in request.request_outputs or ())
-    return InferRequest(tuple(_our_tensor(tensor) for tensor in request.inputs), request.id, outputs)
+    parameters = to_http_parameters(request.parameters or {})
+    return InferRequest(tuple(_our_tensor(tensor) for tensor in request.inputs), request.id, outputs, parameters)
 
 
 def _check_content_types(request: kserve.InferRequest) -> None:
@@ -297,4 +298,4 @@ def _described(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
 def _context(headers: Mapping[str, str]) -> Context:
     timeout = headers.get("x-request-timeout-ms")
     trace = {name: headers[name] for name in TRACE_HEADERS if name in headers}
-    return Context(deadline(timeout.encode() if timeout else None), trace)
+    return Context(deadline(timeout.encode() if timeout else None), trace, on_error=headers.get(ON_ERROR, ""))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import TypeAlias
+from collections.abc import Callable, Collection, Iterator
+from itertools import islice
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -12,11 +13,51 @@ from tabserve.bundle.loading import Bundle
 from tabserve.bundle.manifest import ModelInfo
 from tabserve.inference.errors import InvalidRequest
 from tabserve.inference.tensors import DATATYPES, holds_all
-from tabserve.schema.columns import Columns, rows
+from tabserve.schema.columns import Columns, Misfit, UnfitError, rows
 from tabserve.schema.features import derive, matrix
 
 Preprocess: TypeAlias = Callable[[dict[str, Array]], Array]
 """A fitted preprocessor, from feature columns to the model's matrix."""
+
+
+class Fitting(NamedTuple):
+    """The features of the rows that a model accepts, their positions [rows], and the first fault of each other row."""
+
+    features: Features
+    places: Array
+    faults: list[Misfit]
+
+
+def fitting(columns: Columns, make: Callable[[Columns], Features], most: int | None = None) -> Fitting:
+    """Make the features of those rows that the model accepts; the others are found by halving.
+
+    make: raises InvalidRequest if the model does not accept a row. most: how many rows are looked for; if there are
+    more, the error for the first is raised.
+    """
+    count = rows(columns)
+    try:
+        return Fitting(make(columns), np.arange(count), [])
+    except InvalidRequest:
+        faults = list(islice(_refused(columns, 0, count, make), None if most is None else most + 1))
+        if most is not None and len(faults) > most:
+            raise
+    fits = np.delete(np.arange(count), [fault.record for fault in faults])
+    return Fitting(make({name: column[fits] for name, column in columns.items()}), fits, faults)
+
+
+def _refused(columns: Columns, start: int, end: int, make: Callable[[Columns], Features]) -> Iterator[Misfit]:
+    try:
+        make({name: column[start:end] for name, column in columns.items()})
+    except InvalidRequest as error:
+        if end - start == 1:
+            if isinstance(error, UnfitError):
+                yield error.misfit._replace(record=start)
+            else:
+                yield Misfit(start, "", "a record the model accepts", str(error))
+            return
+        middle = (start + end) // 2
+        yield from _refused(columns, start, middle, make)
+        yield from _refused(columns, middle, end, make)
 
 
 class RecordFeatures:
@@ -53,6 +94,10 @@ class ModelInput:
         self._codes = [(at, len(spec.values)) for at, spec in enumerate(model.features) if spec.type == "category"]
         self._largest = float(np.finfo(DATATYPES[model.range or model.datatype]).max)
         self._narrow = model.range not in ("", model.datatype)
+
+    def of_features(self, features: Features) -> Features:
+        """The features from those of records."""
+        return self.of_columns(features) if isinstance(features, dict) else self.of_matrix(features, "record")
 
     def of_matrix(self, found: Array, source: str) -> Features:
         """The features from a matrix in the model's datatype. source: the name of the matrix in errors."""

@@ -16,6 +16,8 @@ from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadat
 PREDICTOR_RELEASE = "tabserve-predictor-release"
 TRANSFORMER_RELEASE = "tabserve-transformer-release"
 """Headers of every answer that name the release of each service."""
+ON_ERROR = "x-on-error"
+"""The header, or gRPC metadata, that says what becomes of a batch with bad records."""
 
 
 class Context(msgspec.Struct):
@@ -25,6 +27,7 @@ class Context(msgspec.Struct):
         longer (`Deadlines.in_time`), and raises DeadlineExceeded then.
     trace: headers to pass on unchanged (W3C `traceparent`, `tracestate`, and `x-request-id`).
     alone: whether no other request comes together with this one, so that a batch has nothing to wait for.
+    on_error: what becomes of a batch with bad records, `fail` or `record`; empty if the header does not say.
     response_headers: filled by the model, sent as HTTP headers or gRPC trailing metadata.
     When the client goes away, whatever is awaited for its answer is cancelled.
     """
@@ -32,6 +35,7 @@ class Context(msgspec.Struct):
     deadline: float = math.inf
     trace: Mapping[str, str] = {}
     alone: bool = False
+    on_error: str = ""
     response_headers: dict[str, str] = msgspec.field(default_factory=dict)
 
     def remaining(self) -> float:

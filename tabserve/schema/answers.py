@@ -6,8 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tabserve.arrays import Array
+from tabserve.schema.columns import Misfit
 
 _ORDER = ("decision", "score", "label", "predict", "reasons")
+ERROR = ("row", "field", "expected", "got")
+"""The keys of an error; rows count from 0, and `field` is empty if the record as a whole does not fit."""
 
 
 def names(decided: Collection[str], classes: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
@@ -24,3 +27,8 @@ def objects(made: Mapping[str, Array], targets: Sequence[str]) -> list[dict[str,
     if "predict" in columns:
         columns["predict"] = [dict(zip(targets, values, strict=True)) for values in columns["predict"]]
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def errors(faults: Sequence[Misfit]) -> list[dict[str, Any]]:
+    """One JSON object per fault."""
+    return [dict(zip(ERROR, fault, strict=True)) for fault in faults]

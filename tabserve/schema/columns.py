@@ -45,6 +45,22 @@ class Misfit(NamedTuple):
         return f"{where(self.record, self.field)}: expected {self.expected}, got {self.got}"
 
 
+class UnfitError(InvalidRequest):
+    """A record does not fit."""
+
+    def __init__(self, misfit: Misfit) -> None:
+        super().__init__(str(misfit))
+        self.misfit = misfit
+
+
+class Sifted(NamedTuple):
+    """The columns of the records that fit, their positions [rows], and every fault of the others, by record."""
+
+    columns: Columns
+    places: Array
+    faults: list[Misfit]
+
+
 class Checks:
     """A schema's checks of columns, compiled once: each is a few numpy calls for all numeric fields at once."""
 
@@ -73,24 +89,42 @@ class Checks:
         """
         self._fill(numbers)
         for misfit in self._number_misfits(numbers, given):
-            raise InvalidRequest(str(misfit))
+            raise UnfitError(misfit)
         columns: Columns = dict(zip(self._names, numbers, strict=True))
         for field in self.words:
             for misfit in self._word_misfits(field, words[field.name]):
-                raise InvalidRequest(str(misfit))
+                raise UnfitError(misfit)
             columns[field.name] = np.array(self._words(field, words[field.name]), dtype=object)
         return columns
 
-    def misfits(
-        self, numbers: Array, words: Mapping[str, list[str | None]], given: Callable[[str, int], Any]
-    ) -> list[Misfit]:
-        """Of every record that does not fit, its first misfit; arguments as for `columns`."""
+    def sift(
+        self,
+        numbers: Array,
+        words: Mapping[str, list[str | None]],
+        given: Callable[[str, int], Any],
+        known: Sequence[Misfit] = (),
+    ) -> Sifted:
+        """The records that fit, and all faults of the others; arguments as for `columns`.
+
+        known: faults that were found before, whose values are missing here; one without a field is all that is said of
+        its record.
+        """
+        count = numbers.shape[1]
+        if not known:
+            try:
+                return Sifted(self.columns(numbers, words, given), np.arange(count), [])
+            except UnfitError:
+                pass
         self._fill(numbers)
         found = list(self._number_misfits(numbers, given))
         for field in self.words:
             found += self._word_misfits(field, words[field.name])
-        first = {misfit.record: misfit for misfit in reversed(found)}
-        return [first[record] for record in sorted(first)]
+        told = {(misfit.record, misfit.field) for misfit in known}
+        found = [one for one in found if told.isdisjoint([(one.record, one.field), (one.record, "")])]
+        faults = sorted([*known, *found], key=lambda misfit: misfit.record)
+        fits = np.delete(np.arange(count), [misfit.record for misfit in faults])
+        kept = {name: [values[at] for at in fits.tolist()] for name, values in words.items()}
+        return Sifted(self.columns(numbers[:, fits], kept, given), fits, faults)
 
     def _number_misfits(self, numbers: Array, given: Callable[[str, int], Any]) -> Iterator[Misfit]:
         fits = (numbers >= self._low) & (numbers <= self._high)
@@ -144,16 +178,24 @@ def _has_surrogate(text: str) -> bool:
     return not text.isascii() and any("\ud800" <= each <= "\udfff" for each in text)
 
 
-def identities(name: str, ids: Sequence[str | int | None]) -> Array:
-    """The ids of records as text, None for a missing or empty one. Raises InvalidRequest."""
-    found = [None if value is None or value == "" else str(value) for value in ids]
-    for record, value in enumerate(found):
+def firsts(faults: Sequence[Misfit]) -> list[Misfit]:
+    """The first fault of each record, by record."""
+    first = {misfit.record: misfit for misfit in reversed(faults)}
+    return [first[record] for record in sorted(first)]
+
+
+def identities(ids: Sequence[str | int | None]) -> Array:
+    """The ids of records as text [rows], None for a missing or empty one."""
+    return np.array([None if value is None or value == "" else str(value) for value in ids], object)
+
+
+def identity_misfits(name: str, ids: Array) -> Iterator[Misfit]:
+    """What is wrong with ids, as `identities` gives them. name: their key in records."""
+    for record, value in enumerate(ids.tolist()):
         if value is not None and len(value) > LONGEST_ID:
-            problem = f"expected at most {LONGEST_ID} characters, got {len(value)}"
-            raise InvalidRequest(f"{where(record, name)}: {problem}")
-        if value is not None and _has_surrogate(value):
-            raise InvalidRequest(f"{where(record, name)}: expected UTF-8, got a lone surrogate")
-    return np.array(found, object)
+            yield Misfit(record, name, f"at most {LONGEST_ID} characters", str(len(value)))
+        elif value is not None and _has_surrogate(value):
+            yield Misfit(record, name, "UTF-8", "a lone surrogate")
 
 
 def rows(columns: Columns) -> int:

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tabserve.arrays import Array
-from tabserve.inference.errors import InvalidRequest
 from tabserve.inference.tensors import holds_any
-from tabserve.schema.columns import Columns, shown, where
+from tabserve.schema.columns import Columns, Misfit, UnfitError, shown
 from tabserve.schema.schema import Derived, Schema
 
 _DAY, _HOUR = 86_400.0, 3_600.0
@@ -50,7 +49,7 @@ def derive(schema: Schema, columns: Columns) -> Columns:
 def matrix(features: Mapping[str, Array], specs: Sequence[Feature], dtype: npt.DTypeLike) -> Array:
     """The features as one matrix [rows, len(specs)]: numbers, and categories as their codes; NaN where missing.
 
-    A category that is not one of the spec's values is missing too. Raises InvalidRequest, naming record and feature,
+    A category that is not one of the spec's values is missing too. Raises UnfitError, naming record and feature,
     where a finite number is beyond the range of `dtype`.
     """
     columns = [codes(features[s.name], s.values) if s.type == "category" else features[s.name] for s in specs]
@@ -62,7 +61,7 @@ def matrix(features: Mapping[str, Array], specs: Sequence[Feature], dtype: npt.D
         name = specs[index].name
         limit = f"{np.finfo(result.dtype).max:.3g}"
         got = shown(float(features[name][record]))
-        raise InvalidRequest(f"{where(record, name)}: expected a number within ±{limit}, got {got}")
+        raise UnfitError(Misfit(record, name, f"a number within ±{limit}", got))
     return result
 
 

@@ -7,7 +7,7 @@ import re
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -15,7 +15,20 @@ import numpy as np
 from tabserve.arrays import Array
 from tabserve.inference.errors import InvalidRequest
 from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec, text
-from tabserve.schema.columns import Checks, Columns, expectation, identities, shown, where
+from tabserve.schema.columns import (
+    Checks,
+    Columns,
+    Misfit,
+    Sifted,
+    UnfitError,
+    expectation,
+    identities,
+    identity_misfits,
+    rows,
+    shown,
+    where,
+)
+from tabserve.schema.mending import MALFORMED, Mender
 from tabserve.schema.schema import Field, Schema, nearest
 from tabserve.schema.timestamps import seconds
 
@@ -36,11 +49,12 @@ _DATATYPES = {
     "timestamp": "BYTES",
 }
 _NUMERIC = frozenset(DATATYPES) - {"BOOL", "BYTES"}
+_OF_ID = str | int | None
 _WHOLE = frozenset(name for name in DATATYPES if "INT" in name) | {"BYTES"}
 _ACCEPTED = {
     "number": _NUMERIC,
     "integer": _NUMERIC,
-    "boolean": frozenset({"BOOL"}),
+    "boolean": frozenset({"BOOL", "FP64"}),
     "category": frozenset({"BYTES"}),
     "text": frozenset({"BYTES"}),
     "timestamp": _NUMERIC | {"BYTES"},
@@ -53,6 +67,7 @@ _GOT = {
     "array": "an array",
     "object": "an object",
 }
+_Given: TypeAlias = Callable[[str, int], Any]
 _AT = re.compile(r"(?P<message>.*?)(?: - at `\$(?:\.instances)?(?:\[(?P<record>\d+)\](?:\.(?P<field>.*))?)?`)?", re.S)
 _MOST_TEXT = 1000
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.S)
@@ -60,11 +75,25 @@ _MISSING = re.compile(r"Object missing required field `(.*)`", re.S)
 _EXPECTED = re.compile(r"Expected `.*`, got `(.*)`")
 
 
+class _Parts(NamedTuple):
+    """The parts of records: numeric fields [fields, records], words, and ids, before any check.
+
+    given: what the client sent for a field of a record. faults: of values that could not be read, and are missing.
+    """
+
+    numbers: Array
+    words: dict[str, list[str | None]]
+    ids: Array | None
+    given: _Given
+    faults: list[Misfit]
+
+
 class Records:
     """Reads records of one schema.
 
     clock: gives "now" in seconds since 1970.
-    Every method raises only InvalidRequest, which names the first record and field that do not fit.
+    Every method raises only InvalidRequest. `sift` and `sift_tensors` raise it for what is no request of records, the
+    others also for the first record and field that do not fit.
     """
 
     tensor_specs: tuple[TensorSpec, ...]
@@ -78,6 +107,10 @@ class Records:
         width = len(self._fields) + (self._id is not None)
         self._pick = _picker([self._places[field.name] for field in self._checks.numeric], width)
         record = record_struct(self._fields, lambda field: _JSON_TYPES[field.type], self._id)
+        of_id = {self._id: _OF_ID} if self._id else {}
+        self._mender = Mender(
+            self._fields, {name: _json_type(field) for name, field in self._fields.items()} | of_id, record
+        )
         self._records = list[record]  # type: ignore[valid-type]
         self._decoder = decoder(self._records)
         self.tensor_specs = (
@@ -95,12 +128,22 @@ class Records:
             raise InvalidRequest(f"expected a JSON object with `instances`: {error}") from error
         except RecursionError as error:
             raise InvalidRequest("the body is nested too deeply") from error
-        return self._columns(instances)
+        return self._checked(self._parts(list(map(msgspec.structs.astuple, instances))))
+
+    def sift(self, body: bytes | memoryview) -> Sifted:
+        """The records of a V1 body that fit, and all faults of the others."""
+        try:
+            mended = self._mender.read(body)
+        except MALFORMED:
+            columns = self.decode(body)  # raises the error of a body that is none of records
+            return Sifted(columns, np.arange(rows(columns)), [])
+        return self._sifted(self._parts(mended.values, mended.faults))
 
     def convert(self, instances: Any) -> Columns:
         """The columns of already decoded records, a list of dicts."""
         try:
-            return self._columns(msgspec.convert(instances, self._records))
+            converted = msgspec.convert(instances, self._records)
+            return self._checked(self._parts(list(map(msgspec.structs.astuple, converted))))
         except msgspec.ValidationError as error:
             raise InvalidRequest(self._explained(error)) from error
         except UnicodeEncodeError as error:  # a lone surrogate in a key
@@ -113,31 +156,55 @@ class Records:
 
         A missing value is NaN, or an empty string unless that is a category; an optional input may be left out.
         """
+        return self._checked(self._parts_of(tensors))
+
+    def sift_tensors(self, tensors: Sequence[Tensor]) -> Sifted:
+        """The records of V2 inputs, as for `from_tensors`, that fit, and all faults of the others."""
+        return self._sifted(self._parts_of(tensors))
+
+    def _parts_of(self, tensors: Sequence[Tensor]) -> _Parts:
         given = {tensor.name: tensor for tensor in tensors}
         self._check_names(tensors, given)
         count = tensors[0].array.shape[0] if tensors[0].array.ndim else 0
-        ids = _ids(given.pop(self._id), count) if self._id in given else [None] * count
+        faults: list[Misfit] = []
+        ids: list[str | int | None] = [None] * count
+        if self._id in given:
+            ids = _ids(given.pop(self._id), count, faults)
         flat = {name: _flat(tensor, self._fields[name], count) for name, tensor in given.items()}
         numbers = np.full((len(self._checks.numeric), count), np.nan)
         for index, field in enumerate(self._checks.numeric):
             if field.name in flat:
-                numbers[index] = _numbers(flat[field.name], field)
+                numbers[index] = _numbers(flat[field.name], field, faults)
         nothing: list[str | None] = [None] * count
         words = {
-            field.name: _strings(flat[field.name], field) if field.name in flat else nothing
+            field.name: _strings(flat[field.name], field, faults) if field.name in flat else nothing
             for field in self._checks.words
         }
-        columns = self._checks.columns(numbers, words, lambda name, record: _element(flat[name][record]))
-        return self._with_ids(columns, ids)
+        named = identities(ids) if self._id else None
+        return _Parts(numbers, words, named, lambda name, record: _element(flat[name][record]), faults)
 
-    def _columns(self, instances: list[Any]) -> Columns:
-        values = list(map(msgspec.structs.astuple, instances))
+    def _parts(self, values: list[tuple[Any, ...]], faults: Sequence[Misfit] = ()) -> _Parts:
         words = {field.name: [record[self._places[field.name]] for record in values] for field in self._checks.words}
-        columns = self._checks.columns(self._numbers(values), words, self._given(values))
-        return self._with_ids(columns, [record[-1] for record in values])
+        ids = identities([record[-1] for record in values]) if self._id else None
+        return _Parts(self._numbers(values), words, ids, self._given(values), list(faults))
 
-    def _with_ids(self, columns: Columns, ids: Sequence[str | int | None]) -> Columns:
-        return columns | ({self._id: identities(self._id, ids)} if self._id else {})
+    def _checked(self, parts: _Parts) -> Columns:
+        """The columns of the records. Raises UnfitError for the first fault."""
+        for fault in parts.faults:
+            raise UnfitError(fault)
+        columns = self._checks.columns(parts.numbers, parts.words, parts.given)
+        if self._id is None or parts.ids is None:
+            return columns
+        for misfit in identity_misfits(self._id, parts.ids):
+            raise UnfitError(misfit)
+        return columns | {self._id: parts.ids}
+
+    def _sifted(self, parts: _Parts) -> Sifted:
+        if self._id is None or parts.ids is None:
+            return self._checks.sift(parts.numbers, parts.words, parts.given, parts.faults)
+        known = [*parts.faults, *identity_misfits(self._id, parts.ids)]
+        sifted = self._checks.sift(parts.numbers, parts.words, parts.given, known)
+        return sifted._replace(columns=sifted.columns | {self._id: parts.ids[sifted.places]})
 
     def _numbers(self, values: list[tuple[Any, ...]]) -> Array:
         """The numeric fields of the records' values, FP64 [fields, records]."""
@@ -149,7 +216,7 @@ class Records:
             fields = zip(*map(pick, values), strict=True)
             return np.array([list(map(_instant, field)) for field in fields], dtype=np.float64)
 
-    def _given(self, values: list[tuple[Any, ...]]) -> Callable[[str, int], Any]:
+    def _given(self, values: list[tuple[Any, ...]]) -> _Given:
         return lambda name, record: values[record][self._places[name]]
 
     def _check_names(self, tensors: Sequence[Tensor], given: dict[str, Tensor]) -> None:
@@ -200,9 +267,14 @@ def record_struct(
     ]
     rename = {attribute: name for name, attribute in attributes.items()}
     if identity is not None:
-        members.append(("id", str | int | None, None))
+        members.append(("id", _OF_ID, None))
         rename["id"] = identity
     return msgspec.defstruct("Record", members, rename=rename, gc=False, forbid_unknown_fields=True, kw_only=True)
+
+
+def _json_type(field: Field) -> Any:
+    kind = _JSON_TYPES[field.type]
+    return kind if field.required else kind | None
 
 
 def decoder(records: Any) -> Any:
@@ -229,19 +301,14 @@ def _instant(value: str | float | None) -> float | None:
     return value
 
 
-def _ids(tensor: Tensor, count: int) -> list[str | int | None]:
+def _ids(tensor: Tensor, count: int, faults: list[Misfit]) -> list[str | int | None]:
     if tensor.datatype not in _WHOLE or tensor.array.shape not in ((count,), (count, 1)):
         expected = f"BYTES or INT64 [{count}]"
         raise InvalidRequest(
             f"input `{tensor.name}`: expected {expected}, got {tensor.datatype} {list(tensor.array.shape)}"
         )
-    values = tensor.array.reshape(count).tolist()
-    try:
-        return [text(value) if isinstance(value, bytes | str) else value for value in values]
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(
-            f"{where(values.index(error.object), tensor.name)}: expected UTF-8, got other bytes"
-        ) from error
+    values = tensor.array.reshape(count)
+    return list(_texts(values, tensor.name, faults)) if values.dtype == object else values.tolist()
 
 
 def _flat(tensor: Tensor, field: Field, count: int) -> Array:
@@ -253,18 +320,34 @@ def _flat(tensor: Tensor, field: Field, count: int) -> Array:
     return tensor.array.reshape(count)
 
 
-def _numbers(array: Array, field: Field) -> Array:
-    if array.dtype != object:
-        return array.astype(np.float64)
-    return np.array([_instant(value) for value in _strings(array, field)], dtype=np.float64)
+def _numbers(array: Array, field: Field, faults: list[Misfit]) -> Array:
+    """The values as FP64, NaN where missing, and infinity for what is none of the field's type."""
+    if array.dtype == object:
+        return np.array([_instant(value) for value in _strings(array, field, faults)], dtype=np.float64)
+    if field.type == "boolean" and array.dtype != bool:  # FP64, so that some may be missing
+        return np.where(np.isnan(array) | (array == 0) | (array == 1), array, np.inf)
+    return array.astype(np.float64)
 
 
-def _strings(array: Array, field: Field) -> list[str | None]:
+def _texts(array: Array, name: str, faults: list[Misfit]) -> list[str | None]:
+    """BYTES elements as text; one that is not UTF-8 is None, and one of the faults."""
     try:
-        strings: list[str | None] = [text(value) for value in array]
-    except UnicodeDecodeError as error:
-        record = array.tolist().index(error.object)
-        raise InvalidRequest(f"{where(record, field.name)}: expected UTF-8, got other bytes") from error
+        return [text(value) for value in array]
+    except UnicodeDecodeError:
+        texts = [_utf8(value) for value in array]
+    faults += [Misfit(at, name, "UTF-8", "other bytes") for at, value in enumerate(texts) if value is None]
+    return texts
+
+
+def _utf8(value: bytes | str) -> str | None:
+    try:
+        return text(value)
+    except UnicodeDecodeError:
+        return None
+
+
+def _strings(array: Array, field: Field, faults: list[Misfit]) -> list[str | None]:
+    strings = _texts(array, field.name, faults)
     if field.required or field.type == "text" or "" in field.values:
         return strings
     return [string or None for string in strings]
@@ -272,4 +355,6 @@ def _strings(array: Array, field: Field) -> list[str | None]:
 
 def _element(value: Any) -> Any:
     """An element of a tensor as a Python value."""
-    return text(value) if isinstance(value, bytes | str) else value.item()
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value if isinstance(value, str) else value.item()

@@ -23,7 +23,7 @@ Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 FieldName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[^\"\\\\`\x00-\x1f\ud800-\udfff]+$")]
 """A JSON key that needs no escapes."""
 
-ANSWERED = frozenset(typing.get_args(OutputName)) | {"decision", "score", "reasons", "row", "engine", "rows"}
+ANSWERED = frozenset(typing.get_args(OutputName)) | {"decision", "score", "reasons", "row", "engine", "rows", "errors"}
 """Names that answers have."""
 PREDICT, MARGIN, ANOMALY_SCORE = "predict", "margin", "anomaly_score"
 """Outputs that may be a decision's score, besides a class's probability."""

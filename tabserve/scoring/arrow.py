@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from tabserve.arrays import Array
 from tabserve.inference.errors import InvalidRequest
-from tabserve.schema.columns import Checks, Columns, Misfit, expectation
+from tabserve.schema.columns import Checks, Columns, Misfit, expectation, firsts
 from tabserve.schema.schema import Field, Schema, nearest
 from tabserve.schema.timestamps import seconds
 
@@ -48,20 +48,14 @@ class ArrowRecords:
                     raise InvalidRequest(f"column `{field.name}`: {expected}")
 
     def read(self, batch: pa.RecordBatch) -> tuple[Columns, Array, list[Misfit]]:
-        """The checked columns of the records that fit, their positions in the batch, and what does not fit."""
+        """The checked columns of the records that fit, their positions, and the first fault of each of the others."""
         numbers = np.full((len(self._checks.numeric), batch.num_rows), np.nan)
         for at, field in enumerate(self._checks.numeric):
             if field.name in batch.schema.names:
                 numbers[at] = _numbers(field, batch.column(field.name))
         words = {field.name: _words(batch, field.name) for field in self._checks.words}
-        places = np.arange(batch.num_rows)
-        try:
-            return self._checks.columns(numbers, words, _given(batch)), places, []
-        except InvalidRequest:
-            misfits = self._checks.misfits(numbers, words, _given(batch))
-        fits = np.delete(places, [misfit.record for misfit in misfits])
-        kept = {name: [values[at] for at in fits.tolist()] for name, values in words.items()}
-        return self._checks.columns(numbers[:, fits], kept, _given(batch)), fits, misfits
+        columns, places, faults = self._checks.sift(numbers, words, _given(batch))
+        return columns, places, firsts(faults)
 
 
 def readable(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:

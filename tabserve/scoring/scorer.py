@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
 from tabserve import bundle as bundles
 from tabserve import engines
 from tabserve.arrays import Array, Features
 from tabserve.bundle import Bundle
-from tabserve.bundle.model_input import ModelInput, Preprocess, RecordFeatures
+from tabserve.bundle.model_input import ModelInput, Preprocess, RecordFeatures, fitting
 from tabserve.bundle.tensors import may_miss
 from tabserve.engines import parity
 from tabserve.inference.errors import InvalidRequest
 from tabserve.schema import answers
-from tabserve.schema.columns import Columns, Misfit, rows
+from tabserve.schema.columns import Columns, Misfit
 from tabserve.schema.features import derive
 from tabserve.schema.records import Records
 from tabserve.scoring.answering import Answer, Answering
@@ -112,7 +111,7 @@ class Scorer:
         columns, places, misfits = self._arrow.read(batch)
         answer = Answer({}, "", 0)
         if len(places):
-            features, fits, more = self._fitting(columns)
+            features, fits, more = fitting(columns, self._made)
             misfits = sorted([*misfits, *(each._replace(record=int(places[each.record])) for each in more)])
             places = places[fits]
         if len(places):
@@ -125,7 +124,7 @@ class Scorer:
         columns, _, misfits = self._arrow.read(batch)
         for misfit in misfits:
             raise InvalidRequest(str(misfit))
-        return self._accept(self._features(columns))
+        return self._made(columns)
 
     def decide(self, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """The decisions on records, in the form of V1's answers.
@@ -134,36 +133,11 @@ class Scorer:
         """
         if not records:
             return []
-        features = self._accept(self._features(self._records.convert(list(records))))
+        features = self._made(self._records.convert(list(records)))
         return answers.objects(self._answering(features).arrays, self.bundle.schema.outputs.targets)
 
-    def _fitting(self, columns: Columns) -> tuple[Features, Array, list[Misfit]]:
-        """The features of rows that the model accepts, their positions, and the others' errors, found by halving."""
-        count = rows(columns)
-        try:
-            return self._accept(self._features(columns)), np.arange(count), []
-        except InvalidRequest:
-            misfits = list(self._refused(columns, 0, count))
-        fits = np.delete(np.arange(count), [misfit.record for misfit in misfits])
-        kept = {name: column[fits] for name, column in columns.items()}
-        return self._accept(self._features(kept)), fits, misfits
-
-    def _refused(self, columns: Columns, start: int, end: int) -> Iterator[Misfit]:
-        part = {name: column[start:end] for name, column in columns.items()}
-        try:
-            self._accept(self._features(part))
-        except InvalidRequest as error:
-            if end - start == 1:
-                yield Misfit(start, "", "a record the model accepts", str(error))
-                return
-            middle = (start + end) // 2
-            yield from self._refused(columns, start, middle)
-            yield from self._refused(columns, middle, end)
-
-    def _accept(self, features: Features) -> Features:
-        if isinstance(features, dict):
-            return self._accepted.of_columns(features)
-        return self._accepted.of_matrix(features, "record")
+    def _made(self, columns: Columns) -> Features:
+        return self._accepted.of_features(self._features(columns))
 
     def _batch(self, batch: pa.RecordBatch, places: Array, answer: Answer) -> pa.RecordBatch:
         """The answers, with the positions and ids of their rows."""
@@ -236,4 +210,4 @@ def _array(name: str, values: Array, kind: pa.DataType) -> pa.Array:
 
 def error_rows(misfits: Sequence[Misfit]) -> pa.RecordBatch:
     """Misfits as rows of `ERRORS`."""
-    return pa.RecordBatch.from_pylist([dict(zip(ERRORS.names, each, strict=True)) for each in misfits], schema=ERRORS)
+    return pa.RecordBatch.from_pylist(answers.errors(misfits), schema=ERRORS)

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
-from tabserve.arrays import Array
+from tabserve.arrays import Array, Features
 from tabserve.bundle import Bundle
-from tabserve.bundle.model_input import Preprocess, RecordFeatures
-from tabserve.bundle.tensors import MATRIX
+from tabserve.bundle.model_input import ModelInput, Preprocess, RecordFeatures, fitting
+from tabserve.bundle.tensors import MATRIX, may_miss
 from tabserve.inference.bounds import Bounds
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted
 from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec
-from tabserve.schema.columns import Columns, rows
+from tabserve.schema.columns import Columns, Misfit, Sifted, firsts, rows
 from tabserve.schema.numbers import NumberRecords, are_all
 from tabserve.schema.records import Records
 
+MOST_REFUSED = 100
+"""How many records that fit the schema, but not the model, are told from the others in one request."""
+
 
 class Taken(NamedTuple):
-    """The predictor's inputs, and the ids of the records that they are made from; None if no record has one."""
+    """The predictor's inputs, and the ids of the records that they are made from; None if no record has one.
+
+    places: the positions in the request of the records that fit; None if all do. faults: of the others.
+    """
 
     tensors: tuple[Tensor, ...]
     ids: Array | None = None
+    places: Array | None = None
+    faults: Sequence[Misfit] = ()
 
 
 class Inputs:
@@ -33,6 +42,7 @@ class Inputs:
     """
 
     def __init__(self, bundle: Bundle, preprocess: Preprocess | None, max_rows: int) -> None:
+        self._bundle = bundle
         self._schema = bundle.schema
         self._model = bundle.manifest.model
         self._features = RecordFeatures(bundle, preprocess)
@@ -45,6 +55,10 @@ class Inputs:
         width = max(len(self._fields), len(self._model.features))
         self.bounds = Bounds(max_rows, width=width, inputs=2 * width)  # one that comes twice is named
 
+    @cached_property
+    def _accepted(self) -> ModelInput:
+        return ModelInput(self._model, may_miss(self._bundle))
+
     @property
     def specs(self) -> tuple[TensorSpec, ...]:
         """The V2 inputs that carry records, one per field."""
@@ -53,13 +67,23 @@ class Inputs:
     def from_tensors(self, tensors: Sequence[Tensor]) -> Taken:
         """The predictor's inputs, made from columns of records; tensors that already are its inputs stay unchanged."""
         names = frozenset(tensor.name for tensor in tensors)
-        if names in self._plain and not names <= self._fields:
+        if self._are_plain(names):
             self._check_plain(tensors)
             return Taken(tuple(tensors))
         if MATRIX in names and MATRIX not in self._fields:
             other = next(tensor.name for tensor in tensors if tensor.name != MATRIX)
             raise InvalidRequest(f"inputs: expected `{MATRIX}` alone, got {quoted(other)} as well")
         return self._from_columns(self._records.from_tensors(tensors))
+
+    def sift_tensors(self, tensors: Sequence[Tensor]) -> Taken:
+        """The predictor's inputs, made from those of columns of records that fit, and all faults of the others."""
+        if self._are_plain(frozenset(tensor.name for tensor in tensors)):
+            raise InvalidRequest("on_error: expected records, with an input for each field, to go with `record`")
+        return self._sifted(self._records.sift_tensors(tensors))
+
+    def sift_body(self, body: bytes) -> Taken:
+        """The predictor's inputs, made from those records of a V1 body that fit, and all faults of the others."""
+        return self._sifted(self._records.sift(body))
 
     def from_body(self, body: bytes) -> Taken:
         """The predictor's inputs, made from a V1 body of records."""
@@ -69,6 +93,22 @@ class Inputs:
             return Taken((Tensor(MATRIX, self._model.datatype, made),))
         return self._from_columns(self._records.decode(body))
 
+    def _sifted(self, sifted: Sifted) -> Taken:
+        columns, places, faults = sifted
+        self._check_count(len(places) + len({fault.record for fault in faults}))
+        if len(faults) > self._max_rows:
+            faults = firsts(faults)
+        made = fitting(columns, self._made, MOST_REFUSED)
+        more = [fault._replace(record=int(places[fault.record])) for fault in made.faults]
+        ids = columns[self._schema.id][made.places] if self._schema.id else None
+        return Taken(self._tensors(made.features), ids, places[made.places], sorted([*faults, *more], key=_record))
+
+    def _made(self, columns: Columns) -> Features:
+        """The features of records, as the predictor accepts them."""
+        features = self._features(columns)
+        self._accepted.of_features(features)
+        return features
+
     def _number_records(self) -> NumberRecords | None:
         """A reader for records that are the model's matrix as they are; None if they are not."""
         schema = self._schema
@@ -76,6 +116,10 @@ class Inputs:
             return None
         same = [spec.name for spec in self._model.features] == list(schema.features) == list(schema.fields)
         return NumberRecords(schema, self._records, self._dtype) if same and are_all(schema, self._dtype) else None
+
+    def _are_plain(self, names: frozenset[str]) -> bool:
+        """Whether inputs of these names are the predictor's own."""
+        return names in self._plain and not names <= self._fields
 
     def _check_plain(self, tensors: Sequence[Tensor]) -> None:
         """Refuse tensors of shapes that the predictor would refuse: it should not even get them."""
@@ -92,12 +136,16 @@ class Inputs:
 
     def _from_columns(self, columns: Columns) -> Taken:
         self._check_count(rows(columns))
-        features = self._features(columns)
+        return Taken(self._tensors(self._features(columns)), columns[self._schema.id] if self._schema.id else None)
+
+    def _tensors(self, features: Features) -> tuple[Tensor, ...]:
         if isinstance(features, dict):
-            tensors = _one_each(features)
-        else:
-            tensors = (Tensor(MATRIX, self._model.datatype, features),)
-        return Taken(tensors, columns[self._schema.id] if self._schema.id else None)
+            return _one_each(features)
+        return (Tensor(MATRIX, self._model.datatype, features),)
+
+
+def _record(fault: Misfit) -> int:
+    return fault.record
 
 
 def _one_each(features: Mapping[str, Array]) -> tuple[Tensor, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import orjson
 
@@ -13,6 +13,7 @@ from tabserve.bundle import Bundle
 from tabserve.bundle.model_input import Preprocess
 from tabserve.bundle.tensors import class_names, described, output_specs, target_names
 from tabserve.inference.errors import InferenceError, InvalidRequest, quoted
+from tabserve.inference.large import in_thread
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import PREDICTOR_RELEASE, TRANSFORMER_RELEASE, Context
 from tabserve.inference.tensors import (
@@ -20,6 +21,7 @@ from tabserve.inference.tensors import (
     InferRequest,
     InferResponse,
     ModelMetadata,
+    Parameters,
     RequestedOutput,
     Tensor,
     TensorSpec,
@@ -31,7 +33,7 @@ from tabserve_transformer.inputs import Inputs, Taken
 from tabserve_transformer.instruments import Instruments
 from tabserve_transformer.predictor_client.addresses import ClientOptions
 from tabserve_transformer.predictor_client.client import PredictorClient, RemotePredictor
-from tabserve_transformer.record_answers import RecordAnswers, requests
+from tabserve_transformer.record_answers import RecordAnswers, requests, sifted_tensors
 from tabserve_transformer.settings import Settings, host_and_port
 
 _CONTRIBUTIONS = requests(("contributions",))
@@ -85,9 +87,16 @@ class Transformer:
         Raises InvalidRequest, RequestTooLarge, and what the predictor's client raises.
         """
         names = self._requested(request.outputs)
-        tensors = await self._identified(self._inputs.from_tensors(request.inputs), self._asks(names), names, context)
+        if _sifts(request.parameters, context):
+            taken = await in_thread(partial(self._inputs.sift_tensors, request.inputs))
+        else:
+            taken = self._inputs.from_tensors(request.inputs)
+        tensors = await self._identified(taken, self._asks(names), names, context)
         tensors |= self._decide(tensors, [name for name in names if name not in tensors])
-        return InferResponse(tuple(tensors[name] for name in names))
+        outputs = tuple(tensors[name] for name in names)
+        if taken.places is None:
+            return InferResponse(outputs)
+        return InferResponse((*outputs, *sifted_tensors(taken.places, taken.faults)))
 
     async def predict(self, body: bytes, context: Context) -> bytes:
         """Answer a V1 body, `{"instances": [{…}]}`, with `{"predictions": [{"decision", "score", …}]}`.
@@ -96,9 +105,15 @@ class Transformer:
         schema no decision. If it has several values, `predict` holds them by name. Raises the same errors as `infer`.
         """
         records = self._records
-        taken = self._inputs.from_body(body)
+        if _sifts({}, context):
+            taken = await in_thread(partial(self._inputs.sift_body, body))
+        else:
+            taken = self._inputs.from_body(body)
         tensors = await self._identified(taken, records.needs, records.names, context)
-        return records.encode(tensors | self._decide(tensors, records.names))
+        tensors |= self._decide(tensors, records.names)
+        if taken.places is None:
+            return records.encode(tensors)
+        return records.encode_sifted(tensors, taken.places.tolist(), taken.faults)
 
     async def _identified(
         self, taken: Taken, outputs: tuple[RequestedOutput, ...], names: Sequence[str], context: Context
@@ -106,8 +121,8 @@ class Transformer:
         """The predictor's tensors that are needed for the names, and the ids if they are among them."""
         tensors = await self._predict(taken.tensors, outputs, names, context)
         if self._id is not None and self._id in names:
-            count = len(taken.tensors[0].array)
-            tensors[self._id] = record_ids.tensor(self._id, taken.ids, count, context)
+            places = range(len(taken.tensors[0].array)) if taken.places is None else taken.places.tolist()
+            tensors[self._id] = record_ids.tensor(self._id, taken.ids, places, context)
         return tensors
 
     def _requested(self, outputs: Sequence[RequestedOutput]) -> tuple[str, ...]:
@@ -191,6 +206,19 @@ class Transformer:
                 **bands,
             },
         )
+
+
+def _sifts(parameters: Parameters, context: Context) -> bool:
+    """Whether good records are answered although others are bad: the parameter `on_error`, or the header's.
+
+    Raises InvalidRequest for anything but `fail` and `record`.
+    """
+    if not parameters and not context.on_error:
+        return False
+    chosen = parameters.get("on_error", context.on_error or "fail")
+    if chosen not in ("fail", "record"):
+        raise InvalidRequest(f'on_error: expected "fail" or "record", got {quoted(str(chosen))}')
+    return chosen == "record"
 
 
 def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Transformer:

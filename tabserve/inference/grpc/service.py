@@ -26,7 +26,7 @@ from tabserve.inference.grpc.fields import check_fields
 from tabserve.inference.grpc.reading import Messages
 from tabserve.inference.large import in_thread
 from tabserve.inference.metrics import Metrics
-from tabserve.inference.model import Context, Model
+from tabserve.inference.model import ON_ERROR, Context, Model
 from tabserve.inference.request_ids import REQUEST_ID, TRACE_HEADERS, RequestIds
 from tabserve.inference.rest.application import failed
 from tabserve.inference.rest.pages import EXTENSIONS
@@ -130,10 +130,11 @@ class Servicer:
     async def ModelInfer(self, _: Any, context: grpc.aio.ServicerContext) -> bytes:  # noqa: N802
         """Answer tensors with tensors, as bytes; the message is read when there is a place and memory for it."""
         started = time.perf_counter()
-        trace = self._trace(context)
+        given = dict(context.invocation_metadata() or ())
+        trace = self._trace(given)
         try:
             self._admission.refuse_if_full("grpc")
-            response = await self._read(context, trace)
+            response = await self._read(context, trace, given.get(ON_ERROR, ""))
         except InferenceError as error:
             refusal: InferenceError = copy(error)  # without the traceback, which refers to the message
         except Exception as error:  # noqa: BLE001 - the edge: logged by type and place, answered as INTERNAL
@@ -147,9 +148,9 @@ class Servicer:
         await self._abort(refusal, context, started, trace)
         return b""  # never reached: the call is over
 
-    def _trace(self, context: grpc.aio.ServicerContext) -> dict[str, str]:
+    def _trace(self, given: Mapping[str, str]) -> dict[str, str]:
         """The part of the call's metadata to pass on, including the id."""
-        trace = {name: value for name, value in context.invocation_metadata() or () if name in TRACE_HEADERS}
+        trace = {name: given[name] for name in TRACE_HEADERS if name in given}
         trace[REQUEST_ID] = self._ids.of(trace.get(REQUEST_ID))
         return trace
 
@@ -157,21 +158,23 @@ class Servicer:
         """The metadata of an answer."""
         return (*self._headers, (REQUEST_ID, trace[REQUEST_ID]))
 
-    async def _read(self, context: grpc.aio.ServicerContext, trace: Mapping[str, str]) -> bytes:
+    async def _read(self, context: grpc.aio.ServicerContext, trace: Mapping[str, str], on_error: str) -> bytes:
         data, share = await self._messages.read(context)
         try:
-            return await self._admitted(data, context, trace)
+            return await self._admitted(data, context, trace, on_error)
         finally:
             share.give_back()
 
-    async def _admitted(self, data: bytes, context: grpc.aio.ServicerContext, trace: Mapping[str, str]) -> bytes:
+    async def _admitted(
+        self, data: bytes, context: grpc.aio.ServicerContext, trace: Mapping[str, str], on_error: str
+    ) -> bytes:
         self._admission.enter("grpc")
         try:
             if len(data) > LARGE_BYTES:
                 request = await in_thread(partial(self._decode, data))
             else:
                 request = self._decode(data)
-            ours = Context(_deadline(context), trace, self._arrivals.comes_alone())
+            ours = Context(_deadline(context), trace, self._arrivals.comes_alone(), on_error)
             response = await self._model.infer(request, ours)
             if not self._may_answer.is_set():
                 await self._may_answer.wait()

@@ -25,7 +25,7 @@ from tabserve.inference.errors import (
 )
 from tabserve.inference.large import in_thread
 from tabserve.inference.metrics import Metrics
-from tabserve.inference.model import Context, Model
+from tabserve.inference.model import ON_ERROR, Context, Model
 from tabserve.inference.request_ids import REQUEST_ID, TRACE_HEADERS, RequestIds
 from tabserve.inference.rest.codec import ResponseEncoder, decode_request
 from tabserve.inference.rest.pages import JSON, Pages, health_pages, metadata_pages, metrics_pages
@@ -37,6 +37,7 @@ Answer: TypeAlias = tuple[int, bytes, bytes]
 
 _TRACE = tuple((name.encode(), name) for name in TRACE_HEADERS)
 _ID = REQUEST_ID.encode()
+_ON_ERROR = ON_ERROR.encode()
 
 _BINARY = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 # curl -d sends a form type, and many clients send none, so whatever can only be JSON is read as JSON.
@@ -269,7 +270,8 @@ def _not_found(path: bytes, metadata: ModelMetadata) -> str:
 def _context(request: Request) -> Context:
     headers = request.headers
     trace = {name: headers[sent].decode("latin-1") for sent, name in _TRACE if sent in headers}
-    return Context(deadline(headers.get(b"x-request-timeout-ms"), request.waited), trace, request.alone)
+    on_error = headers[_ON_ERROR].decode("latin-1") if _ON_ERROR in headers else ""
+    return Context(deadline(headers.get(b"x-request-timeout-ms"), request.waited), trace, request.alone, on_error)
 
 
 def _check(headers: Mapping[bytes, bytes], limit: int) -> int:
