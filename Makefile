@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-long long-models long-score models lint format lock proto clean
+.PHONY: help demo quick test test-long long-models long-score long-contract models lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -36,6 +36,9 @@ long-models: .venv/ready ## every model of docs/models.md, compared with its own
 long-score: .venv/ready ## tabserve score in earnest: millions of rows, kills, an object store that fails
 	$(PYTHON) -m pytest -q -s -m long tests/data
 
+long-contract: .venv/ready ## requests and clients made from the contract: schemathesis, OpenAPI, Go, grpcurl
+	$(PYTHON) -m pytest -q -s -m long tests/clients
+
 models: .venv/ready ## write docs/models.md and its table again; OF=Ridge walks only some models
 	$(PYTHON) -m tests.models $(OF)
 
@@ -53,8 +56,11 @@ lock: .venv/ready ## resolve pyproject.toml again into requirements.lock
 	$(UV) pip compile pyproject.toml --universal --all-extras --group dev --group bench --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" --upgrade -q -o requirements.lock
 
+# In a pool of their own, so that a process may also load another project's copy (KServe's SDK, Triton's client).
+PROTO := tabserve/inference/grpc/open_inference
 proto: .venv/ready ## generate the gRPC messages again
-	$(PYTHON) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. tabserve/inference/grpc/open_inference.proto
+	$(PYTHON) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTO).proto
+	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' $(PROTO)_pb2.py
 
 clean: ## remove what the other targets made, except the cluster
 	rm -rf .venv .venv-oldest bundles .mypy_cache .pytest_cache .ruff_cache *.egg-info build

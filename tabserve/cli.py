@@ -19,9 +19,10 @@ from tabserve import __version__
 from tabserve import bundle as bundles
 from tabserve import doctor as clusters
 from tabserve import up as local
-from tabserve.bundle import Bundle, expected
+from tabserve.bundle import Bundle, expected, metadata
 from tabserve.client import Client, ServiceError
 from tabserve.engines.estimators import untrusted
+from tabserve.inference.rest import openapi
 from tabserve.schema.schema import Task
 from tabserve.train import drafting, mlflow
 
@@ -82,6 +83,20 @@ def show(directory: Path) -> None:
     for name, value in facts.items():
         if value:
             click.echo(f"{name:8} {value}")
+
+
+@bundle.command("openapi")
+@click.argument("directory", type=_DIRECTORY)
+@click.option("--service", type=click.Choice(["transformer", "predictor"]), default="transformer", show_default=True)
+@click.option("--model-name", default="", help="What clients call the model; default: the bundle's name.")
+def openapi_document(directory: Path, service: str, model_name: str) -> None:
+    """Print the OpenAPI 3.1 document of a bundle's service, as that serves it at /openapi.json."""
+    try:
+        found = bundles.load(directory, allow_joblib=True)
+    except bundles.BundleError as error:
+        raise click.ClickException(str(error)) from None
+    describe = metadata.of_transformer if service == "transformer" else metadata.of_predictor
+    click.echo(json.dumps(openapi.document(describe(found, model_name)), ensure_ascii=False, indent=2))
 
 
 def _names(trusted: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import kserve
+import msgspec
 import numpy as np
 import orjson
 from kserve.errors import InvalidInput, ModelNotReady
@@ -26,6 +27,7 @@ from tabserve.arrays import Array
 from tabserve.inference import admin, server
 from tabserve.inference.bounds import UNBOUNDED
 from tabserve.inference.content_types import CONTENT_TYPE, check_output, check_request, misfit
+from tabserve.inference.contract import Contract
 from tabserve.inference.deadlines import deadline
 from tabserve.inference.errors import InferenceError, InvalidRequest, NotReady
 from tabserve.inference.metrics import Metrics
@@ -107,11 +109,11 @@ class Hooked:
     """A KServeModel with our server: every request goes through its preprocess, predict and postprocess."""
 
     bounds = UNBOUNDED
-    """What a hook takes is its own affair."""
+    """What a hook takes, and gives, is its own affair."""
 
     def __init__(self, model: KServeModel) -> None:
         self._model = model
-        self.metadata = model.core.metadata
+        self.metadata = msgspec.structs.replace(model.core.metadata, contract=Contract())
         self.headers = model.core.headers
 
     @property

@@ -9,10 +9,10 @@ import numpy as np
 from tabserve.arrays import Array, Features
 from tabserve.bundle.manifest import FeatureSpec, ModelInfo
 from tabserve.bundle.model_input import ModelInput
-from tabserve.bundle.tensors import MATRIX
+from tabserve.bundle.tensors import MATRIX, numeric
 from tabserve.inference.bounds import Bounds
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted
-from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec, text
+from tabserve.inference.tensors import DATATYPES, Tensor, text
 
 WHOLE_LIMIT = 2**53
 """The largest whole number up to which all are exact in FP64."""
@@ -34,18 +34,9 @@ class Inputs:
         self._dtype = DATATYPES[model.datatype]
         self._specs = {spec.name: spec for spec in model.features}
         self._known = {spec.name: _known(spec) for spec in model.features if spec.type == "category"}
-        self._numeric = all(spec.type == "number" for spec in model.features)
+        self._numeric = numeric(model)
         width = len(model.features)
         self.bounds = Bounds(max_rows, width=width, inputs=2 * width)  # one that comes twice is named
-
-    @property
-    def specs(self) -> tuple[TensorSpec, ...]:
-        """The inputs in the metadata: the matrix if every feature is a number, otherwise a column per feature."""
-        if self._numeric:
-            return (TensorSpec(MATRIX, self._model.datatype, (-1, len(self._specs))),)
-        return tuple(
-            TensorSpec(spec.name, "FP64" if spec.type == "number" else "BYTES", (-1,)) for spec in self._model.features
-        )
 
     def features(self, inputs: Sequence[Tensor]) -> Features:
         """The features in the form that the model's engines take."""

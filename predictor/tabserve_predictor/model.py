@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 
 from tabserve import engines
 from tabserve.arrays import Features, rows, take
 from tabserve.bundle import Bundle
+from tabserve.bundle.metadata import of_predictor
 from tabserve.bundle.outputs import Outputs, of_engine
-from tabserve.bundle.tensors import class_names, described, may_miss, target_names
+from tabserve.bundle.tensors import class_names, may_miss
 from tabserve.engines import EngineSet
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import PREDICTOR_RELEASE, Context
@@ -45,7 +47,7 @@ class Predictor:
         self._instruments = Instruments(metrics, self._facts(bundle), info, names)
         self._batcher = Batcher(settings.max_batch_rows, self._instruments)
         self.headers: Mapping[str, str] = {PREDICTOR_RELEASE: settings.release or bundle.digest}
-        self.metadata = self._metadata(bundle, settings.model_name or bundle.manifest.name)
+        self.metadata = self._metadata(bundle, settings.model_name)
         self.ready = True
 
     def _facts(self, bundle: Bundle) -> dict[str, str]:
@@ -56,23 +58,10 @@ class Predictor:
         return {"name": manifest.name, "version": manifest.version, "digest": bundle.digest, "engines": plan}
 
     def _metadata(self, bundle: Bundle, name: str) -> ModelMetadata:
-        manifest = bundle.manifest
-        return ModelMetadata(
-            name=name,
-            versions=(manifest.version,),
-            platform=f"{manifest.model.native}_{manifest.model.format}",
-            inputs=self._inputs.specs,
-            outputs=self._outputs.specs(default=True),
-            properties={
-                "optional_outputs": described(self._outputs.specs(default=False)),
-                "classes": orjson.dumps(list(manifest.model.classes)).decode(),
-                "task": manifest.task,
-                "digest": bundle.digest,
-                **target_names(bundle),
-                "engines": self._facts(bundle)["engines"],
-                **self._dropped(bundle.path),
-            },
-        )
+        """The bundle's metadata, with the engines that are used here, and those that are not."""
+        metadata = of_predictor(bundle, name)
+        engines = {"engines": self._facts(bundle)["engines"], **self._dropped(bundle.path)}
+        return msgspec.structs.replace(metadata, properties=metadata.properties | engines)
 
     def _dropped(self, folder: Path) -> dict[str, str]:
         """The engines that are not used, and why, without any path on this machine."""

@@ -25,10 +25,6 @@ class Outputs:
         self._specs = output_specs(model)
         self.default = tuple(model.default_outputs)
 
-    def specs(self, *, default: bool) -> tuple[TensorSpec, ...]:
-        """Metadata of the outputs answered by default, or of those that must be asked for."""
-        return tuple(spec for name, spec in self._specs.items() if (name in self.default) is default)
-
     def requested(self, outputs: Sequence[RequestedOutput]) -> tuple[str, ...]:
         """Names of the outputs to answer with; raises InvalidRequest for an unknown one."""
         if not outputs:

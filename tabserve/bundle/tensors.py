@@ -50,6 +50,18 @@ def may_miss(bundle: Bundle) -> frozenset[str]:
     return frozenset(name for name, missing in zip(names, np.isnan(features).any(axis=0), strict=True) if missing)
 
 
+def numeric(model: ModelInfo) -> bool:
+    """Whether every feature of the model is a number."""
+    return all(spec.type == "number" for spec in model.features)
+
+
+def input_specs(model: ModelInfo) -> tuple[TensorSpec, ...]:
+    """The predictor's inputs: the matrix if every feature is a number, otherwise a column per feature."""
+    if numeric(model):
+        return (TensorSpec(MATRIX, model.datatype, (-1, len(model.features))),)
+    return tuple(TensorSpec(spec.name, "FP64" if spec.type == "number" else "BYTES", (-1,)) for spec in model.features)
+
+
 def output_specs(model: ModelInfo) -> dict[str, TensorSpec]:
     """The outputs that can be asked for, by name; datatypes and shapes are the model's, whatever the engine."""
     names = (*model.outputs, LABEL) if model.classes else model.outputs

@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 import uvloop
@@ -23,6 +24,7 @@ from tabserve.inference.model import Model
 from tabserve.inference.rest.application import Application
 from tabserve.inference.rest.clients import Clients
 from tabserve.inference.rest.connection import Connection
+from tabserve.inference.rest.cross_origin import CrossOriginApplication
 from tabserve.inference.rest.pages import health_pages, metrics_pages
 from tabserve.inference.settings import LARGEST_BODY_BYTES, ServerSettings
 
@@ -79,9 +81,8 @@ class _Service:
         self._admission = Admission(settings.max_concurrency, metrics)
         budget = Budget(capacity, metrics)
         most = settings.max_body_bytes
-        application = Application(
-            model, self.ready, self._admission, metrics, most, shows_metrics=not settings.admin_port
-        )
+        kind = partial(CrossOriginApplication, settings.origins) if settings.origins else Application
+        application = kind(model, self.ready, self._admission, metrics, most, shows_metrics=not settings.admin_port)
         self._clients = Clients(application, self._admission, budget, settings)
         servicer = Servicer(model, self.ready, self._admission, Messages(budget, most), metrics)
         self._grpc = GrpcServer(servicer, settings) if settings.grpc_port else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Literal, TypeVar
 
@@ -11,11 +12,15 @@ import msgspec
 from msgspec import Meta
 
 from tabserve.inference import names
+from tabserve.inference.errors import quoted
 
 PREFIX = "TABSERVE_"
 
 LARGEST_BODY_BYTES = 8 * 2**20
 """The largest body or message if `max_body_bytes` is not set."""
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._~%-]+(:\d+)?|[a-z]+://\[[0-9a-f:.]+\](:\d+)?").fullmatch
+"""An origin as browsers send it, in lower case (RFC 6454, section 6.2)."""
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -72,6 +77,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     write_timeout: Annotated[Seconds, Meta(description="Seconds a client may leave its answers unread.")] = 30.0
     keep_alive: Annotated[Seconds, Meta(description="Seconds an idle connection stays open.")] = 75.0
     drain_seconds: Annotated[Seconds, Meta(description="Seconds after SIGTERM in which requests are answered.")] = 20.0
+    cors_origins: Annotated[
+        str, Meta(description="Origins whose pages may call REST from a browser: comma-separated, or * for all.")
+    ] = ""
     workers: Annotated[Positive, Meta(description="Accepted for KServe's sake; there is one process per pod.")] = 1
     threads: Annotated[int, Meta(description="Engine threads; 0: one for each CPU of the container.", ge=0)] = 0
     log_level: Annotated[
@@ -82,11 +90,24 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         problem = names.misfit(self.model_name) if self.model_name else None
         if problem is not None:
             raise ValueError(f"model_name: {problem}")
+        for origin in self.origins:
+            if origin != "*" and not _ORIGIN(origin):
+                expected = "* or origins such as https://app.example.com, without a path"
+                raise ValueError(f"cors_origins: expected {expected}, got {quoted(origin)}")
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins in `cors_origins`."""
+        return _split(self.cors_origins)
 
     @property
     def trusted_types(self) -> tuple[str, ...]:
         """The names in `trusted`."""
-        return tuple(name.strip() for name in self.trusted.split(",") if name.strip())
+        return _split(self.trusted)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 S = TypeVar("S", bound=ServerSettings)

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from tabserve.arrays import Array
+from tabserve.inference.contract import Contract
 
 Parameters: TypeAlias = dict[str, str | int | float | bool]
 
@@ -84,7 +85,8 @@ class ModelMetadata(msgspec.Struct, frozen=True):
     """The answer to `GET v2/models/{name}` and ModelMetadata.
 
     `outputs` are the tensors returned by default; tensors that must be asked for by name are described in
-    `properties["optional_outputs"]` (OIP ModelMetadataResponse.properties).
+    `properties["optional_outputs"]` (OIP ModelMetadataResponse.properties). So are categories, ranges and units, in
+    the JSON Schemas of the contract: the protocol's own description of a tensor has no place for them.
     """
 
     name: str
@@ -93,6 +95,12 @@ class ModelMetadata(msgspec.Struct, frozen=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     properties: dict[str, str] = {}
+    contract: Contract = Contract()
+
+    @property
+    def all_properties(self) -> dict[str, str]:
+        """The properties, and the contract's schemas as texts."""
+        return self.properties | self.contract.properties
 
 
 def holds_all(mask: Array) -> bool:

@@ -93,6 +93,15 @@ def test_tritonclient_lists_metadata_and_infers(
 
 
 @pytest.mark.parametrize(("kind", "protocol"), ASKED)
+def test_tritonclient_reads_the_repository_and_loads_nothing(
+    targets: dict[str, Target], triton: list[Any], kind: str, protocol: str
+) -> None:
+    told: Json = triton[1 + ASKED.index((kind, protocol))]
+    assert [(each["name"], each["state"]) for each in told["index"]] == [(targets[kind].model, "READY")]
+    assert "a new bundle is deployed as a new release" in told["load"]
+
+
+@pytest.mark.parametrize(("kind", "protocol"), ASKED)
 def test_kserve_s_clients_find_it_ready_and_infer(
     targets: dict[str, Target], kserve_sdk: list[Any], kind: str, protocol: str
 ) -> None:

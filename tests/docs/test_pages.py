@@ -16,7 +16,7 @@ from tabserve_transformer.settings import Settings as TransformerSettings
 from tests.docs.blocks import Command, consoles, files
 from tests.serving import ROOT, free_port
 
-HTTP, GRPC = "127.0.0.1:8080", "127.0.0.1:8081"
+HTTP, GRPC, BUNDLE = "127.0.0.1:8080", "127.0.0.1:8081", "bundles/breast_cancer"
 COMMAND_SECONDS = 300
 
 
@@ -44,7 +44,7 @@ def run(commands: list[Command], folder: Path, addresses: dict[str, str]) -> Non
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, str]]:
-    """Serve the demo's bundle with `tabserve up`; yields the real addresses by those that the README shows."""
+    """Serve the demo's bundle with `tabserve up`; yields the real addresses and folder by those that pages show."""
     folder = tmp_path_factory.mktemp("demo")
     bundle = folder / "breast_cancer"
     subprocess.run([sys.executable, "examples/breast_cancer/train.py", str(bundle)], cwd=ROOT, check=True)
@@ -55,7 +55,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, str]]:
     try:
         serving = any("Serving until Ctrl-C" in line for line in process.stdout)
         assert serving, f"tabserve up ended with {process.wait()}"
-        yield {HTTP: f"127.0.0.1:{http}", GRPC: f"127.0.0.1:{grpc}"}
+        yield {HTTP: f"127.0.0.1:{http}", GRPC: f"127.0.0.1:{grpc}", BUNDLE: str(bundle)}
     finally:
         process.terminate()
         told, _ = process.communicate(timeout=60)
@@ -69,6 +69,17 @@ def test_the_readmes_commands(demo: dict[str, str], tmp_path: Path) -> None:
     blocks = consoles(page)
 
     assert len(blocks) >= 6
+    for block in blocks:
+        run(block, tmp_path, demo)
+
+
+def test_what_programs_read_about_the_demo(demo: dict[str, str], tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "contract.md").read_text()
+    for name, content in files(page).items():
+        (tmp_path / name).write_text(content.replace(HTTP, demo[HTTP]))
+    blocks = consoles(page)
+
+    assert len(blocks) == 3
     for block in blocks:
         run(block, tmp_path, demo)
 

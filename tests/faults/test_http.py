@@ -102,7 +102,7 @@ def test_what_is_no_host_is_refused(subject: Subject, host: str) -> None:
 @pytest.mark.parametrize("host", HOST, ids=ascii)
 def test_no_host_reaches_another_path(subject: Subject, host: str) -> None:
     assert live(subject, f"Host: {host}") == 200
-    repository = f"POST /v2/repository/index HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\n\r\n{{}}"
+    repository = f"POST /v2/repository/other HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\n\r\n{{}}"
     assert wire.ask(subject.service.http_port, repository.encode()) == [404]
 
 
@@ -290,13 +290,40 @@ def test_no_escape_leads_to_another_path(subject: Subject, escape: str) -> None:
     target.http("POST", f"/v1/models/{model}:{escape}predict", b"{}").assert_error(404, 404)
 
 
-REPOSITORY = ["index", "models/m/load", "models/m/unload", f"models/{'..%2f' * 8}etc/load"]
-
-
-@pytest.mark.parametrize("path", REPOSITORY)
+@pytest.mark.parametrize("path", ["models/m/load", "models/m/unload", f"models/{'..%2f' * 8}etc/load", "models"])
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
-def test_there_is_no_repository(subject: Subject, path: str, method: str) -> None:
+def test_the_repository_has_no_other_model(subject: Subject, path: str, method: str) -> None:
     subject.target.http(method, f"/v2/repository/{path}", b"{}").assert_error(404, 404)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"ready": false}', b'{"ready": true}', b'{"other": 1}'])
+def test_the_repository_lists_the_model(subject: Subject, content: bytes) -> None:
+    target = subject.target
+    versions = target.metadata["versions"]
+    entries = [{"name": target.model, "version": one, "state": "READY", "reason": ""} for one in versions]
+    assert target.http("POST", "/v2/repository/index", content).json() == entries
+
+
+@pytest.mark.parametrize("content", [b"[]", b'{"ready": 1}', b'{"ready":', b"\xff"])
+def test_another_question_to_the_repository_is_refused(subject: Subject, content: bytes) -> None:
+    subject.target.http("POST", "/v2/repository/index", content).assert_error(400, 400)
+
+
+@pytest.mark.parametrize("change", ["load", "unload"])
+def test_nothing_is_loaded_or_unloaded(subject: Subject, change: str) -> None:
+    answer = subject.target.http("POST", f"/v2/repository/models/{subject.target.model}/{change}", b"{}")
+    assert "a new bundle is deployed as a new release" in answer.assert_error(400, 400)
+    assert subject.target.http("GET", f"{subject.target.path}/ready").status == 200
+
+
+def test_a_server_that_answers_says_so(subject: Subject) -> None:
+    for accept in ("*/*", "application/json"):
+        assert subject.target.http("GET", "/", None, {"Accept": accept}).json() == {"status": "alive"}
+
+
+def test_models_are_listed_by_v1_and_v2_alike(subject: Subject) -> None:
+    listed = [subject.target.http("GET", path).json() for path in ("/v1/models", "/v2/models")]
+    assert listed == [{"models": [subject.target.model]}] * 2
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
@@ -317,7 +344,7 @@ def test_pages_have_head_and_no_post(subject: Subject, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v2/nothing", "/V2", "/v2//health/live", "/docs", "/openapi.json", "/%2e%2e/v2"]
+    "path", ["//", "/v2/nothing", "/V2", "/v2//health/live", "/docs", "/openapi.yaml", "/%2e%2e/v2"]
 )
 def test_unknown_paths_are_404(subject: Subject, path: str) -> None:
     subject.target.http("GET", path).assert_error(404, 404)
@@ -342,13 +369,16 @@ def test_what_can_only_be_json_is_read_as_json(subject: Subject, infer: str, con
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "multipart/form-data; boundary=x", "", "x"])
 def test_other_content_types_are_415(subject: Subject, infer: str, content_type: str) -> None:
-    subject.target.http("POST", infer, body(subject), {"Content-Type": content_type}).assert_error(415, 415)
+    answer = subject.target.http("POST", infer, body(subject), {"Content-Type": content_type})
+    expected = "content-type: expected application/json or application/octet-stream"
+    assert answer.assert_error(415, 415) == f'{expected}, got "{content_type}"'
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "identity, gzip", "x"])
 def test_encoded_bodies_are_415(subject: Subject, infer: str, encoding: str) -> None:
     headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
-    subject.target.http("POST", infer, body(subject), headers).assert_error(415, 415)
+    error = subject.target.http("POST", infer, body(subject), headers).assert_error(415, 415)
+    assert error == f'content-encoding: expected none (identity), got "{encoding}"'
 
 
 @pytest.mark.parametrize("encoding", ["identity", "Identity"])

@@ -279,6 +279,7 @@ def test_unknown_models_and_methods_have_their_status(subject: Subject, matrix: 
     with grpc.insecure_channel(subject.service.grpc) as channel, pytest.raises(grpc.RpcError) as failure:
         channel.unary_unary("/inference.GRPCInferenceService/RepositoryModelLoad")(b"", timeout=60)
     assert failure.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert "a new bundle is deployed as a new release" in failure.value.details()
 
 
 def test_the_name_of_an_input_is_shortened_in_an_error(subject: Subject) -> None:

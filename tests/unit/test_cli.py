@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -46,12 +47,22 @@ def test_bundle_check_tells_what_failed_and_ends_with_one(bundle: Path, tmp_path
     assert "schema.yaml" in result.output
 
 
-@pytest.mark.parametrize("command", [["bundle", "show"], ["up"]])
+@pytest.mark.parametrize("command", [["bundle", "show"], ["bundle", "openapi"], ["up"]])
 def test_a_folder_that_is_no_bundle_is_refused(command: list[str], tmp_path: Path) -> None:
     result = CliRunner().invoke(main, [*command, str(tmp_path)])
 
     assert result.exit_code == 1
     assert "bundle.json: missing" in result.output
+
+
+@pytest.mark.parametrize(("service", "schema"), [("transformer", "Record"), ("predictor", "Instance")])
+def test_the_openapi_document_is_of_the_service_and_the_name(bundle: Path, service: str, schema: str) -> None:
+    command = ["bundle", "openapi", str(bundle), "--service", service, "--model-name", "mine"]
+    document = json.loads(CliRunner().invoke(main, command).stdout)
+
+    assert (document["openapi"], document["info"]["title"]) == ("3.1.0", "mine")
+    assert schema in document["components"]["schemas"]
+    assert "/v2/models/mine/infer" in document["paths"]
 
 
 def test_request_prints_json_lines(transformer: Service, tmp_path: Path) -> None:

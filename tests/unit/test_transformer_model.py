@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,38 +12,15 @@ import pytest
 
 from tabserve.arrays import Array
 from tabserve.bundle.loading import Bundle
-from tabserve.bundle.manifest import EngineRange, FeatureSpec, Manifest, ModelInfo, PreprocessorInfo
-from tabserve.bundle.reference import Reference
+from tabserve.bundle.manifest import FeatureSpec, PreprocessorInfo
 from tabserve.inference.errors import InvalidRequest, Overloaded, RequestTooLarge
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context
 from tabserve.inference.tensors import InferRequest, InferResponse, RequestedOutput, Tensor
-from tabserve.schema.schema import parse
 from tabserve_transformer.model import Transformer
 from tabserve_transformer.settings import Settings
+from tests.unit.unsaved import BINARY, MODEL, REGRESSION, REGRESSOR, SPECS, bundle_of
 
-BINARY = """\
-task: binary
-record:
-  - {name: amount, type: number, min: 0}
-  - {name: country, type: category, values: [DE, FR], required: false}
-  - {name: opened, type: timestamp}
-features: [amount, country, {name: hour, hour_of: opened}]
-outputs:
-  classes: [accept, fraud]
-  decision: {score: fraud, bands: [{from: 0.5, label: review}, {from: 0, label: accept}]}
-  reasons: {top: 2, texts: {amount: unusual amount}}
-"""
-REGRESSION = """\
-task: regression
-record: [{name: size, type: number}]
-features: [size]
-"""
-SPECS = (
-    FeatureSpec("amount", "number", (), "amount"),
-    FeatureSpec("country", "category", ("FR", "DE"), "country"),
-    FeatureSpec("hour", "number", (), "hour"),
-)
 RECORDS = [
     {"amount": 5, "country": "DE", "opened": "2024-01-01T07:30:00Z"},
     {"amount": 7.5, "opened": "2024-01-01T08:30:00Z"},
@@ -96,32 +72,6 @@ class StandIn:
 class Refusing(StandIn):
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
         raise Overloaded("too many requests at once")
-
-
-def bundle_of(text: str, model: ModelInfo, preprocessor: PreprocessorInfo | None = None) -> Bundle:
-    schema = parse(text, "schema.yaml")
-    manifest = Manifest(1, "fraud", "3", "2026-01-01T00:00:00Z", schema.task, {}, {}, model, preprocessor)
-    return Bundle(Path("bundle"), manifest, schema, "sha256:7", Reference({}, {}, {}, {}))
-
-
-MODEL = ModelInfo(
-    file="model.ubj",
-    format="ubj",
-    native="xgboost",
-    input="matrix",
-    datatype="FP32",
-    features=SPECS,
-    outputs=("predict", "predict_proba", "margin", "contributions"),
-    default_outputs=("predict_proba",),
-    engines=(EngineRange(0, "xgboost"),),
-    tolerance=1e-6,
-    classes=(0, 1),
-    likeliest=True,
-)
-REGRESSOR = msgspec.structs.replace(
-    MODEL, features=(FeatureSpec("size", "number", (), "size"),), outputs=("predict",), default_outputs=("predict",),
-    classes=(),
-)  # fmt: skip
 
 
 def served(

@@ -13,7 +13,7 @@ from tabserve.bundle.model_input import ModelInput, Preprocess, RecordFeatures, 
 from tabserve.bundle.tensors import MATRIX, may_miss
 from tabserve.inference.bounds import Bounds
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge, quoted
-from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec
+from tabserve.inference.tensors import DATATYPES, Tensor
 from tabserve.schema.columns import Columns, Misfit, Sifted, firsts, rows
 from tabserve.schema.numbers import NumberRecords, are_all
 from tabserve.schema.records import Records
@@ -58,11 +58,6 @@ class Inputs:
     @cached_property
     def _accepted(self) -> ModelInput:
         return ModelInput(self._model, may_miss(self._bundle))
-
-    @property
-    def specs(self) -> tuple[TensorSpec, ...]:
-        """The V2 inputs that carry records, one per field."""
-        return self._records.tensor_specs
 
     def from_tensors(self, tensors: Sequence[Tensor]) -> Taken:
         """The predictor's inputs, made from columns of records; tensors that already are its inputs stay unchanged."""

@@ -6,12 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 
-import orjson
-
 from tabserve import engines
 from tabserve.bundle import Bundle
+from tabserve.bundle.metadata import of_transformer
 from tabserve.bundle.model_input import Preprocess
-from tabserve.bundle.tensors import class_names, described, output_specs, target_names
+from tabserve.bundle.tensors import class_names
 from tabserve.inference.errors import InferenceError, InvalidRequest, quoted
 from tabserve.inference.large import in_thread
 from tabserve.inference.metrics import Metrics
@@ -20,11 +19,9 @@ from tabserve.inference.tensors import (
     DATATYPE_OF,
     InferRequest,
     InferResponse,
-    ModelMetadata,
     Parameters,
     RequestedOutput,
     Tensor,
-    TensorSpec,
 )
 from tabserve.schema.decisions import Decisions
 from tabserve.schema.schema import nearest
@@ -66,7 +63,7 @@ class Transformer:
         facts = {"name": bundle.manifest.name, "version": bundle.manifest.version, "digest": bundle.digest}
         self._instruments = Instruments(metrics, facts, probability=self._decisions.of_probability)
         self.headers: Mapping[str, str] = {TRANSFORMER_RELEASE: self._release}
-        self.metadata = self._metadata(bundle, settings.model_name or bundle.manifest.name)
+        self.metadata = of_transformer(bundle, settings.model_name)
 
     @property
     def ready(self) -> bool:
@@ -180,32 +177,6 @@ class Transformer:
         made = self._decisions.decide({name: tensor.array for name, tensor in predicted.items()}, names)
         self._instruments.decided(made)
         return {name: Tensor(name, DATATYPE_OF[array.dtype], array) for name, array in made.items()}
-
-    def _metadata(self, bundle: Bundle, name: str) -> ModelMetadata:
-        manifest = bundle.manifest
-        specs = output_specs(manifest.model)
-        default = [spec for output, spec in specs.items() if output in manifest.model.default_outputs]
-        optional = [spec for output, spec in specs.items() if output not in manifest.model.default_outputs]
-        reasons = bundle.schema.outputs.reasons
-        bands = {"reasons_for": orjson.dumps(reasons.for_).decode()} if reasons and reasons.for_ else {}
-        return ModelMetadata(
-            name=name,
-            versions=(manifest.version,),
-            platform=f"{manifest.model.native}_{manifest.model.format}",
-            inputs=self._inputs.specs,
-            outputs=(
-                *default,
-                *([TensorSpec(self._id, "BYTES", (-1,))] if self._id else []),
-                *self._decisions.specs,
-            ),
-            properties={
-                "optional_outputs": described(optional),
-                "task": manifest.task,
-                "digest": bundle.digest,
-                **target_names(bundle),
-                **bands,
-            },
-        )
 
 
 def _sifts(parameters: Parameters, context: Context) -> bool:

@@ -17,10 +17,12 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tabserve import __version__
+from tabserve.inference import repository
 from tabserve.inference.admission import Admission
 from tabserve.inference.bounds import LARGE_BYTES
 from tabserve.inference.errors import InferenceError, InvalidRequest, ModelNotFound
 from tabserve.inference.grpc import open_inference_pb2 as pb
+from tabserve.inference.grpc import reflection
 from tabserve.inference.grpc.codec import ResponseEncoder, decode_request
 from tabserve.inference.grpc.fields import check_fields
 from tabserve.inference.grpc.reading import Messages
@@ -31,7 +33,7 @@ from tabserve.inference.request_ids import REQUEST_ID, TRACE_HEADERS, RequestIds
 from tabserve.inference.rest.application import failed
 from tabserve.inference.rest.pages import EXTENSIONS
 from tabserve.inference.settings import ServerSettings
-from tabserve.inference.tensors import InferRequest, TensorSpec
+from tabserve.inference.tensors import InferRequest, ModelMetadata, TensorSpec
 
 SERVICE = "inference.GRPCInferenceService"
 HOLD_SECONDS = 0.2
@@ -78,6 +80,7 @@ class Servicer:
         self._admission = admission
         self._metrics = metrics
         self._metadata = model.metadata
+        self._description = _description(self._metadata)
         self._encoder = ResponseEncoder(self._metadata.name, self._metadata.versions[-1])
         self._headers = tuple(model.headers.items())
         self._ids = RequestIds()
@@ -117,15 +120,18 @@ class Servicer:
     ) -> pb.ModelMetadataResponse:
         """The model's metadata, with every tensor."""
         await self._known(request.name, request.version, context)
-        metadata = self._metadata
-        return pb.ModelMetadataResponse(
-            name=metadata.name,
-            versions=metadata.versions,
-            platform=metadata.platform,
-            inputs=[_tensor_metadata(spec) for spec in metadata.inputs],
-            outputs=[_tensor_metadata(spec) for spec in metadata.outputs],
-            properties=metadata.properties,
-        )
+        return self._description
+
+    async def RepositoryIndex(  # noqa: N802
+        self, request: pb.RepositoryIndexRequest, _: grpc.aio.ServicerContext
+    ) -> pb.RepositoryIndexResponse:
+        """The model and its state."""
+        entries = repository.index(self._metadata, ready=self.ready(), only_ready=request.ready)
+        return pb.RepositoryIndexResponse(models=[pb.RepositoryIndexResponse.ModelIndex(**each) for each in entries])
+
+    async def refuse_loading(self, _: Any, context: grpc.aio.ServicerContext) -> None:
+        """Refuse to load or unload a model."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, repository.REFUSAL)
 
     async def ModelInfer(self, _: Any, context: grpc.aio.ServicerContext) -> bytes:  # noqa: N802
         """Answer tensors with tensors, as bytes; the message is read when there is a place and memory for it."""
@@ -222,6 +228,17 @@ def _deadline(context: grpc.aio.ServicerContext) -> float:
     return float("inf") if remaining is None else time.monotonic() + remaining
 
 
+def _description(metadata: ModelMetadata) -> pb.ModelMetadataResponse:
+    return pb.ModelMetadataResponse(
+        name=metadata.name,
+        versions=metadata.versions,
+        platform=metadata.platform,
+        inputs=[_tensor_metadata(spec) for spec in metadata.inputs],
+        outputs=[_tensor_metadata(spec) for spec in metadata.outputs],
+        properties=metadata.all_properties,
+    )
+
+
 def _tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
     return pb.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=spec.datatype, shape=spec.shape)
 
@@ -233,6 +250,9 @@ def _handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
         "ModelReady": (servicer.ModelReady, pb.ModelReadyRequest),
         "ServerMetadata": (servicer.ServerMetadata, pb.ServerMetadataRequest),
         "ModelMetadata": (servicer.ModelMetadata, pb.ModelMetadataRequest),
+        "RepositoryIndex": (servicer.RepositoryIndex, pb.RepositoryIndexRequest),
+        "RepositoryModelLoad": (servicer.refuse_loading, pb.RepositoryModelLoadRequest),
+        "RepositoryModelUnload": (servicer.refuse_loading, pb.RepositoryModelUnloadRequest),
     }
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(_parsing(method, request), response_serializer=_serialize)
@@ -264,7 +284,7 @@ def _serialize(message: Any) -> bytes:
 
 
 class GrpcServer:
-    """Serves one model over gRPC, with grpc.health.v1 for the server ("") and the service."""
+    """Serves one model over gRPC, with grpc.health.v1 for the server ("") and the service, and reflection."""
 
     def __init__(self, servicer: Servicer, settings: ServerSettings) -> None:
         self._servicer = servicer
@@ -277,11 +297,11 @@ class GrpcServer:
             ("grpc.max_concurrent_streams", max(FEWEST_STREAMS, settings.max_concurrency)),
             ("grpc.max_allowed_incoming_connections", max(1, settings.max_connections // tuning.LISTENERS)),
         ]
-        handlers = _handlers(servicer)
+        handlers = (_handlers(servicer), *reflection.handlers(SERVICE))
         with tuning.patient_threads():
             self._listeners = [grpc.aio.server(options=options) for _ in range(tuning.LISTENERS)]
         for listener in self._listeners:
-            listener.add_generic_rpc_handlers((handlers,))
+            listener.add_generic_rpc_handlers(handlers)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
 
     async def start(self, host: str, port: int) -> None:

@@ -11,23 +11,27 @@ from http import HTTPStatus
 from typing import NamedTuple, TypeAlias
 from urllib.parse import unquote_to_bytes
 
+import msgspec
 import orjson
 
+from tabserve.inference import repository
 from tabserve.inference.admission import Admission
 from tabserve.inference.bounds import LARGE_BYTES
 from tabserve.inference.deadlines import deadline
 from tabserve.inference.errors import (
     InferenceError,
+    InvalidRequest,
     Overloaded,
     PredictionFailed,
     RequestTooLarge,
     UnsupportedMediaType,
+    quoted,
 )
 from tabserve.inference.large import in_thread
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import ON_ERROR, Context, Model
 from tabserve.inference.request_ids import REQUEST_ID, TRACE_HEADERS, RequestIds
-from tabserve.inference.rest.codec import ResponseEncoder, decode_request
+from tabserve.inference.rest.codec import ResponseEncoder, decode_json, decode_request
 from tabserve.inference.rest.pages import JSON, Pages, health_pages, metadata_pages, metrics_pages
 from tabserve.inference.rest.parser import Request
 from tabserve.inference.tensors import ModelMetadata
@@ -52,6 +56,13 @@ _CLOUD_EVENTS = b"application/cloudevents"
 
 In their binary mode, Knative's broker would count an answer without `ce-` headers as a failure.
 """
+
+
+class _IndexRequest(msgspec.Struct):
+    ready: bool = False
+
+
+_decode_index = msgspec.json.Decoder(_IndexRequest).decode
 
 _STATUS_LINE = {status: f"HTTP/1.1 {status} \r\n".encode() for status in range(100, 600)} | {
     int(status): f"HTTP/1.1 {status} {status.phrase}\r\n".encode() for status in HTTPStatus
@@ -98,6 +109,7 @@ class Application:
         shows_metrics: bool = True,
     ) -> None:
         self._model = model
+        self._ready = ready
         self._admission = admission
         self._metrics = metrics
         self._ids = RequestIds()
@@ -121,6 +133,9 @@ class Application:
         return {
             **{b"/v2/models/%b%b/infer" % (name, version): infer for version in versions},
             b"/v1/models/%b:predict" % name: predict,
+            b"/v2/repository/index": Route(self._index, "repository"),
+            b"/v2/repository/models/%b/load" % name: Route(self._refuse_loading, "repository"),
+            b"/v2/repository/models/%b/unload" % name: Route(self._refuse_loading, "repository"),
         }
 
     def admit(self, request: Request, *, unplaced: bool) -> Answer | None:
@@ -133,13 +148,13 @@ class Application:
             request.path = unescaped(request.path)
             route = self._route(request)
         if route is None:
-            return self._page(request.path, request.method.decode())
+            return self.page(request)
         given = request.headers.get(_ID)
         request.headers[_ID] = self._ids.of(None if given is None else given.decode("latin-1")).encode()
         if unplaced:
             self._admission.count_refusal(route.protocol)
             self._count(Overloaded.http_status, route.protocol, request)
-            return _identified(self._overloaded, request)
+            return self.identified(self._overloaded, request)
         try:
             request.size = _check(request.headers, self._max_body_bytes)
         except InferenceError as error:
@@ -179,7 +194,7 @@ class Application:
         except Exception as error:  # noqa: BLE001 - the edge: logged by type and place, answered as a 500
             return self.failure(error, request)
         self._count(200, route.protocol, request)
-        return _identified((200, lines + self._headers, body), request)
+        return self.identified((200, lines + self._headers, body), request)
 
     async def _infer(self, request: Request, context: Context) -> tuple[bytes, bytes]:
         body, size = request.body, request.headers.get(b"inference-header-content-length")
@@ -195,9 +210,19 @@ class Application:
         self._model.bounds.check_predict(request.body)
         return JSON, await self._model.predict(request.body, context)
 
-    def _page(self, path: bytes, method: str) -> Answer:
+    async def _index(self, request: Request, _: Context) -> tuple[bytes, bytes]:
+        only_ready = request.body != b"" and decode_json(_decode_index, request.body).ready
+        entries = repository.index(self._model.metadata, ready=self._ready(), only_ready=only_ready)
+        return JSON, orjson.dumps(entries)
+
+    async def _refuse_loading(self, _: Request, __: Context) -> tuple[bytes, bytes]:
+        raise InvalidRequest(repository.REFUSAL)
+
+    def page(self, request: Request) -> Answer:
+        """The answer to a request that needs neither the model nor a body."""
+        path = request.path
         make = self._pages.get(path)
-        if make and method in ("GET", "HEAD"):
+        if make and request.method in (b"GET", b"HEAD"):
             status, lines, body = make()
         elif make or path in self._routes:
             status, lines, body = not_allowed("GET, HEAD" if make else "POST")
@@ -207,11 +232,16 @@ class Application:
 
     def _refused(self, error: InferenceError, request: Request) -> Answer:
         self._count(error.http_status, self._routes[request.path].protocol, request)
-        return _identified(self._refusal(error), request)
+        return self.identified(self._refusal(error), request)
 
     def _refusal(self, error: InferenceError) -> Answer:
         lines = JSON if error.retry_after is None else JSON + line("retry-after", str(error.retry_after))
         return error.http_status, lines + self._headers, error_body(error.message)
+
+    def identified(self, answer: Answer, request: Request) -> Answer:
+        """A route's answer to a request, with the request's id."""
+        status, lines, body = answer
+        return status, b"%b%b: %b\r\n" % (lines, _ID, request.headers[_ID]), body
 
     def _count(self, status: int, protocol: str, request: Request) -> None:
         self._metrics.requests.add(protocol, str(status))
@@ -254,14 +284,8 @@ def line(name: str, value: str) -> bytes:
     return f"{name}: {value}\r\n".encode()
 
 
-def _identified(answer: Answer, request: Request) -> Answer:
-    """The answer to a request, with the request's id."""
-    status, lines, body = answer
-    return status, b"%b%b: %b\r\n" % (lines, _ID, request.headers[_ID]), body
-
-
 def _not_found(path: bytes, metadata: ModelMetadata) -> str:
-    if path.startswith((b"/v2/models/", b"/v1/models/")):
+    if path.startswith((b"/v2/models/", b"/v1/models/", b"/v2/repository/models/")):
         known = ", ".join(metadata.versions)
         return f"no such model, version or path; the model here is {metadata.name}, versions {known}"
     return "no such path"
@@ -281,11 +305,13 @@ def _check(headers: Mapping[bytes, bytes], limit: int) -> int:
     """
     if b"ce-specversion" in headers or headers.get(b"content-type", b"").lower().startswith(_CLOUD_EVENTS):
         raise UnsupportedMediaType("CloudEvents are not supported: send only their data, as application/json")
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise UnsupportedMediaType("content-encoding: expected none (identity)")
+    encoding = headers.get(b"content-encoding", b"identity")
+    if encoding.lower() != b"identity":
+        raise UnsupportedMediaType(f"content-encoding: expected none (identity), got {_quoted(encoding)}")
     media_type = headers.get(b"content-type", b"application/json")
     if media_type not in _PLAIN and not _READABLE.fullmatch(media_type):
-        raise UnsupportedMediaType("content-type: expected application/json or application/octet-stream")
+        expected = "application/json or application/octet-stream"
+        raise UnsupportedMediaType(f"content-type: expected {expected}, got {_quoted(media_type)}")
     size = int(headers.get(b"content-length", limit if b"transfer-encoding" in headers else 0))
     if size > limit:
         raise _too_large(limit)
@@ -294,3 +320,7 @@ def _check(headers: Mapping[bytes, bytes], limit: int) -> int:
 
 def _too_large(limit: int) -> RequestTooLarge:
     return RequestTooLarge(f"expected a body of at most {limit} bytes")
+
+
+def _quoted(value: bytes) -> str:
+    return quoted(value.decode("latin-1"))

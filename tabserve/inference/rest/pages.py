@@ -8,9 +8,10 @@ from typing import Any, NamedTuple, TypeAlias
 import orjson
 
 from tabserve import __version__
+from tabserve.inference.rest import openapi
 from tabserve.inference.tensors import ModelMetadata
 
-EXTENSIONS = ["binary_tensor_data"]
+EXTENSIONS = ["binary_tensor_data", "model_repository"]
 JSON = b"content-type: application/json\r\n"
 _TEXT = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 _NOT_READY = {"ready": False, "error": "the model is not ready"}
@@ -42,13 +43,18 @@ def health_pages(metadata: ModelMetadata, is_ready: Callable[[], bool], is_live:
 
 
 def metadata_pages(metadata: ModelMetadata) -> Pages:
-    """The pages of the server's and the model's metadata."""
+    """The pages of the server's and the model's metadata, and of the contract; each is made once."""
     server = _fixed({"name": "tabserve", "version": __version__, "extensions": EXTENSIONS})
     described = _fixed(metadata_content(metadata))
+    models = _fixed({"models": [metadata.name]})
     return {
+        b"/": _fixed({"status": "alive"}),
+        b"/openapi.json": _fixed(openapi.document(metadata)),
         b"/v2": server,
         b"/v2/": server,
-        b"/v1/models": _fixed({"models": [metadata.name]}),
+        b"/v1/models": models,
+        b"/v2/models": models,
+        b"/v2/models/%b/schema" % metadata.name.encode(): _fixed(metadata.contract.schemas),
         **dict.fromkeys(_model_paths(metadata), described),
     }
 
@@ -66,7 +72,7 @@ def metadata_content(metadata: ModelMetadata) -> dict[str, Any]:
         "platform": metadata.platform,
         "inputs": [{"name": t.name, "datatype": t.datatype, "shape": t.shape} for t in metadata.inputs],
         "outputs": [{"name": t.name, "datatype": t.datatype, "shape": t.shape} for t in metadata.outputs],
-        "properties": metadata.properties,
+        "properties": metadata.all_properties,
     }
 
 
