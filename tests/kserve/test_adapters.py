@@ -183,7 +183,7 @@ def test_a_transformer_s_synchronous_postprocess_works_over_v1(
     assert (status, content["predictions"][0]["decision"]) == (200, "REFER TODAY")
 
 
-def test_hooks_keep_the_releases_in_the_answer(
+def test_hooks_keep_the_releases_in_the_answer_and_have_no_contract(
     predictor: Service, transformer: Service, bundle: Path, logs: Path
 ) -> None:
     host = f"--predictor_host=127.0.0.1:{predictor.http_port}"
@@ -194,7 +194,9 @@ def test_hooks_keep_the_releases_in_the_answer(
         answer = connection.getresponse()
         answer.read()
         connection.close()
+        schemas = json.loads(service.get(f"/v2/models/{MODEL}/schema")[1])
 
+    assert [[*schema] for schema in schemas.values()] == [["$schema", "title"]] * 2
     release = answer.getheader("tabserve-predictor-release")
     assert release is not None
     assert answer.getheader("tabserve-transformer-release") == release

@@ -99,6 +99,14 @@ def test_an_instance_of_the_predictor_is_a_row_or_features_by_name() -> None:
     assert valid(named, [ours, *others]) == [True, True] + [False] * 4
 
 
+def test_a_request_of_the_predictor_has_instances_of_one_kind() -> None:
+    document = openapi.document(metadata.of_predictor(bundle("regression")))
+    request = document["components"]["schemas"]["PredictRequest"]
+
+    contents = [{"instances": instances} for instances in ([[1], [2]], [{"size": 1}], [], [[1], {"size": 1}])]
+    assert valid(request, contents) == [True, True, True, False]
+
+
 def test_a_prediction_is_a_class_or_a_value_or_several() -> None:
     of = {name: metadata.of_predictor(bundle(name)).contract.gives for name in BUNDLES}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tabserve.inference.contract import JsonSchema
+from tabserve.inference.contract import Contract, JsonSchema
 from tabserve.inference.tensors import DATATYPES, MAX_DIMENSIONS, ModelMetadata
 
 _TEXT: JsonSchema = {"type": "string"}
@@ -151,11 +151,18 @@ def _contract_schemas(metadata: ModelMetadata) -> JsonSchema:
     schemas = {
         taken: contract.takes,
         given: contract.gives,
-        "PredictRequest": _object({"instances": _list(taken)}),
+        "PredictRequest": _object({"instances": _instances(contract)}),
         "PredictResponse": _object({"predictions": _list(given)}),
         "Schemas": _object({word: {"type": "object"} for word in contract.schemas}),
     }
     return schemas | (_sifted(given) if contract.sifts else {})
+
+
+def _instances(contract: Contract) -> JsonSchema:
+    """The instances of a request, which are all of the same kind if there are several."""
+    if "anyOf" not in contract.takes:
+        return _list(contract.taken.capitalize())
+    return {"anyOf": [{"type": "array", "items": kind} for kind in contract.takes["anyOf"]]}
 
 
 def _sifted(given: str) -> JsonSchema:
