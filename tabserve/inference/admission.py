@@ -52,7 +52,7 @@ class Admission:
     @property
     def crowded(self) -> bool:
         """Whether a request that arrives now finds no place, or others that wait for one."""
-        return bool(self._waiting) or self.full
+        return self._in_flight >= self._limit or bool(self._waiting)
 
     def wait(self, request: Waiting) -> None:
         """Resume the request when there is a place for it, or when it has waited too long."""

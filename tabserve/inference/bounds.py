@@ -36,9 +36,7 @@ class Bounds(msgspec.Struct, frozen=True):
         return self.rows * self.width
 
     def check_infer(self, body: bytes | memoryview) -> None:
-        """Check the JSON of a V2 request."""
-        if len(body) <= LARGE_BYTES:
-            return
+        """Check the JSON of a V2 request, which is worth it if this is large."""
         if holds_more(body, b"{", 4 * self.inputs + SLACK):
             raise self._too_many_inputs("more")
         if holds_more(body, b",", self.values + _PER_INPUT * self.inputs + SLACK):
@@ -60,9 +58,9 @@ class Bounds(msgspec.Struct, frozen=True):
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """Check the shape of a tensor, whose first dimension is rows."""
-        if shape:
+        if shape and (shape[0] > self.rows or prod(shape) > self.rows * self.width):
             self.check_rows(shape[0])
-            self.check_values(prod(shape))
+            raise self._too_many_values()
 
     def check_rows(self, count: int) -> None:
         """Of the number of rows."""

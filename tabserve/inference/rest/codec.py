@@ -81,8 +81,9 @@ def decode_request(body: bytes, json_size: bytes | None = None, bounds: Bounds =
     RequestTooLarge for what goes beyond the bounds, before it is decoded.
     """
     json_part, binary_part = (body, b"") if json_size is None else _split(body, json_size)
-    bounds.check_infer(json_part)
-    if len(json_part) <= LARGE_BYTES:
+    if len(json_part) > LARGE_BYTES:
+        bounds.check_infer(json_part)
+    else:
         try:  # floats and texts in flat arrays, which most requests are, in one pass
             return _request(_decode_flat(json_part), binary_part, _flat_tensor, bounds)
         except (_NotFlat, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
