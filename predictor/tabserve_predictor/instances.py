@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TypeAlias
 
 import msgspec
@@ -9,8 +10,9 @@ import numpy as np
 
 from tabserve.arrays import Array
 from tabserve.bundle.tensors import MATRIX
-from tabserve.inference.bounds import Bounds
+from tabserve.inference.bounds import LARGE_BYTES, Bounds
 from tabserve.inference.errors import InvalidRequest, shortened
+from tabserve.inference.pieces import decoded
 from tabserve.inference.rest.codec import decode_json
 from tabserve.inference.tensors import Tensor
 
@@ -18,18 +20,43 @@ Value: TypeAlias = float | bool | str | None
 Row: TypeAlias = list[float | None]
 Named: TypeAlias = dict[str, Value]
 
+_PIECE = 32 * 2**10
+"""How many values are made a matrix in one step, between which other threads run."""
+
 
 class _Body(msgspec.Struct):
     instances: list[Row | Named]
 
 
+class _RawBody(msgspec.Struct):
+    instances: msgspec.Raw
+
+
 _decode = msgspec.json.Decoder(_Body).decode
+_decode_raw = msgspec.json.Decoder(_RawBody).decode
+_decode_some = msgspec.json.Decoder(list[Row | Named]).decode
 
 
-def decode_instances(body: bytes) -> list[Row | Named]:
-    """The instances in a V1 body. Raises InvalidRequest."""
-    instances: list[Row | Named] = decode_json(_decode, body).instances
-    return instances
+def decode_tensors(body: bytes, bounds: Bounds) -> tuple[Tensor, ...]:
+    """The tensors of a V1 body, as from `tensors`; none if it holds no instances.
+
+    Raises InvalidRequest, and RequestTooLarge if there are too many instances or values.
+    """
+    instances = _instances(body, bounds)
+    bounds.check_rows(len(instances))
+    return tensors(instances, bounds) if instances else ()
+
+
+def _instances(body: bytes, bounds: Bounds) -> list[Row | Named]:
+    found: list[Row | Named]
+    if len(body) <= LARGE_BYTES:
+        found = decode_json(_decode, body).instances
+        return found
+    array = bytes(decode_json(_decode_raw, body).instances)
+    if not array.startswith(b"["):
+        raise InvalidRequest("expected `instances` to be an array - at `$.instances`")
+    found = decode_json(lambda text: list(chain.from_iterable(decoded(_decode_some, text, bounds.width))), array)
+    return found
 
 
 def tensors(instances: list[Row | Named], bounds: Bounds) -> tuple[Tensor, ...]:
@@ -54,7 +81,17 @@ def _matrix(rows: list[Row]) -> Array:
     for index, row in enumerate(rows):
         if len(row) != len(rows[0]):
             raise InvalidRequest(f"instance {index}: expected {len(rows[0])} values, as in the first, got {len(row)}")
-    return np.array(rows, np.float64).reshape(len(rows), -1)
+    some = max(1, _PIECE // max(1, len(rows[0])))
+    parts = [_taken(rows[start : start + some]) for start in range(0, len(rows), some)]
+    return np.concatenate(parts).reshape(len(rows), -1)
+
+
+def _taken(rows: list[Row]) -> Array:
+    """Rows as a matrix. Their values are freed row by row, because at the end that would be one long step."""
+    matrix = np.array(rows, np.float64)
+    for row in rows:
+        row.clear()
+    return matrix
 
 
 def _column(name: str, values: list[Value]) -> Tensor:

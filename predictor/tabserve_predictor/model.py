@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from tabserve.bundle.metadata import of_predictor
 from tabserve.bundle.outputs import Outputs, of_engine
 from tabserve.bundle.tensors import class_names, may_miss
 from tabserve.engines import EngineSet
+from tabserve.inference.bounds import LARGE_BYTES
+from tabserve.inference.large import in_thread
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import PREDICTOR_RELEASE, Context
 from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata, Tensor
 from tabserve_predictor.batching import Batcher
 from tabserve_predictor.inputs import Inputs
-from tabserve_predictor.instances import decode_instances, tensors
+from tabserve_predictor.instances import decode_tensors
 from tabserve_predictor.instruments import Instruments
 from tabserve_predictor.settings import Settings
 from tabserve_predictor.threads import available
@@ -94,9 +97,11 @@ class Predictor:
 
     async def predict(self, body: bytes, context: Context) -> bytes:
         """Answer a V1 body, `{"instances": [[…], …]}` or named features, with `{"predictions": […]}` from `predict`."""
-        instances = decode_instances(body)
-        self.bounds.check_rows(len(instances))
-        predictions = await self.predictions(tensors(instances, self.bounds), context) if instances else []
+        if len(body) > LARGE_BYTES:
+            inputs = await in_thread(partial(decode_tensors, body, self.bounds))
+        else:
+            inputs = decode_tensors(body, self.bounds)
+        predictions = await self.predictions(inputs, context) if inputs else []
         return orjson.dumps({"predictions": predictions})
 
     async def predictions(self, inputs: Sequence[Tensor], context: Context) -> list[Any]:

@@ -44,8 +44,6 @@ class Bounds(msgspec.Struct, frozen=True):
 
     def check_predict(self, body: bytes) -> None:
         """Check a V1 request, whose rows are arrays or objects."""
-        if len(body) <= LARGE_BYTES:
-            return
         if holds_more(body, b"{[", self.rows + SLACK):
             raise RequestTooLarge(f"expected at most {self.rows} rows, got more")
         if holds_more(body, b",", self.values + self.rows + SLACK):
@@ -90,18 +88,29 @@ def holds_more(json: bytes | memoryview, marks: bytes, most: int, piece_bytes: i
     characters = np.frombuffer(json, np.uint8)
     if sum(np.count_nonzero(characters == mark) for mark in marks) <= most:
         return False
-    found, inside, slashes = 0, False, 0
+    found, strings = 0, Strings()
     for at in range(0, len(characters), piece_bytes):
         piece = characters[at : at + piece_bytes]
         marked = np.isin(piece, list(marks)) if len(marks) > 1 else piece == marks[0]
-        flips = piece == _QUOTE
-        slashes = _drop_escaped(piece, flips, slashes)
-        strings = np.logical_xor.accumulate(flips)
-        found += int(np.count_nonzero(marked & (strings == inside)))
+        found += int(np.count_nonzero(marked & ~strings.mask(piece)))
         if found > most:
             return True
-        inside ^= bool(strings[-1])
     return False
+
+
+class Strings:
+    """Tells which characters of a JSON text are inside its strings, piece by piece."""
+
+    def __init__(self) -> None:
+        self._inside, self._slashes = False, 0
+
+    def mask(self, piece: Array) -> Array:
+        """Whether each character of the next piece, which is not empty, is inside a string."""
+        flips = piece == _QUOTE
+        self._slashes = _drop_escaped(piece, flips, self._slashes)
+        mask: Array = np.logical_xor.accumulate(flips) ^ self._inside
+        self._inside = bool(mask[-1])
+        return mask
 
 
 def _drop_escaped(piece: Array, quotes: Array, slashes: int) -> int:

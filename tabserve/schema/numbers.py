@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from tabserve.arrays import Array
-from tabserve.schema.records import Records, decoder, record_struct
+from tabserve.schema.records import Decoder, Records, record_struct
 from tabserve.schema.schema import Field, Schema
 
 
@@ -29,7 +29,7 @@ class NumberRecords:
         self._records = records
         self._dtype = dtype
         self._width = len(schema.fields)
-        self._decode = decoder(list[record_struct(schema.fields, _within)]).decode  # type: ignore[misc]
+        self._decode = Decoder(list[record_struct(schema.fields, _within)], self._width).decode  # type: ignore[misc]
         self._pack = struct.Struct(f"{self._width}{dtype.char}").pack
 
     def decode(self, body: bytes | memoryview) -> Array:

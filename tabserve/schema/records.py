@@ -7,13 +7,16 @@ import re
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
 
 from tabserve.arrays import Array
+from tabserve.inference.bounds import LARGE_BYTES
 from tabserve.inference.errors import InvalidRequest
+from tabserve.inference.pieces import decoded
 from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec, text
 from tabserve.schema.columns import (
     Checks,
@@ -112,7 +115,7 @@ class Records:
             self._fields, {name: _json_type(field) for name, field in self._fields.items()} | of_id, record
         )
         self._records = list[record]  # type: ignore[valid-type]
-        self._decoder = decoder(self._records)
+        self._decoder = Decoder(self._records, width)
         self.tensor_specs = (
             *([TensorSpec(self._id, "BYTES", (-1,))] if self._id else []),
             *(TensorSpec(name, _DATATYPES[field.type], (-1,)) for name, field in self._fields.items()),
@@ -277,9 +280,33 @@ def _json_type(field: Field) -> Any:
     return kind if field.required else kind | None
 
 
-def decoder(records: Any) -> Any:
-    """A decoder for V1 bodies of these records."""
-    return msgspec.json.Decoder(msgspec.defstruct("Envelope", [("instances", records)], gc=False))
+class Envelope(msgspec.Struct, gc=False):
+    """A V1 body, with its instances decoded or as text."""
+
+    instances: Any
+
+
+class _Text(msgspec.Struct, gc=False):
+    instances: msgspec.Raw
+
+
+class Decoder:
+    """Decodes V1 bodies of records, large ones in pieces. records: the type of a list of them."""
+
+    def __init__(self, records: Any, width: int) -> None:
+        self._width = width
+        self._whole = msgspec.json.Decoder(msgspec.defstruct("Whole", [("instances", records)], gc=False)).decode
+        self._some = msgspec.json.Decoder(records).decode
+        self._text = msgspec.json.Decoder(_Text).decode
+
+    def decode(self, body: bytes | memoryview) -> Any:
+        """An object whose `instances` are the records. Raises msgspec's errors and RequestTooLarge."""
+        if len(body) <= LARGE_BYTES:
+            return self._whole(body)
+        text = bytes(self._text(body).instances)
+        if not text.startswith(b"["):
+            return self._whole(body)
+        return Envelope(list(chain.from_iterable(decoded(self._some, text, self._width))))
 
 
 def _picker(places: list[int], count: int) -> Callable[[tuple[Any, ...]], Sequence[Any]]:

@@ -94,6 +94,15 @@ def test_records_become_columns(records: Records) -> None:
     assert columns["country"].dtype == object
 
 
+def test_a_large_body_is_read_in_pieces_and_its_records_keep_their_places(records: Records) -> None:
+    count = 3000
+    columns = records.decode(body(*[RECORD, SECOND] * count))
+
+    assert_same(columns, {name: values * count for name, values in EXPECTED.items()})
+    assert error_of(records, body(*[RECORD] * count, RECORD | {"visits": "x"})).startswith(f"record {count}, field")
+    assert error_of(records, body(*[RECORD] * count, RECORD | {"amount": -1})).startswith(f"record {count}, field")
+
+
 def test_null_is_the_same_as_absent_in_optional_fields(records: Records) -> None:
     nulls = dict.fromkeys(DEFAULTS)
     assert_same(records.decode(body(RECORD | nulls, SECOND | nulls)), EXPECTED)

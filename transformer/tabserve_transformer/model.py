@@ -11,6 +11,7 @@ from tabserve.bundle import Bundle
 from tabserve.bundle.metadata import of_transformer
 from tabserve.bundle.model_input import Preprocess
 from tabserve.bundle.tensors import class_names
+from tabserve.inference.bounds import LARGE_BYTES
 from tabserve.inference.errors import InferenceError, InvalidRequest, quoted
 from tabserve.inference.large import in_thread
 from tabserve.inference.metrics import Metrics
@@ -104,6 +105,8 @@ class Transformer:
         records = self._records
         if _sifts({}, context):
             taken = await in_thread(partial(self._inputs.sift_body, body))
+        elif len(body) > LARGE_BYTES:
+            taken = await in_thread(partial(self._inputs.from_body, body))
         else:
             taken = self._inputs.from_body(body)
         tensors = await self._identified(taken, records.needs, records.names, context)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -40,6 +40,9 @@ CONTENTS: dict[str, str] = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
+
+_PIECE = 32 * 2**10
+"""How many elements are made an array in one step."""
 
 
 def decode_request(message: pb.ModelInferRequest, bounds: Bounds = UNBOUNDED) -> InferRequest:
@@ -137,13 +140,16 @@ def _typed_tensor(tensor: pb.ModelInferRequest.InferInputTensor, index: int, bou
         raise _fail(tensor, index, f"shape {list(shape)} is too large") from None
 
 
-def _array(elements: Iterable[Any], dtype: np.dtype[Any]) -> Array:
-    values = list(elements)
-    if dtype.kind != "O":
-        return np.array(values, dtype)
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
+def _array(elements: Sequence[Any], dtype: np.dtype[Any]) -> Array:
+    """The elements as an array, made in pieces between which other threads run."""
+    if dtype.kind == "O":
+        array = np.empty(len(elements), object)
+        array[:] = list(elements)
+        return array
+    if len(elements) <= _PIECE:
+        return np.array(list(elements), dtype)
+    starts = range(0, len(elements), _PIECE)
+    return np.concatenate([np.array(elements[start : start + _PIECE], dtype) for start in starts])
 
 
 class ResponseEncoder:

@@ -207,7 +207,8 @@ class Application:
         return JSON if encoded.json_size is None else _BINARY % encoded.json_size, encoded.body
 
     async def _predict(self, request: Request, context: Context) -> tuple[bytes, bytes]:
-        self._model.bounds.check_predict(request.body)
+        if len(request.body) > LARGE_BYTES:
+            await in_thread(partial(self._model.bounds.check_predict, request.body))
         return JSON, await self._model.predict(request.body, context)
 
     async def _index(self, request: Request, _: Context) -> tuple[bytes, bytes]:

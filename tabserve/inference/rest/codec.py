@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from math import prod
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar, cast
 
@@ -17,6 +17,7 @@ from tabserve.arrays import Array
 from tabserve.inference.bounds import LARGE_BYTES, UNBOUNDED, Bounds, holds_more
 from tabserve.inference.content_types import CONTENT_TYPE, check_output, check_request, misfit
 from tabserve.inference.errors import InvalidRequest, quoted, shortened
+from tabserve.inference.pieces import decoded
 from tabserve.inference.tensors import (
     DATATYPES,
     LITTLE_ENDIAN,
@@ -88,7 +89,8 @@ def decode_request(body: bytes, json_size: bytes | None = None, bounds: Bounds =
             return _request(_decode_flat(json_part), binary_part, _flat_tensor, bounds)
         except (_NotFlat, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass
-    return _request(decode_json(_decode, json_part), binary_part, _json_tensor, bounds)
+    tensor_of = partial(_json_tensor, width=bounds.width)
+    return _request(decode_json(_decode, json_part), binary_part, tensor_of, bounds)
 
 
 def _request(
@@ -211,7 +213,7 @@ def _flat_tensor(tensor: _FlatInput, _: int) -> Tensor:
         raise _NotFlat from None
 
 
-def _json_tensor(tensor: _AnyInput, index: int) -> Tensor:
+def _json_tensor(tensor: _AnyInput, index: int, width: int) -> Tensor:
     dtype = _dtype(tensor, index)
     if tensor.data is msgspec.UNSET:
         raise _fail(tensor, index, "expected `data`, or `binary_data_size` in its parameters, got neither")
@@ -219,12 +221,13 @@ def _json_tensor(tensor: _AnyInput, index: int) -> Tensor:
     depth = brackets.group().count(b"[") if brackets else 0
     if not 1 <= depth <= MAX_DIMENSIONS:
         raise _fail(tensor, index, f"expected `data` to be an array of up to {MAX_DIMENSIONS} dimensions")
-    expected = prod(tensor.shape)
-    if len(tensor.data) > LARGE_BYTES and holds_more(tensor.data, b",", max(expected, *tensor.shape)):
-        raise _fail(tensor, index, f"expected {expected} elements for shape {tensor.shape}, got more")
+    decode = _elements_decoder(dtype.kind, depth)
     try:
-        elements = _elements_decoder(dtype.kind, depth)(tensor.data)
-        array = _array(elements, dtype)
+        if len(tensor.data) > LARGE_BYTES:
+            _check_counts(tensor, tensor.data, depth, index)
+            array = np.concatenate([_array(some, dtype) for some in decoded(decode, tensor.data, width)])
+        else:
+            array = _array(decode(tensor.data), dtype)
     except msgspec.ValidationError as error:
         raise _fail(tensor, index, f"expected {tensor.datatype}: {error}") from None
     except msgspec.DecodeError as error:
@@ -234,6 +237,17 @@ def _json_tensor(tensor: _AnyInput, index: int) -> Tensor:
     except ValueError:
         raise _fail(tensor, index, "`data` is ragged or not valid UTF-8") from None
     return Tensor(tensor.name, tensor.datatype, _shaped(array, tensor, index))
+
+
+def _check_counts(tensor: _AnyInput, data: bytes, depth: int, index: int) -> None:
+    """Refuse data with more elements, or more arrays, than the shape says, before they are decoded."""
+    shape = tensor.shape
+    expected = prod(shape)
+    if holds_more(data, b",", max(expected, *shape)):
+        raise _fail(tensor, index, f"expected {expected} elements for shape {shape}, got more")
+    arrays = 1 if depth == 1 else sum(prod(shape[:at]) for at in range(len(shape)))
+    if holds_more(data, b"[", arrays):
+        raise _fail(tensor, index, f"expected {arrays} arrays for shape {shape}, got more")
 
 
 def _shaped(array: Array, tensor: _Input, index: int) -> Array:
