@@ -9,13 +9,14 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO, get_args
 
 import click
 import msgspec
 
-from tabserve import __version__
+from tabserve import __version__, extras
 from tabserve import bundle as bundles
 from tabserve import doctor as clusters
 from tabserve import up as local
@@ -30,8 +31,21 @@ CHUNK_RECORDS = 500
 _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 
-@click.group()
-@click.version_option(__version__)
+class _Commands(click.Group):
+    """Commands that say which extra a missing module is of."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run a command. Raises ClickException for a missing module that is of an extra."""
+        try:
+            return super().invoke(context)
+        except ModuleNotFoundError as error:
+            if (told := extras.needs(error)) is None:
+                raise
+            raise click.ClickException(told) from None
+
+
+@click.group(cls=_Commands)
+@click.version_option(__version__, prog_name="tabserve")
 def main() -> None:
     """Serve tabular models: bundles, a local run, requests."""
 
@@ -226,10 +240,8 @@ def score(directory: Path, source: str, target: str, **options: Any) -> None:
 
     IN is a file, a folder, or a pattern with * in it. What was finished before is skipped.
     """
-    try:
-        from tabserve.scoring import command
-    except ModuleNotFoundError:
-        raise click.ClickException("score needs pyarrow: pip install tabserve[batch]") from None
+    from tabserve.scoring import command
+
     trusted = _names(options.pop("trusted"))
     try:
         command.score(directory, source, target, trusted=trusted, **options)
@@ -322,6 +334,8 @@ def transformer(options: tuple[str, ...]) -> None:
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def load(options: tuple[str, ...]) -> None:
     """Send load to a server and judge its answers; `tabserve load --help` lists the commands."""
+    if find_spec("locust") is None:
+        raise ModuleNotFoundError(name="locust")
     _execute("tabserve_loadtest", options)
 
 
@@ -336,8 +350,6 @@ def doctor(context: str | None) -> None:
     """Show which modes of the chart a cluster can run, and what is missing; exit with status 1 if it can run none."""
     try:
         findings = clusters.examine(clusters.connect(context))
-    except ModuleNotFoundError:
-        raise click.ClickException("doctor needs the Kubernetes client: pip install tabserve[doctor]") from None
     except OSError as error:
         raise click.ClickException(str(error)) from None
     click.echo(table(list(clusters.rows(findings))))

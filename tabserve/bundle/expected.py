@@ -8,6 +8,7 @@ from typing import Any
 from tabserve.bundle import Bundle
 from tabserve.bundle.tensors import LABEL, class_names, labels
 from tabserve.schema.decisions import Decisions
+from tabserve.schema.timestamps import date_of
 
 Record = dict[str, Any]
 
@@ -40,4 +41,6 @@ def _json(kind: str, value: Any) -> Any:
         return str(value)
     if kind == "boolean":
         return bool(value)
+    if kind == "date":
+        return date_of(value)
     return int(value) if kind == "integer" else float(value)

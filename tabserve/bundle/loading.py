@@ -24,7 +24,8 @@ from tabserve.bundle.manifest import (
     Manifest,
     Seal,
 )
-from tabserve.schema import schema as schemas
+from tabserve.schema import reading
+from tabserve.schema.schema import Schema
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FOLDER = "Give the folder that tabserve.train.save wrote."
@@ -43,7 +44,7 @@ class Bundle(msgspec.Struct, frozen=True):
 
     path: Path
     manifest: Manifest
-    schema: schemas.Schema
+    schema: Schema
     digest: str
     reference: reference.Reference
     trusted: tuple[str, ...] = ()
@@ -143,10 +144,10 @@ def verify_formats(
         formats.verify(folder / preprocessor.file, preprocessor.format, allow_joblib=allowed)
 
 
-def read_schema(folder: Path, contents: Manifest) -> schemas.Schema:
+def read_schema(folder: Path, contents: Manifest) -> Schema:
     """The schema, which must fit the model. Raises BundleError."""
     try:
-        schema = schemas.load(folder / SCHEMA)
+        schema = reading.load(folder / SCHEMA)
     except ValueError as error:
         raise BundleError(SCHEMA, str(error), "Correct the schema and save the bundle again.") from error
     agreement.verify(contents, schema)

@@ -43,4 +43,4 @@ def _field(name: str, kind: str, values: Sequence[str], characters: int) -> int:
     longest = max((len(json.dumps(value)) for value in values), default=0)
     if kind == "text":
         longest = max(longest, characters * _ESCAPE)
-    return len(json.dumps(name)) + _BETWEEN + max(longest, _TIMESTAMP if kind == "timestamp" else _NUMBER)
+    return len(json.dumps(name)) + _BETWEEN + max(longest, _TIMESTAMP if kind in ("timestamp", "date") else _NUMBER)

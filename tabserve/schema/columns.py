@@ -13,14 +13,14 @@ import numpy as np
 from tabserve.arrays import Array
 from tabserve.inference.errors import InvalidRequest
 from tabserve.inference.tensors import holds_all, holds_any
-from tabserve.schema.schema import NOW, OTHER, Field, Schema
-from tabserve.schema.timestamps import EARLIEST, LATEST, seconds
+from tabserve.schema.schema import NOW, OTHER, TODAY, Field, Schema
+from tabserve.schema.timestamps import DAY, EARLIEST, LATEST, seconds
 
 Columns: TypeAlias = dict[str, Array]
 """One array [rows] per field.
 
-Number, integer, boolean (0, 1) and timestamp (seconds since 1970) are FP64, NaN where missing. Category and text are
-`str` objects, None where a category is missing. Ids are the same, if records have them.
+Number, integer, boolean (0, 1), timestamp and date (seconds since 1970) are FP64, NaN where missing. Category and text
+are `str` objects, None where a category is missing. Ids are the same, if records have them.
 """
 
 LONGEST_ID = 256
@@ -29,7 +29,9 @@ _MOST_VALUES, _MOST_CHARACTERS = 10, 40
 _WORDS = ("category", "text")
 _LARGEST = float(np.finfo(np.float64).max)
 _NOUNS = {"number": "a number", "integer": "a whole number", "boolean": "true or false"}
-_INSTANT = "an ISO 8601 time or seconds since 1970"
+_INSTANTS = {"timestamp": "an ISO 8601 time or seconds since 1970", "date": "an ISO 8601 date, such as 2026-11-30"}
+_STEPS = {"integer": 1.0, "date": DAY}
+"""What the numbers of a type are multiples of."""
 
 
 class Misfit(NamedTuple):
@@ -72,8 +74,9 @@ class Checks:
         bounds = np.array([_bounds(field) for field in self.numeric]).reshape(-1, 2)
         self._low, self._high = bounds[:, :1], bounds[:, 1:]
         self._optional = np.array([[not field.required] for field in self.numeric], dtype=bool).reshape(-1, 1)
-        self._whole = any(field.type == "integer" for field in self.numeric)
-        self._fractional = np.array([[field.type != "integer"] for field in self.numeric], dtype=bool).reshape(-1, 1)
+        self._whole = any(field.type in _STEPS for field in self.numeric)
+        self._fractional = np.array([[field.type not in _STEPS] for field in self.numeric], dtype=bool).reshape(-1, 1)
+        self._steps = np.array([[_STEPS.get(field.type, 1.0)] for field in self.numeric]).reshape(-1, 1)
         self._defaults = [(i, field) for i, field in enumerate(self.numeric) if field.default is not None]
         self._allowed = {field.name: _allowed(field) for field in self.words if field.type == "category"}
 
@@ -129,7 +132,7 @@ class Checks:
     def _number_misfits(self, numbers: Array, given: Callable[[str, int], Any]) -> Iterator[Misfit]:
         fits = (numbers >= self._low) & (numbers <= self._high)
         if self._whole:
-            fits &= self._fractional | (np.floor(numbers) == numbers)
+            fits &= self._fractional | (np.floor(numbers / self._steps) * self._steps == numbers)
         if holds_all(fits):
             return
         fits |= np.isnan(numbers) & self._optional
@@ -141,7 +144,14 @@ class Checks:
         for index, field in self._defaults:
             missing = np.isnan(numbers[index])
             if holds_any(missing):
-                numbers[index, missing] = self._clock() if field.default == NOW else _number(field.default)
+                numbers[index, missing] = self._filling(field)
+
+    def _filling(self, field: Field) -> float:
+        if field.type == "timestamp" and field.default == NOW:
+            return self._clock()
+        if field.type == "date" and field.default == TODAY:
+            return self._clock() // DAY * DAY
+        return _number(field.default)
 
     def _word_misfits(self, field: Field, values: list[str | None]) -> Iterator[Misfit]:
         if field.type == "text":
@@ -209,8 +219,8 @@ def expectation(field: Field) -> str:
         values = ", ".join(_shortened(value) for value in field.values[:_MOST_VALUES])
         more = len(field.values) - _MOST_VALUES
         return f"one of {values}{f', … ({more} more)' if more > 0 else ''}"
-    if field.type == "timestamp":
-        return _INSTANT
+    if field.type in _INSTANTS:
+        return _INSTANTS[field.type]
     if field.type == "text":
         return f"text of at most {field.longest} characters"
     unit = f" {field.unit}" if field.unit else ""
@@ -244,7 +254,7 @@ def _shortened(text: str) -> str:
 
 def _bounds(field: Field) -> tuple[float, float]:
     """A field's bounds, inclusive and finite, so that an infinity is out of bounds."""
-    if field.type == "timestamp":
+    if field.type in _INSTANTS:
         return EARLIEST, LATEST
     low, high = field.bounds
     return max(low, -_LARGEST), min(high, _LARGEST)

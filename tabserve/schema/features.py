@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -13,8 +13,9 @@ from tabserve.arrays import Array
 from tabserve.inference.tensors import holds_any
 from tabserve.schema.columns import Columns, Misfit, UnfitError, shown
 from tabserve.schema.schema import Derived, Schema
+from tabserve.schema.timestamps import DAY
 
-_DAY, _HOUR = 86_400.0, 3_600.0
+_HOUR = 3_600.0
 _THURSDAY = 3
 """The weekday of 1970-01-01, where Monday is 0."""
 
@@ -36,7 +37,10 @@ class Feature(Protocol):
 
 
 def derive(schema: Schema, columns: Columns) -> Columns:
-    """The schema's features, in order: columns as they are, and features derived from timestamps."""
+    """The schema's features, in order: columns as they are, and features derived from them.
+
+    Raises InvalidRequest, naming record and feature, where a ratio is beyond the range of FP64.
+    """
     made: Columns = {}
     for feature in schema.features:
         if isinstance(feature, str):
@@ -78,9 +82,49 @@ def _codes(values: tuple[str, ...]) -> dict[Any, float]:
 
 def _derived(feature: Derived, columns: Columns) -> Array:
     ((rule, sources),) = feature.rules.items()
-    if rule == "days_between":
-        return np.asarray((columns[sources[1]] - columns[sources[0]]) / _DAY)
-    seconds = columns[sources[0]]
-    if rule == "hour_of":
-        return np.asarray(np.floor(seconds / _HOUR) % 24)
-    return np.asarray((np.floor(seconds / _DAY) + _THURSDAY) % 7)
+    return _RULES[rule](feature.name, *(columns[source] for source in sources))
+
+
+def _days_between(_: str, first: Array, second: Array) -> Array:
+    return np.asarray((second - first) / DAY)
+
+
+def _hour(_: str, seconds: Array) -> Array:
+    return np.asarray(np.floor(seconds / _HOUR) % 24)
+
+
+def _weekday(_: str, seconds: Array) -> Array:
+    return np.asarray((np.floor(seconds / DAY) + _THURSDAY) % 7)
+
+
+def _month(_: str, seconds: Array) -> Array:
+    missing = np.isnan(seconds)
+    days = np.floor(np.where(missing, 0.0, seconds) / DAY).astype("datetime64[D]")
+    months = days.astype("datetime64[M]").astype(np.int64) % 12 + 1
+    return np.where(missing, np.nan, months.astype(np.float64))
+
+
+def _ratio(name: str, over: Array, under: Array) -> Array:
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        ratio = np.where(under == 0, np.nan, over / under)
+    for record in np.flatnonzero(np.isinf(ratio))[:1].tolist():
+        limit = f"{np.finfo(np.float64).max:.3g}"
+        raise UnfitError(Misfit(record, name, f"a ratio within ±{limit}", "a larger one"))
+    return ratio
+
+
+def _log(_: str, numbers: Array) -> Array:
+    made = np.full(len(numbers), np.nan)
+    # The same instructions for every number of rows, whatever lies between the numbers in memory.
+    np.log(np.ascontiguousarray(numbers), out=made, where=numbers > 0)
+    return made
+
+
+_RULES: dict[str, Callable[..., Array]] = {
+    "days_between": _days_between,
+    "hour_of": _hour,
+    "weekday_of": _weekday,
+    "month_of": _month,
+    "ratio": _ratio,
+    "log": _log,
+}

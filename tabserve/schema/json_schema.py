@@ -9,7 +9,7 @@ from tabserve.inference.contract import JsonSchema
 from tabserve.schema import answers
 from tabserve.schema.columns import LONGEST_ID
 from tabserve.schema.decisions import Decisions
-from tabserve.schema.schema import NOW, OTHER, WHOLE_LIMIT, Field, Schema
+from tabserve.schema.schema import NOW, OTHER, TODAY, WHOLE_LIMIT, Field, Schema
 from tabserve.schema.timestamps import EARLIEST, LATEST
 
 FINITE: JsonSchema = {"type": ["number", "null"]}
@@ -17,6 +17,7 @@ FINITE: JsonSchema = {"type": ["number", "null"]}
 _TYPES: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
 _TIME = "ISO 8601, in UTC if it has no offset, or seconds since 1970"
 _NOW = "the time of the request if it is absent or null"
+_TODAY = "the day of the request, in UTC, if it is absent or null"
 _AUDIT = "checked, and never seen by the model"
 
 
@@ -75,7 +76,8 @@ def _field(field: Field, largest: float) -> JsonSchema:
         field.description,
         f"in {field.unit}" if field.unit else None,
         _TIME if field.type == "timestamp" else None,
-        _NOW if field.default == NOW else None,
+        _NOW if field.type == "timestamp" and field.default == NOW else None,
+        _TODAY if field.type == "date" and field.default == TODAY else None,
         _AUDIT if field.use == "audit" else None,
     )
     description = "; ".join(note for note in notes if note)
@@ -84,20 +86,32 @@ def _field(field: Field, largest: float) -> JsonSchema:
         "x-unit": field.unit,
         "default": _plain(field.default) if isinstance(field.default, float) else field.default,
     }
-    return schema | {key: value for key, value in more.items() if value not in (None, "", NOW)}
+    moments = (NOW, TODAY) if field.type in ("timestamp", "date") else ()
+    return schema | {key: value for key, value in more.items() if value not in (None, "", *moments)}
 
 
 def _of_type(field: Field, largest: float) -> JsonSchema:
     if field.type == "category":
-        known = one_of(field.values)
-        return known if field.unknown != OTHER else {"anyOf": [known, {"type": "string"}]}
+        return _category(field)
     if field.type == "text":
         return {"type": "string", "maxLength": field.longest}
     if field.type == "timestamp":
         return {"type": ["string", "number"], "format": "date-time", "minimum": EARLIEST, "maximum": LATEST}
+    if field.type == "date":
+        return {"type": "string", "format": "date"}
     if field.type == "boolean":
         return {"type": "boolean"}
     return {"type": field.type, **_bounds(field, largest)}
+
+
+def _category(field: Field) -> JsonSchema:
+    known = one_of(field.values)
+    taken: JsonSchema = {"type": "string"}
+    if field.numbered:
+        numbers = [int(value) for value in field.values if value != OTHER]
+        taken = {"type": ["string", "integer"]}
+        known = taken | {"enum": [*field.values, *numbers]}
+    return known if field.unknown != OTHER else {"anyOf": [known, taken]}
 
 
 def _bounds(field: Field, largest: float) -> JsonSchema:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tabserve.schema.columns import Misfit, expectation, shown
-from tabserve.schema.schema import Field, nearest
+from tabserve.schema.misfits import nearest
+from tabserve.schema.schema import Field
 
 MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for JSON that is not of the expected type."""

@@ -56,6 +56,13 @@ class Places:
             node, place = child, key if of_key else child
         return _position(None if place is None else place.start_mark)
 
+    def written(self, path: Steps) -> str | None:
+        """How the plain value at a path is written, None if there is none."""
+        node: yaml.Node | None = self._root
+        for step in path:
+            node = _child(node, step)[1]
+        return node.value if isinstance(node, yaml.ScalarNode) else None
+
 
 def steps(path: str) -> Steps:
     """The steps of a path in msgspec's notation, `$.record[2].type`."""

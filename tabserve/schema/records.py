@@ -32,7 +32,8 @@ from tabserve.schema.columns import (
     where,
 )
 from tabserve.schema.mending import MALFORMED, Mender
-from tabserve.schema.schema import Field, Schema, nearest
+from tabserve.schema.misfits import nearest
+from tabserve.schema.schema import Field, Schema
 from tabserve.schema.timestamps import seconds
 
 _JSON_TYPES: dict[str, Any] = {
@@ -42,6 +43,7 @@ _JSON_TYPES: dict[str, Any] = {
     "category": str,
     "text": str,
     "timestamp": float | str,
+    "date": str,
 }
 _DATATYPES = {
     "number": "FP64",
@@ -50,6 +52,7 @@ _DATATYPES = {
     "category": "BYTES",
     "text": "BYTES",
     "timestamp": "BYTES",
+    "date": "BYTES",
 }
 _NUMERIC = frozenset(DATATYPES) - {"BOOL", "BYTES"}
 _OF_ID = str | int | None
@@ -61,6 +64,7 @@ _ACCEPTED = {
     "category": frozenset({"BYTES"}),
     "text": frozenset({"BYTES"}),
     "timestamp": _NUMERIC | {"BYTES"},
+    "date": frozenset({"BYTES"}),
 }
 _GOT = {
     "str": "a string",
@@ -109,7 +113,7 @@ class Records:
         self._pack = struct.Struct(f"{len(self._checks.numeric)}d").pack
         width = len(self._fields) + (self._id is not None)
         self._pick = _picker([self._places[field.name] for field in self._checks.numeric], width)
-        record = record_struct(self._fields, lambda field: _JSON_TYPES[field.type], self._id)
+        record = record_struct(self._fields, _value_type, self._id)
         of_id = {self._id: _OF_ID} if self._id else {}
         self._mender = Mender(
             self._fields, {name: _json_type(field) for name, field in self._fields.items()} | of_id, record
@@ -187,9 +191,14 @@ class Records:
         return _Parts(numbers, words, named, lambda name, record: _element(flat[name][record]), faults)
 
     def _parts(self, values: list[tuple[Any, ...]], faults: Sequence[Misfit] = ()) -> _Parts:
-        words = {field.name: [record[self._places[field.name]] for record in values] for field in self._checks.words}
+        words = {field.name: self._words(field, values) for field in self._checks.words}
         ids = identities([record[-1] for record in values]) if self._id else None
         return _Parts(self._numbers(values), words, ids, self._given(values), list(faults))
+
+    def _words(self, field: Field, values: list[tuple[Any, ...]]) -> list[str | None]:
+        place = self._places[field.name]
+        words = [record[place] for record in values]
+        return [str(word) if isinstance(word, int) else word for word in words] if field.numbered else words
 
     def _checked(self, parts: _Parts) -> Columns:
         """The columns of the records. Raises UnfitError for the first fault."""
@@ -275,8 +284,12 @@ def record_struct(
     return msgspec.defstruct("Record", members, rename=rename, gc=False, forbid_unknown_fields=True, kw_only=True)
 
 
+def _value_type(field: Field) -> Any:
+    return str | int if field.numbered else _JSON_TYPES[field.type]
+
+
 def _json_type(field: Field) -> Any:
-    kind = _JSON_TYPES[field.type]
+    kind = _value_type(field)
     return kind if field.required else kind | None
 
 
@@ -341,7 +354,8 @@ def _ids(tensor: Tensor, count: int, faults: list[Misfit]) -> list[str | int | N
 def _flat(tensor: Tensor, field: Field, count: int) -> Array:
     """The tensor's elements as an array [count]."""
     shape = tensor.array.shape
-    if tensor.datatype not in _ACCEPTED[field.type] or shape not in ((count,), (count, 1)):
+    accepted = _ACCEPTED[field.type] | (_WHOLE if field.numbered else frozenset())
+    if tensor.datatype not in accepted or shape not in ((count,), (count, 1)):
         expected = f"{_DATATYPES[field.type]} [{count}]"
         raise InvalidRequest(f"input `{field.name}`: expected {expected}, got {tensor.datatype} {list(shape)}")
     return tensor.array.reshape(count)
@@ -374,6 +388,8 @@ def _utf8(value: bytes | str) -> str | None:
 
 
 def _strings(array: Array, field: Field, faults: list[Misfit]) -> list[str | None]:
+    if array.dtype != object:
+        return [str(number) for number in array.tolist()]
     strings = _texts(array, field.name, faults)
     if field.required or field.type == "text" or "" in field.values:
         return strings

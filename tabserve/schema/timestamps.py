@@ -1,9 +1,11 @@
-"""Timestamps of a record: ISO 8601 or seconds since 1970, always UTC."""
+"""Timestamps and dates of a record: ISO 8601 or seconds since 1970, always UTC."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+DAY = 86_400.0
+"""The seconds of a day."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST, LATEST = -62_135_596_800.0, 253_402_300_799.999999
 """The years 1 to 9999 in seconds since 1970; numbers beyond, probably milliseconds by mistake, are refused."""
@@ -21,3 +23,14 @@ def seconds(value: str | float) -> float | None:
         except ValueError:
             return None
     return float(value) if EARLIEST <= value <= LATEST else None
+
+
+def is_date(value: str) -> bool:
+    """Whether a text is an ISO 8601 date, or the first moment of one in UTC."""
+    instant = seconds(value)
+    return instant is not None and instant % DAY == 0
+
+
+def date_of(instant: float) -> str:
+    """The ISO 8601 date of a moment, seconds since 1970 UTC."""
+    return (_EPOCH + timedelta(seconds=instant)).date().isoformat()

@@ -1,4 +1,4 @@
-"""Records in, decisions out, in process; needs pyarrow (`pip install tabserve[batch]`)."""
+"""Records in, decisions out, in process; needs the extra `batch`."""
 
 from tabserve.scoring.scorer import ERRORS, Scored, Scorer
 

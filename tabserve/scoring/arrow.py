@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from tabserve.arrays import Array
 from tabserve.inference.errors import InvalidRequest
 from tabserve.schema.columns import Checks, Columns, Misfit, expectation, firsts
-from tabserve.schema.schema import Field, Schema, nearest
+from tabserve.schema.misfits import nearest
+from tabserve.schema.schema import Field, Schema
 from tabserve.schema.timestamps import seconds
 
 _MOST_SECONDS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -76,7 +77,8 @@ def _given(batch: pa.RecordBatch) -> Callable[[str, int], Any]:
 
 def _verify_type(field: Field, kind: pa.DataType, *, texts: bool) -> None:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    taken = [pa.types.is_null, *([_is_string] if texts else _TAKEN[field.type])]
+    numbers = _NUMBER if field.numbered else []
+    taken = [pa.types.is_null, *([_is_string] if texts else [*_TAKEN[field.type], *numbers])]
     if not any(takes(kind) for takes in taken):
         raise InvalidRequest(f"column `{field.name}`: expected {_KINDS[field.type]}, got {kind}")
 
@@ -93,6 +95,7 @@ _TAKEN: Mapping[str, list[Callable[[pa.DataType], bool]]] = {
     "category": [_is_string],
     "text": [_is_string],
     "timestamp": [*_NUMBER, pa.types.is_timestamp, pa.types.is_date, _is_string],
+    "date": [pa.types.is_date, pa.types.is_timestamp, _is_string],
 }
 _KINDS = {
     "number": "numbers",
@@ -101,6 +104,7 @@ _KINDS = {
     "category": "strings",
     "text": "strings",
     "timestamp": "timestamps, ISO 8601 strings, or numbers of seconds since 1970",
+    "date": "dates, or ISO 8601 strings",
 }
 
 
@@ -125,7 +129,7 @@ def _float(column: pa.Array) -> Array:
 def _read(field: Field, column: pa.Array) -> Array:
     """Numbers, booleans and times written as text; each distinct text is parsed once."""
     encoded = column.dictionary_encode()
-    read = {"boolean": _truth, "timestamp": _instant}.get(field.type, _number)
+    read = {"boolean": _truth, "timestamp": _instant, "date": _day}.get(field.type, _number)
     values = np.array([read(text) for text in encoded.dictionary.to_pylist()] + [math.nan])
     codes = encoded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False)
     return np.asarray(values[codes])
@@ -150,6 +154,11 @@ def _instant(text: str) -> float:
     return instant
 
 
+def _day(text: str) -> float:
+    instant = seconds(text)
+    return math.inf if instant is None else instant
+
+
 def _words(batch: pa.RecordBatch, name: str) -> list[str | None]:
     """The column as Python strings, with each distinct string made once."""
     if name not in batch.schema.names:
@@ -158,7 +167,14 @@ def _words(batch: pa.RecordBatch, name: str) -> list[str | None]:
     if pa.types.is_null(column.type):
         return [None] * batch.num_rows
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    values = np.array([*encoded.dictionary.to_pylist(), None], object)
+    values = np.array([*map(_word, encoded.dictionary.to_pylist()), None], object)
     codes = encoded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False)
     words: list[str | None] = values[codes].tolist()
     return words
+
+
+def _word(value: Any) -> str:
+    """A category as text: a whole number without a decimal point, even if Arrow holds it as a floating one."""
+    if isinstance(value, str):
+        return value
+    return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)

@@ -212,7 +212,9 @@ def _typed(field: Field, value: Any) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if field.type == "boolean":
         return value if isinstance(value, bool) else None
-    if field.type in ("category", "text"):
+    if field.numbered and isinstance(value, int) and number:
+        return str(value)
+    if field.type in ("category", "text", "date"):
         return value if isinstance(value, str) else None
     if field.type == "timestamp" and isinstance(value, str):
         return seconds(value)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tabserve.arrays import Array, Features
-from tabserve.bundle import agreement
+from tabserve.bundle import agreement, libraries
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import Datatype, EngineName, EngineRange, FeatureSpec, ModelFormat, ModelInfo
 from tabserve.bundle.reference import Columns
@@ -64,6 +64,8 @@ def trained(model: Any, facts: Facts) -> TrainedModel:
         raise BundleError("model", "CatBoost's models are not served", remedy)
     for kind in KINDS:
         if kind.is_kind_of(model):
+            if kind is XGBoostModel:
+                libraries.verify_new_enough("xgboost")
             return kind(model, facts)
     name = f"{type(model).__module__}.{type(model).__qualname__}"
     remedy = "Give a fitted estimator or pipeline, a model of XGBoost or LightGBM, or a Booster."

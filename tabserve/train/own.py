@@ -13,7 +13,7 @@ from tabserve.bundle import agreement
 from tabserve.bundle.manifest import Dtype, FeatureSpec
 from tabserve.bundle.reference import MAX_ROWS, Columns
 from tabserve.engines.tables import table
-from tabserve.schema.schema import Schema
+from tabserve.schema.schema import Derived, Schema
 
 if TYPE_CHECKING:
     import pandas
@@ -169,8 +169,21 @@ def _blanked(schema: Schema, features: Columns, first: Rows) -> Iterator[Rows]:
                 f"rows without `{spec.name}`, which may be missing",
                 {**some.columns, spec.name: nothing},
                 tuple(frame.assign(**{spec.name: _blank(frame[spec.name])}) for frame in some.frames),
-                f"Train it on records without `{spec.name}`, make the field required, or give it a default.",
+                _how_never_to_miss(schema, spec.name),
             )
+
+
+def _how_never_to_miss(schema: Schema, name: str) -> str:
+    """What to do about a model that fails on a missing value of a feature."""
+    always = "make the field required, or give it a default"
+    for feature in schema.features:
+        if isinstance(feature, Derived) and feature.name == name:
+            sources = " and ".join(f"`{source}`" for sources in feature.rules.values() for source in sources)
+            always = f"make {sources} required"
+            if not feature.is_defined(schema.fields):
+                *_, last = sources.rpartition(" ")
+                always += f", with a `min` above 0 for {last}"
+    return f"Train it on records without `{name}`, or {always}."
 
 
 def _unseen(specs: Sequence[FeatureSpec], features: Columns, first: Rows) -> Iterator[Rows]:

@@ -10,11 +10,13 @@ from tabserve.arrays import Array
 from tabserve.bundle import agreement
 from tabserve.bundle.manifest import FeatureSpec
 from tabserve.bundle.reference import Columns
-from tabserve.schema.schema import Field, Schema
+from tabserve.schema.schema import Derived, Schema
 
 _CANDIDATES = 400
 _WITHIN = 4_000
 _BEYOND = 256
+_LEAST = 5e-324
+"""The smallest number above 0."""
 _TEXTS = ("", " ", "a", "ÄÖ ß 漢字\n\ttabs, 3.14 <b>and</b> CAPITALS")
 
 
@@ -57,20 +59,33 @@ def _beyond(features: Columns, schema: Schema, count: int) -> Columns:
     base = random.integers(0, len(next(iter(features.values()))), count)
     made: Columns = {name: column[base] for name, column in features.items()}
     fields = [field for field in schema.record if field.type in ("number", "integer") and field.name in made]
-    one = random.integers(0, max(1, len(fields)), count)
-    for index, field in enumerate(fields):
+    far = {field.name: _far(*field.bounds, whole=field.type == "integer") for field in fields} | _far_derived(schema)
+    one = random.integers(0, max(1, len(far)), count)
+    for index, (name, numbers) in enumerate(far.items()):
         replaced = np.where(np.arange(count) % 2 == 0, one == index, random.random(count) < 0.5)
-        made[field.name][replaced] = random.choice(_far(field), int(replaced.sum()))
+        made[name][replaced] = random.choice(numbers, int(replaced.sum()))
     return made
 
 
-def _far(field: Field) -> Array:
-    """Numbers of every magnitude within a field's bounds, and the bounds."""
+def _far_derived(schema: Schema) -> dict[str, Array]:
+    """The same for ratios and logarithms, whatever the fields that they come from hold."""
+    found = {}
+    for feature in schema.features:
+        if isinstance(feature, Derived) and feature.ratio is not None:
+            found[feature.name] = _far(-np.inf, np.inf)
+        elif isinstance(feature, Derived) and feature.log is not None:
+            least, most = np.clip(schema.fields[feature.log].bounds, _LEAST, np.finfo(np.float64).max)
+            found[feature.name] = _far(float(np.log(least)), float(np.log(most)))
+    return found
+
+
+def _far(low: float, high: float, *, whole: bool = False) -> Array:
+    """Numbers of every magnitude within bounds, and the bounds."""
     limit = float(np.finfo(np.float32).max)
-    low, high = (float(np.clip(bound, -limit, limit)) for bound in field.bounds)
+    low, high = (float(np.clip(bound, -limit, limit)) for bound in (low, high))
     sizes = 10.0 ** np.arange(-2, 39)
     tried = np.concatenate([-sizes, [0.0, low, high], np.linspace(low / 2, high / 2, 3), sizes])
-    tried = np.round(tried) if field.type == "integer" else tried
+    tried = np.round(tried) if whole else tried
     return np.asarray(tried[(tried >= low) & (tried <= high)])
 
 

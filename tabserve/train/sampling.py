@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,10 @@ from tabserve.bundle.errors import BundleError
 from tabserve.bundle.reference import Columns
 from tabserve.inference.errors import InvalidRequest
 from tabserve.schema import features as schema_features
-from tabserve.schema import schema as schemas
+from tabserve.schema import reading
 from tabserve.schema.records import Records
-from tabserve.train import own
+from tabserve.schema.schema import Field, Schema
+from tabserve.train import faults, own
 
 if TYPE_CHECKING:
     import pandas
@@ -35,53 +36,68 @@ def features(schema: str | os.PathLike[str], sample: Any) -> pandas.DataFrame:
     return own.served(loaded, schema_features.derive(loaded, columns(loaded, sample)))
 
 
-def read_schema(path: Path) -> schemas.Schema:
+def read_schema(path: Path) -> Schema:
     """The schema in a file. Raises BundleError."""
     try:
-        return schemas.load(path)
+        return reading.load(path)
     except (ValueError, OSError) as error:
         raise BundleError(path.name, str(error), "Correct the schema.") from error
 
 
-def columns(schema: schemas.Schema, sample: Any) -> Columns:
-    """The columns of sample records. Raises BundleError for the first record that does not fit the schema."""
-    fields = list(schema.fields)
+def columns(schema: Schema, sample: Any) -> Columns:
+    """The columns of sample records. Raises BundleError with all that does not fit the schema, field by field."""
+    fields = schema.fields
     by_row = _by_row(sample, fields) if hasattr(sample, "keys") else [_picked(record, fields) for record in sample]
-    for name in (field.name for field in schema.record if field.type == "category"):
-        _name_numbers(by_row, name)
+    for field in schema.record:
+        if field.type == "category":
+            _name_numbers(by_row, field)
     if not by_row:
         raise BundleError("sample", "expected records, got none", "Give records the model was trained on.")
     try:
         return Records(schema).convert(by_row)
     except InvalidRequest as error:
-        raise BundleError("sample", str(error), "Correct the sample or the schema.") from error
+        found = faults.found(schema, by_row, {*(sample if hasattr(sample, "keys") else sample[0])} - {*fields})
+        problem = "\n".join(["does not fit the schema:", *found]) if found else str(error)
+        raise BundleError("sample", problem, "Correct the sample or the schema.") from error
 
 
-def _by_row(sample: Any, fields: Sequence[str]) -> list[dict[str, Any]]:
+def _by_row(sample: Any, fields: Mapping[str, Field]) -> list[dict[str, Any]]:
     names = [name for name in fields if name in sample]
-    lists = [_values(sample[name]) for name in names]
+    lists = [_values(sample[name], are_dates=fields[name].type == "date") for name in names]
     return [dict(zip(names, row, strict=True)) for row in zip(*lists, strict=True)]
 
 
-def _picked(record: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+def _picked(record: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
     return {name: _value(record[name]) for name in fields if name in record}
 
 
-def _name_numbers(records: Sequence[dict[str, Any]], name: str) -> None:
-    """Turn a category's whole numbers into the text that clients send for them."""
+def _name_numbers(records: Sequence[dict[str, Any]], field: Field) -> None:
+    """Turn a category's whole numbers into the text that clients send for them.
+
+    Pandas holds whole numbers as floating ones where some are missing.
+    """
     for record in records:
-        value = record.get(name)
+        value = record.get(field.name)
+        if field.numbered and isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, int) and not isinstance(value, bool):
-            record[name] = str(value)
+            record[field.name] = str(value)
 
 
-def _values(column: Any) -> list[Any]:
+def _values(column: Any, *, are_dates: bool) -> list[Any]:
     if getattr(column, "dtype", None) == "category":
         column = column.astype(object)  # keeps numbers whole where some are missing
     array = np.asarray(column)
     if array.dtype.kind == "M":
-        array = _seconds(array)
+        array = _texts(array) if are_dates else _seconds(array)
     return [_value(value) for value in array.tolist()]
+
+
+def _texts(instants: Array) -> Array:
+    """ISO 8601 dates and times, None where one is missing."""
+    texts: Array = np.datetime_as_string(instants).astype(object)
+    texts[np.isnat(instants)] = None
+    return texts
 
 
 def _seconds(instants: Array) -> Array:

@@ -233,9 +233,7 @@ def test_what_does_not_fit_is_refused_with_the_remedy(tmp_path: Path) -> None:
     refused(
         "needs contributions, which this model does not give", GaussianNB(), tmp_path, extra="  reasons: {top: 1}\n"
     )
-    refused(
-        "field `amount`: expected a number of at least 0, got -1", linear, tmp_path, sample=[{"amount": -1, "age": 3}]
-    )
+    refused("`amount`: expected a number of at least 0, got -1", linear, tmp_path, sample=[{"amount": -1, "age": 3}])
     refused("expected records, got none", linear, tmp_path, sample=[])
     weights = XGBClassifier(n_estimators=2, booster="gblinear")
     refused("onnxruntime can't be used", weights, tmp_path, engine="onnxruntime")

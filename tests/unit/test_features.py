@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,6 +64,49 @@ def test_hour_and_weekday_are_those_of_the_calendar(moment: datetime) -> None:
 )
 def test_what_is_derived_of_a_missing_time_is_missing(derived: Derived) -> None:
     assert np.isnan(features_of(derived, float("nan")))
+
+
+NUMBERS = (Field("over", "number"), Field("under", "number"))
+
+
+def computed(derived: Derived, over: Any, under: Any = 0.0) -> Any:
+    schema = Schema("regression", NUMBERS, (derived,))
+    over, under = np.broadcast_arrays(np.atleast_1d(np.asarray(over, float)), np.asarray(under, float))
+    return derive(schema, {"over": over, "under": under})[derived.name]
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_the_month_is_that_of_the_calendar(moment: datetime) -> None:
+    assert features_of(Derived("month", month_of="opened"), moment.replace(microsecond=0).timestamp()) == moment.month
+
+
+def test_the_month_of_a_missing_time_is_missing() -> None:
+    assert np.isnan(features_of(Derived("f", month_of="opened"), float("nan")))
+
+
+def test_a_ratio_is_missing_where_its_divisor_is_0_or_either_is_missing() -> None:
+    found = computed(Derived("f", ratio=("over", "under")), [6, -1, 0, np.nan, 1, 0], [4, 0, 5, 1, np.nan, 0])
+    np.testing.assert_array_equal(found, [1.5, np.nan, 0, np.nan, np.nan, np.nan])
+
+
+def test_a_ratio_beyond_fp64_is_refused_by_record_and_feature() -> None:
+    with pytest.raises(InvalidRequest, match=r"record 1, field `f`: expected a ratio within ±1.8e\+308"):
+        computed(Derived("f", ratio=("over", "under")), [1.0, 1e300], [1.0, 1e-300])
+
+
+def test_a_logarithm_is_natural_and_missing_where_there_is_none() -> None:
+    found = computed(Derived("f", log="over"), [np.e, 1, 0, -1, np.nan])
+    np.testing.assert_array_equal(found, [1, 0, np.nan, np.nan, np.nan])
+
+
+@pytest.mark.parametrize("derived", [Derived("f", log="over"), Derived("f", ratio=("over", "under"))])
+def test_a_row_has_the_same_bits_alone_as_among_others_wherever_it_lies(derived: Derived) -> None:
+    random = np.random.default_rng(3)
+    table = np.exp(random.normal(0, 20, (257, 5)))
+    spread = computed(derived, table[:, 1], table[:, 3])
+    assert computed(derived, table[:, 1].copy(), table[:, 3].copy()).tobytes() == spread.tobytes()
+    for at in range(len(table)):
+        assert computed(derived, table[at, 1], table[at, 3]).tobytes() == spread[at : at + 1].tobytes()
 
 
 SPECS = (

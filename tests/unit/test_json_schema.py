@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tabserve.inference.errors import InvalidRequest
 from tabserve.schema import json_schema
+from tabserve.schema.reading import parse
 from tabserve.schema.records import Records
-from tabserve.schema.schema import parse
 
 SCHEMA = parse(
     """\
@@ -29,6 +29,9 @@ record:
   - {name: tier, type: category, values: [a, b], required: false, default: b}
   - {name: channel, type: category, values: [web, other], unknown: other}
   - {name: shop, type: category, values: [x, other], unknown: other, required: false, use: audit}
+  - {name: region, type: category, values: [1, 2, 3]}
+  - {name: floor, type: category, values: [1, other], unknown: other, required: false, default: 1}
+  - {name: born, type: date, required: false, default: today}
   - {name: note, type: text, max_length: 3}
   - {name: more, type: text, required: false}
   - {name: opened, type: timestamp}
@@ -43,17 +46,18 @@ RECORD: dict[str, Any] = {
     "visits": 3,
     "country": "DE",
     "channel": "web",
+    "region": 3,
     "note": "",
     "opened": "2024-01-01T00:00:00Z",
 }
 RECORDS = Records(SCHEMA)
 UTF_8 = st.characters(exclude_categories=["Cs"])
-FORMATS = jsonschema.FormatChecker(["date-time"])
+FORMATS = jsonschema.FormatChecker(["date", "date-time"])
 VALIDATOR = jsonschema.Draft202012Validator(json_schema.record(SCHEMA, float("inf")), format_checker=FORMATS)
 VALUES: list[Any] = [
     *(None, True, False, 0, 1, -1, 1000, 1000.5, 2.5, 3.0, 2**53 - 1, 2**53, -(2.0**60), 1e300, 253_402_300_800),
-    *("", "a", "abc", "abcd", "äöü", "DE", "FR", "web", "other", "x", "2024-01-01T00:00:00Z"),
-    *("2024-01-01T10:00:00+02:00", "x" * 300, "3", "now", [], ["DE"], {}, {"DE": 1}),
+    *("", "a", "abc", "abcd", "äöü", "DE", "FR", "web", "other", "x", "2024-01-01"),
+    *("2024-02-30", "2024-01-01T10:00:00+02:00", "x" * 300, "3", "now", [], ["DE"], {}, {"DE": 1}),
 ]  # fmt: skip
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(UTF_8),
@@ -119,5 +123,11 @@ def test_a_field_is_described() -> None:
     assert fields["member"]["default"] is True
     assert fields["shop"]["anyOf"] == [{"type": "string", "enum": ["x", "other"]}, {"type": "string"}, {"type": "null"}]
     assert fields["shop"]["description"] == "checked, and never seen by the model"
+    assert fields["region"] == {"type": ["string", "integer"], "enum": ["1", "2", "3", 1, 2, 3]}
+    assert fields["born"] == {
+        "type": ["string", "null"],
+        "format": "date",
+        "description": "the day of the request, in UTC, if it is absent or null",
+    }
     assert fields["asked"]["description"].endswith("; the time of the request if it is absent or null")
     assert "default" not in fields["asked"]

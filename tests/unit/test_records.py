@@ -15,8 +15,9 @@ from tabserve.arrays import Array
 from tabserve.inference.errors import InvalidRequest
 from tabserve.inference.tensors import Tensor
 from tabserve.schema.columns import Columns, rows
+from tabserve.schema.reading import parse
 from tabserve.schema.records import Records
-from tabserve.schema.schema import Field, Schema, parse
+from tabserve.schema.schema import Field, Schema
 
 TEXT = """\
 task: regression
@@ -410,3 +411,56 @@ SMALL = "task: regression\nrecord: [{name: amount, type: number}]\nfeatures: [am
 )
 def test_an_id_of_another_kind_is_refused(sent: Any, message: str) -> None:
     assert error_of(Records(parse("id: payment\n" + SMALL, "x")), body({"amount": 1, "payment": sent})) == message
+
+
+NUMBERED = """\
+task: regression
+record:
+  - {name: region, type: category, values: [1, 2, 3]}
+  - {name: tier, type: category, values: [1, other], unknown: other, required: false}
+  - {name: born, type: date}
+  - {name: asked, type: date, required: false, default: today}
+features: [region]
+"""
+
+
+@pytest.fixture(scope="module")
+def numbered() -> Records:
+    return Records(parse(NUMBERED, "schema.yaml"), clock=lambda: NOW)
+
+
+DAY = datetime(2024, 2, 29, tzinfo=UTC).timestamp()
+TODAY = datetime(2025, 6, 15, tzinfo=UTC).timestamp()
+
+
+def test_a_category_of_whole_numbers_may_be_given_as_a_number(numbered: Records) -> None:
+    columns = numbered.decode(
+        body({"region": 3, "tier": 1, "born": "2024-02-29"}, {"region": "3", "born": "2024-02-29"})
+    )
+    assert_same(columns, {"region": ["3", "3"], "tier": ["1", None], "born": [DAY, DAY], "asked": [TODAY, TODAY]})
+    assert numbered.decode(body({"region": 1, "tier": 7, "born": "2024-02-29"}))["tier"][0] == "other"
+
+
+def test_over_v2_too(numbered: Records) -> None:
+    given = [
+        Tensor("region", "INT64", np.array([3, 1])),
+        Tensor("born", "BYTES", strings(b"2024-02-29", b"2024-02-29")),
+    ]
+    assert numbered.from_tensors(given)["region"].tolist() == ["3", "1"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"region": 4}, 'record 0, field `region`: expected one of 1, 2, 3, got "4"'),
+        ({"region": 2.5}, "record 0, field `region`: expected one of 1, 2, 3, got a number"),
+        ({"region": True}, "record 0, field `region`: expected one of 1, 2, 3, got a boolean"),
+        ({"born": 86400}, "record 0, field `born`: expected an ISO 8601 date, such as 2026-11-30, got a number"),
+        ({"born": "2024-02-30"}, 'expected an ISO 8601 date, such as 2026-11-30, got "2024-02-30"'),
+        ({"born": "2024-02-29T08:00:00"}, 'such as 2026-11-30, got "2024-02-29T08:00:00"'),
+        ({"born": "2024-02-29T00:00:00.000001Z"}, "such as 2026-11-30, got"),
+        ({"born": None}, "record 0, field `born`: expected an ISO 8601 date, such as 2026-11-30, got null"),
+    ],
+)
+def test_other_numbers_and_times_are_refused(numbered: Records, changed: dict[str, Any], expected: str) -> None:
+    assert expected in error_of(numbered, body({"region": 1, "born": "2024-02-29"} | changed))

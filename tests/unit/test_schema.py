@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tabserve.schema.places import MalformedError, Places
-from tabserve.schema.schema import Band, Decision, Derived, Field, Outputs, Reasons, Schema, SchemaError, load, parse
+from tabserve.schema.reading import SchemaError, load, parse
+from tabserve.schema.schema import Band, Decision, Derived, Field, Outputs, Reasons, Schema
 from tests.serving import ROOT
 
 TEXT = """\
@@ -98,11 +99,15 @@ def test_a_file_is_read_as_utf_8(tmp_path: Path) -> None:
         (", income]", ", incom]", "`features[3]`: expected a record field, got `incom` (did you mean `income`?)"),
         (", income]", ", amount]", "`features[3]`: `amount` is defined 2 times; names must be unique"),
         ("[amount, country", "[opened, country", "`features[0]`: the timestamp `opened` is not a feature by itself"),
-        ("[opened, asked]", "[opened, country]", "`features[2].days_between`: expected a timestamp field"),
+        ("[opened, asked]", "[opened, country]", "`features[2].days_between`: expected a timestamp or date field"),
         ("name: age_days", "name: amount", "is defined 2 times"),
         ("name: age_days", "name: opened", "`opened` is already a record field"),
         ("days_between: [opened, asked]", "hour_of: asked, weekday_of: asked", "expected exactly one of days_between"),
-        (", days_between: [opened, asked]", "", "expected exactly one of days_between, hour_of and weekday_of, got 0"),
+        (
+            ", days_between: [opened, asked]",
+            "",
+            "hour_of, weekday_of, month_of, ratio, log, got 0",
+        ),
         ("default: now", "default: nw", '6:62: `record[3].default`: expected "now", an ISO 8601 time, or seconds'),
         (
             "default: now",
@@ -141,6 +146,103 @@ def test_an_error_names_line_column_and_expectation(old: str, new: str, expected
     message = error_of(changed(old, new))
     assert message.startswith("schema.yaml:")
     assert expected in message
+
+
+def test_everything_wrong_is_told_at_once_in_the_order_of_the_lines() -> None:
+    text = TEXT.replace("type: number, min: 0", "typ: number, min: a").replace("[DE, FR, IT]", "[DE, no, 007]")
+    assert error_of(text.replace("classes:", "clases:").replace("from: 0.4", "from: 0.95")).splitlines() == [
+        "schema.yaml:3:5: `record[0]`: missing key type",
+        "schema.yaml:3:20: `record[0].typ`: unknown key (did you mean `type`?)",
+        'schema.yaml:3:38: `record[0].min`: expected float | null, got str ("a")',
+        "schema.yaml:4:50: `record[1].values[1]`: expected str, got bool (false): put it in quotes",
+        "schema.yaml:4:54: `record[1].values[2]`: expected str, got int (7): put it in quotes",
+        "schema.yaml:10:3: `outputs.clases`: unknown key (did you mean `classes`?)",
+        "schema.yaml:13:47: `outputs.decision.bands[1].from`: expected less than 0.9: bands go from the highest down, "
+        "got 0.95",
+    ]
+
+
+def test_what_contradicts_is_told_together_also_if_the_outputs_are_unreadable() -> None:
+    text = TEXT.replace("[amount, country", "[amuont, opened").replace("score: fraud", "score: [fraud]")
+    assert [line.partition(": ")[2][:40] for line in error_of(text).splitlines()] == [
+        "`features[0]`: expected a record field, ",
+        "`features[1]`: the timestamp `opened` is",
+        "`outputs.decision.score`: expected str, ",
+    ]
+
+
+def test_a_long_list_of_problems_is_cut() -> None:
+    lines = error_of(TEXT.replace("[DE, FR, IT]", str([0.5 + at for at in range(60)]))).splitlines()
+    assert len(lines) == 51
+    assert lines[-1] == "and 10 more"
+
+
+def test_whole_numbers_among_categories_need_no_quotes() -> None:
+    text = TEXT.replace("[DE, FR, IT]", "[1, 2, -3], required: false, default: 2")
+    field = parse(text, "schema.yaml").fields["country"]
+    assert (field.values, field.default, field.numbered) == (("1", "2", "-3"), "2", True)
+    assert not parse(TEXT, "schema.yaml").fields["country"].numbered
+
+
+@pytest.mark.parametrize(("written", "read"), [("010", 8), ("1_000", 1000), ("0x1F", 31), ("+5", 5), ("1:30", 90)])
+def test_a_number_that_yaml_reads_as_another_needs_quotes(written: str, read: int) -> None:
+    message = error_of(changed("DE, FR", f"DE, {written}"))
+    assert f"expected str, got int ({read}): put it in quotes" in message
+    assert parse(changed("DE, FR", f'DE, "{written}"'), "schema.yaml").fields["country"].values[1] == written
+
+
+DATES = """\
+task: regression
+record:
+  - {name: born, type: date}
+  - {name: asked, type: date, required: false, default: today}
+  - {name: seen, type: timestamp}
+  - {name: income, type: number, min: 1}
+  - {name: rent, type: number, required: false}
+features:
+  - {name: age, days_between: [born, seen]}
+  - {name: month, month_of: born}
+  - {name: share, ratio: [rent, income]}
+  - {name: size, log: income}
+"""
+
+
+def test_features_may_miss_where_their_rule_has_no_value() -> None:
+    schema = parse(DATES, "schema.yaml")
+    assert schema.may_miss == {"rent", "share"}
+    assert schema.whole == {"month"}
+    optional = DATES.replace("[rent, income]", "[income, rent]").replace("rent, type: number", "rent, type: integer")
+    assert parse(optional, "s").may_miss == {"rent", "share"}
+    assert parse(DATES.replace("min: 1", "min: 0"), "s").may_miss == {"rent", "share", "size"}
+    assert parse(DATES.replace("min: 1", "max: -1"), "s").may_miss == {"rent", "share", "size"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("month_of: born", "hour_of: born", "expected a timestamp field, got `born`; there is seen"),
+        (
+            "month_of: born",
+            "month_of: rent",
+            "or date field, got `rent`; there is born, asked, seen",
+        ),
+        ("[rent, income]", "[rent, born]", "expected a number or integer field, got `born`"),
+        ("log: income", "log: seen", "expected a number or integer field, got `seen`"),
+        ("[rent, income]", "[rent]", "expected array of length 2, got 1"),
+        (
+            "{name: month, month_of: born}",
+            "born",
+            "the date `born` is not a feature by itself: derive one with days_between or weekday_of or month_of",
+        ),
+        ("default: today", "default: now", "expected \"today\", or an ISO 8601 date, got 'now'"),
+        ("default: today", "default: 2024-01-01", 'got date ("2024-01-01"): put it in quotes'),
+        ("default: today", "default: 3", 'expected "today", or an ISO 8601 date, got 3.0'),
+        ("default: today", 'default: "2024-01-01T10:00:00"', 'expected "today", or an ISO 8601 date, got'),
+        ("born, type: date", "born, type: date, min: 0", "`min` is for a number or integer, got a date"),
+    ],
+)
+def test_dates_and_derived_features_are_refused_by_name(old: str, new: str, expected: str) -> None:
+    assert expected in error_of(changed(old, new, DATES))
 
 
 def test_a_decision_over_a_class_needs_class_names() -> None:

@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 import tabserve.train
 from tabserve.bundle import Bundle, BundleError, UntrustedError
 from tabserve.cli import main
-from tabserve.schema.schema import parse
+from tabserve.schema.reading import parse
 from tabserve.train import mlflow
 from tests.unit.served import assert_serves
 

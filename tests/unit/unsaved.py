@@ -9,7 +9,7 @@ import msgspec
 from tabserve.bundle.loading import Bundle
 from tabserve.bundle.manifest import EngineRange, FeatureSpec, Manifest, ModelInfo, PreprocessorInfo
 from tabserve.bundle.reference import Reference
-from tabserve.schema.schema import parse
+from tabserve.schema.reading import parse
 
 BINARY = """\
 task: binary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tabserve import bundle
+from tabserve import bundle, extras
 from tabserve.bundle.sizes import with_body_limit
 from tabserve.inference import server
 from tabserve.inference.metrics import Metrics
@@ -36,6 +36,10 @@ def serve(settings: Settings) -> None:
             server.run(model, settings, metrics)
     except bundle.UntrustedError as error:
         sys.exit(f"transformer: {error.in_service()}")
+    except ModuleNotFoundError as error:
+        if (told := extras.needs(error)) is None:
+            raise
+        sys.exit(f"transformer: {told}")
     except (bundle.BundleError, OSError, ValueError) as error:
         sys.exit(f"transformer: {error}")
 

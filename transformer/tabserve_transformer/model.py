@@ -25,7 +25,7 @@ from tabserve.inference.tensors import (
     Tensor,
 )
 from tabserve.schema.decisions import Decisions
-from tabserve.schema.schema import nearest
+from tabserve.schema.misfits import nearest
 from tabserve_transformer import record_ids
 from tabserve_transformer.inputs import Inputs, Taken
 from tabserve_transformer.instruments import Instruments

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tabserve import extras
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import FeatureSpec, ModelInfo
 from tabserve.engines import xgboost as xgb
@@ -163,7 +164,7 @@ def _converting(converter: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except ImportError as error:
-        raise BundleError("model", f"{error.name} is not installed", "To save, install tabserve[train].") from error
+        raise BundleError("model", f"{error.name} is not installed", extras.how("train")) from error
     except Exception as error:  # converters raise anything, from RuntimeError to KeyError
         reason = (str(error).splitlines() or [""])[0]
         raise NotConvertedError(f"{converter}: {type(error).__name__}: {reason}"[:300]) from error
