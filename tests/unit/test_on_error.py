@@ -21,8 +21,8 @@ from tabserve.inference.grpc import open_inference_pb2 as pb
 from tabserve.inference.model import Context
 from tabserve.inference.tensors import InferRequest, InferResponse, RequestedOutput, Tensor
 from tabserve.schema.columns import Sifted
+from tabserve.schema.reading import parse
 from tabserve.schema.records import Records
-from tabserve.schema.schema import parse
 from tests.contract.target import Target
 from tests.serving import Service
 from tests.unit.bundles import records as sample
