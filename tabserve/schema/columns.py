@@ -238,6 +238,13 @@ def where(record: int, field: str) -> str:
     return f"record {record}, field `{field}`"
 
 
+def word(value: str | float) -> str:
+    """A category as text: a number without a decimal point if it is whole."""
+    if isinstance(value, str):
+        return value
+    return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
+
+
 def shown(value: Any) -> str:
     """A value as JSON, shortened, and always encodable as UTF-8."""
     if isinstance(value, str):

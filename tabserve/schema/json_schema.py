@@ -109,7 +109,7 @@ def _category(field: Field) -> JsonSchema:
     taken: JsonSchema = {"type": "string"}
     if field.numbered:
         numbers = [int(value) for value in field.values if value != OTHER]
-        taken = {"type": ["string", "integer"]}
+        taken = {"type": ["string", "number"]}
         known = taken | {"enum": [*field.values, *numbers]}
     return known if field.unknown != OTHER else {"anyOf": [known, taken]}
 

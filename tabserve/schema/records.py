@@ -30,6 +30,7 @@ from tabserve.schema.columns import (
     rows,
     shown,
     where,
+    word,
 )
 from tabserve.schema.mending import MALFORMED, Mender
 from tabserve.schema.misfits import nearest
@@ -197,8 +198,8 @@ class Records:
 
     def _words(self, field: Field, values: list[tuple[Any, ...]]) -> list[str | None]:
         place = self._places[field.name]
-        words = [record[place] for record in values]
-        return [str(word) if isinstance(word, int) else word for word in words] if field.numbered else words
+        words: list[Any] = [record[place] for record in values]
+        return [None if given is None else word(given) for given in words] if field.numbered else words
 
     def _checked(self, parts: _Parts) -> Columns:
         """The columns of the records. Raises UnfitError for the first fault."""
@@ -285,7 +286,7 @@ def record_struct(
 
 
 def _value_type(field: Field) -> Any:
-    return str | int if field.numbered else _JSON_TYPES[field.type]
+    return str | float if field.numbered else _JSON_TYPES[field.type]
 
 
 def _json_type(field: Field) -> Any:
@@ -354,7 +355,7 @@ def _ids(tensor: Tensor, count: int, faults: list[Misfit]) -> list[str | int | N
 def _flat(tensor: Tensor, field: Field, count: int) -> Array:
     """The tensor's elements as an array [count]."""
     shape = tensor.array.shape
-    accepted = _ACCEPTED[field.type] | (_WHOLE if field.numbered else frozenset())
+    accepted = _ACCEPTED[field.type] | (_NUMERIC if field.numbered else frozenset())
     if tensor.datatype not in accepted or shape not in ((count,), (count, 1)):
         expected = f"{_DATATYPES[field.type]} [{count}]"
         raise InvalidRequest(f"input `{field.name}`: expected {expected}, got {tensor.datatype} {list(shape)}")
@@ -389,7 +390,7 @@ def _utf8(value: bytes | str) -> str | None:
 
 def _strings(array: Array, field: Field, faults: list[Misfit]) -> list[str | None]:
     if array.dtype != object:
-        return [str(number) for number in array.tolist()]
+        return [None if number != number else word(number) for number in array.tolist()]
     strings = _texts(array, field.name, faults)
     if field.required or field.type == "text" or "" in field.values:
         return strings

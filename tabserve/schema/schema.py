@@ -107,7 +107,8 @@ class Field(Strict, frozen=True):
     def numbered(self) -> bool:
         """Whether every category but `other` is a whole number, which records may then give as a number."""
         named = [value for value in self.values if value != OTHER]
-        return bool(named) and all(map(_WHOLE_NUMBER.fullmatch, named))
+        whole = all(_WHOLE_NUMBER.fullmatch(value) and abs(int(value)) <= WHOLE_LIMIT for value in named)
+        return bool(named) and whole
 
     def _wrong_values(self) -> Misfits:
         if self.max_length is not None and self.type != "text":

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from tabserve.arrays import Array
 from tabserve.inference.errors import InvalidRequest
-from tabserve.schema.columns import Checks, Columns, Misfit, expectation, firsts
+from tabserve.schema.columns import Checks, Columns, Misfit, expectation, firsts, word
 from tabserve.schema.misfits import nearest
 from tabserve.schema.schema import Field, Schema
 from tabserve.schema.timestamps import seconds
@@ -167,14 +167,7 @@ def _words(batch: pa.RecordBatch, name: str) -> list[str | None]:
     if pa.types.is_null(column.type):
         return [None] * batch.num_rows
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    values = np.array([*map(_word, encoded.dictionary.to_pylist()), None], object)
+    values = np.array([*map(word, encoded.dictionary.to_pylist()), None], object)
     codes = encoded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False)
     words: list[str | None] = values[codes].tolist()
     return words
-
-
-def _word(value: Any) -> str:
-    """A category as text: a whole number without a decimal point, even if Arrow holds it as a floating one."""
-    if isinstance(value, str):
-        return value
-    return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)

@@ -20,7 +20,7 @@ from pyarrow.fs import FileSystem
 
 from tabserve.arrays import Array
 from tabserve.inference.errors import InvalidRequest
-from tabserve.schema.columns import Misfit, expectation, shown
+from tabserve.schema.columns import Misfit, expectation, shown, word
 from tabserve.schema.schema import Field, Schema
 from tabserve.schema.timestamps import seconds
 
@@ -212,8 +212,8 @@ def _typed(field: Field, value: Any) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if field.type == "boolean":
         return value if isinstance(value, bool) else None
-    if field.numbered and isinstance(value, int) and number:
-        return str(value)
+    if field.numbered and number:
+        return word(value)
     if field.type in ("category", "text", "date"):
         return value if isinstance(value, str) else None
     if field.type == "timestamp" and isinstance(value, str):

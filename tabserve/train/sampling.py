@@ -15,6 +15,7 @@ from tabserve.bundle.reference import Columns
 from tabserve.inference.errors import InvalidRequest
 from tabserve.schema import features as schema_features
 from tabserve.schema import reading
+from tabserve.schema.columns import word
 from tabserve.schema.records import Records
 from tabserve.schema.schema import Field, Schema
 from tabserve.train import faults, own
@@ -78,10 +79,9 @@ def _name_numbers(records: Sequence[dict[str, Any]], field: Field) -> None:
     """
     for record in records:
         value = record.get(field.name)
-        if field.numbered and isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool):
-            record[field.name] = str(value)
+        numbers = int | float if field.numbered else int
+        if isinstance(value, numbers) and not isinstance(value, bool):
+            record[field.name] = word(value)
 
 
 def _values(column: Any, *, are_dates: bool) -> list[Any]:

@@ -182,6 +182,8 @@ def test_whole_numbers_among_categories_need_no_quotes() -> None:
     field = parse(text, "schema.yaml").fields["country"]
     assert (field.values, field.default, field.numbered) == (("1", "2", "-3"), "2", True)
     assert not parse(TEXT, "schema.yaml").fields["country"].numbered
+    beyond = parse(TEXT.replace("[DE, FR, IT]", "[9007199254740993, 9007199254740992]"), "schema.yaml")
+    assert not beyond.fields["country"].numbered
 
 
 @pytest.mark.parametrize(("written", "read"), [("010", 8), ("1_000", 1000), ("0x1F", 31), ("+5", 5), ("1:30", 90)])
