@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-long long-models long-score long-contract models lint format lock proto clean
+.PHONY: help demo quick test test-long long-models long-score long-contract long-tutorial models lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -38,6 +38,9 @@ long-score: .venv/ready ## tabserve score in earnest: millions of rows, kills, a
 
 long-contract: .venv/ready ## requests and clients made from the contract: schemathesis, OpenAPI, Go, grpcurl
 	$(PYTHON) -m pytest -q -s -m long tests/clients
+
+long-tutorial: .venv/ready ## docs/tutorial.md in a new environment, and which systems the extras resolve on; asks a package index
+	$(PYTHON) -m pytest -q -s -m long tests/docs
 
 models: .venv/ready ## write docs/models.md and its table again; OF=Ridge walks only some models
 	$(PYTHON) -m tests.models $(OF)

@@ -21,11 +21,12 @@ from tabserve import bundle as bundles
 from tabserve import doctor as clusters
 from tabserve import up as local
 from tabserve.bundle import Bundle, expected, metadata
+from tabserve.bundle.manifest import EngineName
 from tabserve.client import Client, ServiceError
 from tabserve.engines.estimators import untrusted
 from tabserve.inference.rest import openapi
 from tabserve.schema.schema import Task
-from tabserve.train import drafting, mlflow
+from tabserve.train import command as training
 
 CHUNK_RECORDS = 500
 _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
@@ -52,10 +53,11 @@ def main() -> None:
 
 @main.group()
 def bundle() -> None:
-    """Look at a bundle."""
+    """Write a bundle, or look at one."""
 
 
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _ALLOW_JOBLIB = click.option("--allow-joblib", is_flag=True, help="Load joblib files, which can run any code.")
 _TRUSTED = click.option(
     "--trusted", multiple=True, metavar="NAME", help="Also load this type from a skops file; may be repeated."
@@ -113,6 +115,45 @@ def openapi_document(directory: Path, service: str, model_name: str) -> None:
     click.echo(json.dumps(openapi.document(describe(found, model_name)), ensure_ascii=False, indent=2))
 
 
+def _rounds(_: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and value != "best" and not value.isdigit():
+        raise click.BadParameter(f"expected best or a number, got {value!r}")
+    return value
+
+
+@bundle.command()
+@click.argument("model", type=click.Path(exists=True, path_type=Path))
+@click.option("--schema", required=True, type=_FILE, help="schema.yaml; `tabserve schema draft` writes a first one.")
+@click.option("--sample", required=True, type=_FILE, help="The training data, a CSV or Parquet file.")
+@click.option("--name", required=True, help="What clients call the model.")
+@click.option("--version", default="1", show_default=True, help="Of the model.")
+@click.option("--into", type=click.Path(path_type=Path), help="The bundle's folder.  [default: the name]")
+@click.option("--preprocessor", type=_FILE, help="A fitted transformer in a file, from the schema's features.")
+@click.option("--format", type=click.Choice(training.FORMATS), help="Of the model in the bundle; default: a safe one.")
+@click.option("--engine", type=click.Choice(get_args(EngineName)), help="Evaluate only with this one.")
+@click.option("--missing", type=float, help="The number that meant a missing value to a Booster, or nan for none.")
+@click.option("--rounds", metavar="best|N", callback=_rounds, help="How many rounds of a Booster to predict with.")
+@click.option(
+    "--codes", multiple=True, metavar="NAME=A,B,…", help="Categories in the order of the numbers in their place."
+)
+@_ALLOW_JOBLIB
+@_TRUSTED
+def save(model: Path, into: Path | None, trusted: Sequence[str], **options: Any) -> None:
+    """Save a model in a file as a bundle, with its schema and its training data.
+
+    MODEL is a file that joblib, pickle or skops wrote (scikit-learn, XGBoost, LightGBM), XGBoost's own .json or .ubj,
+    LightGBM's .txt, or the folder of a model that MLflow logged.
+
+    A joblib or pickle file is a program: reading it runs whatever its author put into it. Give only files that you
+    wrote, or whose author you trust. The bundle itself has no pickle unless you say --format joblib --allow-joblib.
+    """
+    try:
+        told = training.save(model, into or Path(options["name"]), trusted=_names(trusted), **options)
+    except bundles.BundleError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(told)
+
+
 def _names(trusted: Sequence[str]) -> list[str]:
     """Types split at commas, which the option may have because the services' setting does."""
     return [name for given in trusted for name in given.split(",") if name]
@@ -133,20 +174,20 @@ def schema() -> None:
 
 
 @schema.command()
-@click.argument("folder", type=_DIRECTORY)
-@click.option(
-    "--sample", type=click.File(encoding="utf-8"), help="A CSV file of records, for the values of categories."
-)
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option("--target", metavar="COLUMN", help="The column with the label: it is no field, and shows the task.")
+@click.option("--sample", type=_FILE, help="With a folder: a file of records, for the values of categories.")
 @click.option("--task", type=click.Choice(get_args(Task)), help="What the model does; guessed if left out.")
-def draft(folder: Path, sample: TextIO | None, task: Task | None) -> None:
-    """Print a first schema.yaml, drafted from an MLflow model's signature."""
-    rows = list(csv.DictReader(sample)) if sample else []
-    values = {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
+def draft(source: Path, target: str | None, sample: Path | None, task: Task | None) -> None:
+    """Print a first schema.yaml, drafted from records or from an MLflow model.
+
+    SOURCE is a CSV or Parquet file of records, or the folder of a model that MLflow logged. Look at every line of the
+    draft: bounds are rounded outwards, and units, descriptions and decisions are yours to add.
+    """
     try:
-        text = drafting.draft(mlflow.signature(folder), mlflow.outputs(folder), values, task)
+        click.echo(training.draft(source, target, sample, task), nl=False)
     except bundles.BundleError as error:
         raise click.ClickException(str(error)) from None
-    click.echo(text, nl=False)
 
 
 @main.command()

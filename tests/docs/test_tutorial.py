@@ -1,0 +1,137 @@
+"""docs/tutorial.md does what it says: its first pages in every run, the whole of it in a new environment on request."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tabserve.cli import main
+from tests.docs.blocks import Command, consoles, files
+from tests.docs.test_pages import HTTP
+from tests.serving import ROOT, free_port
+
+PAGE = (ROOT / "docs" / "tutorial.md").read_text()
+INSTALL, RECORDS, DRAFT, TRAIN, SAVE, UP, ASK, WRONG = consoles(PAGE)
+SECONDS = 900
+SYSTEMS = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu", "aarch64-apple-darwin", "x86_64-pc-windows-msvc")
+
+
+def written(folder: Path) -> Path:
+    """A folder with the page's files."""
+    for name, content in files(PAGE).items():
+        (folder / name).write_text(content)
+    return folder
+
+
+def test_from_a_csv_file_to_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's commands up to `save`, in this process."""
+    monkeypatch.chdir(written(tmp_path))
+    runpy.run_path("members.py")
+    assert RECORDS[1].line == "head -3 members.csv"
+    assert RECORDS[1].prints("\n".join(Path("members.csv").read_text().splitlines()[:3]))
+    assert told(DRAFT[0]) == DRAFT[0].expected
+    runpy.run_path("train.py")
+    assert SAVE[0].prints(told(SAVE[0]))
+    assert SAVE[1].prints(told(SAVE[1]))
+
+
+def told(command: Command) -> str:
+    """What a command of ours prints, run in this process."""
+    name, *arguments = command.line.split()
+    assert name == "tabserve"
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    return done.stdout.rstrip("\n")
+
+
+@pytest.mark.long
+def test_the_whole_page_in_a_new_environment(tmp_path: Path) -> None:
+    """What is printed at the end is how long it took."""
+    started = time.monotonic()
+    checkout, folder = tmp_path / "checkout", tmp_path / "members"
+    folder.mkdir()
+    for name in subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split(
+        "\n"
+    ):
+        if (ROOT / name).is_file():
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, checkout / name)
+    execute(INSTALL, checkout, os.environ["PATH"])
+    installed = time.monotonic()
+
+    path = f"{checkout / 'env' / 'bin'}:{os.environ['PATH']}"
+    written(folder)
+    for block in (RECORDS, DRAFT, TRAIN, SAVE, UP):
+        execute(block, folder, path)
+    decided = time.monotonic()
+    http = free_port()
+    up = ["tabserve", "up", "members", f"--http-port={http}", f"--grpc-port={free_port()}"]
+    process = subprocess.Popen(up, cwd=folder, env={"PATH": path}, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        assert any("Serving until Ctrl-C" in line for line in process.stdout)
+        for block in (ASK, WRONG):
+            asked = [Command(command.line.replace(HTTP, f"127.0.0.1:{http}"), command.expected) for command in block]
+            execute(asked, folder, path)
+    finally:
+        process.terminate()
+        process.wait(60)
+    print(f"\ninstalled in {installed - started:.0f} s, decided {decided - installed:.0f} s later")
+
+
+def execute(commands: list[Command], folder: Path, path: str) -> None:
+    """Run commands with this search path, and compare what they print."""
+    for command in commands:
+        environment = {"PATH": path, "HOME": os.environ.get("HOME", str(folder))}
+        environment |= {
+            name: value for name, value in os.environ.items() if name.lower().endswith(("_proxy", "index_url"))
+        }
+        line = ["bash", "-c", command.line]
+        used = environment | {"PATH": path}
+        done = subprocess.run(line, cwd=folder, env=used, capture_output=True, text=True, timeout=SECONDS)
+        assert done.returncode == 0, f"$ {command.line}\n{done.stdout}\n{done.stderr}"
+        assert command.prints(done.stdout.rstrip("\n")), f"$ {command.line}\n{command.expected}\ngot: {done.stdout}"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("python", ["3.11", "3.13"])
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_extras_resolve_on_every_system_of_the_page(system: str, python: str) -> None:
+    """Asks the package index; every dependency must have a wheel there."""
+    uv = Path(sys.executable).parent / "uv"
+    options = [f"--python-platform={system}", f"--python-version={python}", "--only-binary=:all:", "--no-header", "-q"]
+    extras = [f"--extra={name}" for name in ("train", "serve", "batch")]
+    done = subprocess.run(
+        [uv, "pip", "compile", "pyproject.toml", *options, *extras], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    names = {line.partition("==")[0] for line in done.stdout.splitlines()}
+    assert {"xgboost", "xgboost-cpu"} & names == {"xgboost" if "darwin" in system else "xgboost-cpu"}
+    assert ("uvloop" in names) is ("windows" not in system)
+    assert "nvidia-nccl-cu13" not in names
+
+
+@pytest.mark.long
+def test_saving_and_checking_need_nothing_of_the_services(tmp_path: Path) -> None:
+    """As where uvloop has no wheel."""
+    code = f"""
+import os, runpy, sys
+sys.modules["uvloop"] = sys.modules["httptools"] = None
+os.chdir({str(written(tmp_path))!r})
+runpy.run_path("members.py")
+runpy.run_path("train.py")
+from tabserve.cli import main
+main({SAVE[0].line.split()[1:]}, standalone_mode=False)
+main({SAVE[1].line.split()[1:]})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert SAVE[1].prints(done.stdout.rstrip("\n").partition("\n")[2].partition("\n")[2])

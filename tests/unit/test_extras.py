@@ -1,0 +1,192 @@
+"""Every message that names an extra names one that exists, and how to get it here; nothing names an unpublished one."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import tabserve
+from tabserve import extras
+from tabserve.bundle import libraries
+from tests.docs.test_sentences import sources
+from tests.serving import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+COMMAND = Path(sys.executable).parent / "tabserve"
+EXTRAS = PROJECT["optional-dependencies"]
+TEXTS = [path for ending in (".md", ".py", ".yaml", ".toml", ".tpl", ".txt") for path in sources(ending)]
+
+
+def names(requirement: str) -> set[str]:
+    """The extras in `.[train,serve]`."""
+    return {name for listed in re.findall(r"(?:tabserve|\.)\[([\w\s,-]+)\]", requirement) for name in listed.split(",")}
+
+
+def brought(extra: str) -> set[str]:
+    """The distributions that an extra brings, also through others."""
+    found: set[str] = set()
+    for requirement in EXTRAS[extra]:
+        inner = names(requirement)
+        found |= set().union(*map(brought, inner)) if inner else {re.split(r"[^\w.-]", requirement)[0]}
+    return found
+
+
+def test_every_extra_that_is_named_anywhere_exists() -> None:
+    named = {(path.name, name) for path in TEXTS for name in names(path.read_text())}
+    assert {"train", "serve", "batch", "loadtest"} <= {name for _, name in named}
+    assert [each for each in sorted(named) if each[1] not in EXTRAS] == []
+
+
+def test_nothing_tells_anybody_to_install_what_is_not_published() -> None:
+    told = re.compile(r"pip install [^\n]*?[\"' ](tabserve[\[\s\"'`.,)]|tabserve$)", re.MULTILINE)
+    assert told.search("pip install tabserve[batch]")
+    assert told.search('pip install "tabserve[batch]"')
+    assert [str(path) for path in TEXTS if path != Path(__file__) and told.search(path.read_text())] == []
+
+
+def test_every_extra_is_documented_and_no_other() -> None:
+    page = (ROOT / "docs" / "install.md").read_text()
+    rows = [
+        line.split("|")[1] for line in page.partition("## Extras")[2].partition("## ")[0].splitlines() if "|" in line
+    ]
+    assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == set(EXTRAS)
+
+
+@pytest.mark.parametrize("module", sorted(extras.OF_MODULE))
+def test_a_missing_module_is_of_the_extra_that_is_named(module: str) -> None:
+    distributions = set(packages_distributions()[module])
+    assert distributions & brought(extras.OF_MODULE[module])
+
+
+def test_every_module_of_an_extra_is_known() -> None:
+    known = {name for module in extras.OF_MODULE for name in packages_distributions().get(module, [])}
+    others = {"xgboost"}  # its module is known, under the name of xgboost-cpu
+    assert set().union(*map(brought, EXTRAS)) - known - others == set()
+
+
+def test_the_oldest_versions_in_the_code_and_the_page_are_those_of_the_project() -> None:
+    requirements = dict(
+        re.fullmatch(r"([\w-]+)>=([\d.]+).*", text).groups()  # type: ignore[union-attr]
+        for listed in [PROJECT["dependencies"], *EXTRAS.values()]
+        for text in listed
+        if not names(text)
+    )
+    page = (ROOT / "docs" / "install.md").read_text().partition("## Versions")[2]
+    rows = re.findall(r"^\| ([\w -]+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    lock = (ROOT / "requirements.lock").read_text()
+    assert {"xgboost": requirements["xgboost-cpu"]} == libraries.OLDEST
+    assert len(rows) == 8
+    for library, oldest, tested in rows:
+        name = {"xgboost": "xgboost-cpu", "onnx runtime": "onnxruntime"}.get(library.lower(), library.lower())
+        assert oldest == requirements[name], library
+        assert re.search(rf"^{name}=={re.escape(tested)} ", lock, re.MULTILINE), library
+
+
+def run_without(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process that can't import a module."""
+    code = f"import sys; sys.modules[{module!r}] = None; from tabserve.cli import main; main({list(arguments)})"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "extra"),
+    [
+        ("pyarrow", ["score", ".", "in", "out"], "batch"),
+        ("kubernetes", ["doctor"], "doctor"),
+        ("pyarrow", ["schema", "draft", "records.parquet"], "batch"),
+    ],
+)
+def test_a_command_says_which_extra_it_needs(module: str, arguments: list[str], extra: str, tmp_path: Path) -> None:
+    (tmp_path / "records.parquet").touch()
+    given = [str(tmp_path / each) if each.endswith(".parquet") else each for each in arguments]
+    done = run_without(module, *given)
+    assert done.returncode == 1
+    assert done.stderr == f"Error: {module} is not installed. {extras.how(extra)}\n"
+
+
+def test_a_module_of_no_extra_is_no_user_s_fault() -> None:
+    assert extras.needs(ModuleNotFoundError(name="mine")) is None
+    assert extras.needs(ModuleNotFoundError(name="sklearn.svm")) == f"sklearn is not installed. {extras.how('serve')}"
+
+
+def test_the_command_tells_its_version() -> None:
+    done = subprocess.run([COMMAND, "--version"], capture_output=True, text=True)
+    assert done.stdout == f"tabserve, version {tabserve.__version__}\n"
+
+
+def test_a_shell_completes_the_commands() -> None:
+    words = {"COMP_WORDS": "tabserve bundle s", "COMP_CWORD": "2", "_TABSERVE_COMPLETE": "bash_complete"}
+    completed = subprocess.run([COMMAND], env=words, capture_output=True, text=True)
+    assert completed.stdout.split() == ["plain,save", "plain,show"]
+    for shell in ("bash", "zsh", "fish"):
+        assert f"_TABSERVE_COMPLETE={shell}_source" in (ROOT / "docs" / "install.md").read_text()
+        source = subprocess.run(
+            [COMMAND],
+            env={"_TABSERVE_COMPLETE": f"{shell}_source", "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+        )
+        assert "_tabserve_completion" in source.stdout
+
+
+def distribution(folder: Path, name: str, version: str) -> None:
+    """A distribution's record, as pip leaves it."""
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def verified(folder: Path, code: str) -> str:
+    """What checking XGBoost says in a process that finds these distributions first."""
+    program = f"import sys; sys.path.insert(0, {str(folder)!r}); from tabserve.bundle import libraries; {code}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    return (done.stderr.strip().splitlines() or [done.stdout.strip()])[-1]
+
+
+WHOLE = "libraries.verify_whole('xgboost'); print('whole', libraries.installed('xgboost'))"
+
+
+def test_xgboost_of_two_distributions_is_refused_where_they_differ(tmp_path: Path) -> None:
+    distribution(tmp_path, "xgboost", "2.1.4")
+    distribution(tmp_path, "xgboost-cpu", "3.2.0")
+    assert verified(tmp_path, WHOLE) == (
+        "tabserve.bundle.errors.BundleError: xgboost: xgboost 2.1.4 and xgboost-cpu 3.2.0 are installed, and write the "
+        "same files. Keep one of them: pip uninstall -y xgboost xgboost-cpu && pip install xgboost-cpu==3.2.0."
+    )
+
+
+def test_the_version_of_two_alike_is_what_their_files_say(tmp_path: Path) -> None:
+    distribution(tmp_path, "xgboost", "9.9")
+    distribution(tmp_path, "xgboost-cpu", "9.9")
+    spec = find_spec("xgboost")
+    assert spec is not None
+    assert spec.origin is not None
+    assert verified(tmp_path, WHOLE) == f"whole {(Path(spec.origin).parent / 'VERSION').read_text().strip()}"
+
+
+NO_OTHERS = "sys.path[:] = [each for each in sys.path if 'site-packages' not in each]; "
+"""Leaves only the distributions that a test made; what is imported stays."""
+
+
+def test_xgboost_whose_files_went_with_another_distribution_is_refused(tmp_path: Path) -> None:
+    distribution(tmp_path, "xgboost-cpu", "3.2.0")
+    assert verified(tmp_path, NO_OTHERS + WHOLE) == (
+        "tabserve.bundle.errors.BundleError: xgboost: the files of xgboost-cpu 3.2.0 are gone, with another "
+        "distribution's. Install it again: pip install --force-reinstall --no-deps xgboost-cpu==3.2.0."
+    )
+
+
+def test_an_xgboost_that_is_too_old_saves_nothing(tmp_path: Path) -> None:
+    distribution(tmp_path, "xgboost", "2.1.4")
+    (tmp_path / "xgboost").mkdir()
+    (tmp_path / "xgboost" / "__init__.py").touch()
+    assert verified(tmp_path, NO_OTHERS + "libraries.verify_new_enough('xgboost')").endswith(
+        "xgboost: expected 3.1 or newer, got 2.1.4. Install a newer one: pip install 'xgboost>=3.1'."
+    )

@@ -1,0 +1,259 @@
+"""`tabserve bundle save`: models in files become bundles, and every remedy is in the words of its options."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+import xgboost
+from click.testing import CliRunner, Result
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+import tabserve.bundle
+import tabserve.train
+from tabserve.cli import main
+from tabserve.train.command import in_options
+from tests.serving import ROOT
+from tests.unit.served import assert_serves
+
+SCHEMA = """\
+task: binary
+id: member
+record:
+  - {name: amount, type: number}
+  - {name: kind, type: category, values: [x, y, z]}
+  - {name: floor, type: category, values: [1, 2]}
+features: [amount, kind, floor]
+outputs: {classes: [good, bad]}
+"""
+
+
+def records(count: int = 150) -> pd.DataFrame:
+    random = np.random.default_rng(2)
+    return pd.DataFrame(
+        {
+            "member": np.arange(count),
+            "amount": random.normal(50, 20, count).round(2),
+            "kind": random.choice(["x", "y", "z"], count),
+            "floor": random.integers(1, 3, count),
+        }
+    )
+
+
+def target() -> Any:
+    frame = records()
+    return ((frame.amount + 40 * (frame.kind == "z") + 20 * (frame.floor == 2)) > 70).astype(int)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "schema.yaml").write_text(SCHEMA)
+    records().assign(bad=target()).to_csv(tmp_path / "records.csv", index=False)
+    return tmp_path
+
+
+def save(folder: Path, model: str, *options: str) -> Result:
+    files = [f"--schema={folder / 'schema.yaml'}", f"--sample={folder / 'records.csv'}", f"--into={folder / 'b'}"]
+    return CliRunner().invoke(main, ["bundle", "save", str(folder / model), "--name=m", *files, *options])
+
+
+def pipeline(frame: pd.DataFrame) -> Any:
+    columns = make_column_transformer((OneHotEncoder(), ["kind", "floor"]), (StandardScaler(), ["amount"]))
+    return make_pipeline(columns, LogisticRegression()).fit(frame, target())
+
+
+@pytest.mark.parametrize("trained_on", ["features", "the file as pandas reads it"])
+@pytest.mark.parametrize("written", ["joblib", "pickle", "skops"])
+def test_a_pipeline_in_a_file_is_served_as_it_answers(folder: Path, trained_on: str, written: str) -> None:
+    own = pd.read_csv(folder / "records.csv").drop(columns=["member", "bad"])
+    frame = tabserve.train.features(folder / "schema.yaml", records()) if trained_on == "features" else own
+    model = pipeline(frame)
+    if written == "joblib":
+        joblib.dump(model, folder / "model")
+    elif written == "pickle":
+        (folder / "model").write_bytes(pickle.dumps(model))
+    else:
+        skops.io.dump(model, folder / "model")
+    done = save(folder, "model", "--version=7")
+    assert done.exit_code == 0, done.output
+    bundle = tabserve.bundle.load(folder / "b")
+    assert done.output.startswith(f"{folder / 'b'}: m 7 (binary), predict, predict_proba")
+    assert bundle.digest in done.output
+    assert bundle.manifest.model.format == "skops"
+    assert_serves(bundle, records().drop(columns="member"), {"predict_proba": model.predict_proba(frame)})
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.ubj", "model.joblib"])
+def test_an_xgboost_model_in_a_file_is_served_as_it_answers(folder: Path, name: str) -> None:
+    frame = tabserve.train.features(folder / "schema.yaml", records())
+    model = xgboost.XGBClassifier(n_estimators=5, enable_categorical=True).fit(frame, target())
+    if name.endswith("joblib"):
+        joblib.dump(model, folder / name)
+    else:
+        model.save_model(folder / name)
+    done = save(folder, name)
+    assert done.exit_code == 0, done.output
+    bundle = tabserve.bundle.load(folder / "b")
+    assert bundle.manifest.model.format == "ubj"
+    assert_serves(bundle, records().drop(columns="member"), {"predict_proba": model.predict_proba(frame)})
+
+
+def test_the_remedy_for_unknown_codes_is_an_option_that_works(folder: Path) -> None:
+    frame = records().drop(columns=["member", "floor"]).assign(kind=records().kind.map({"z": 0, "x": 1, "y": 2}))
+    (folder / "schema.yaml").write_text(SCHEMA.replace(", floor]", "]"))
+    model = xgboost.XGBClassifier(n_estimators=5).fit(frame, target())
+    model.save_model(folder / "model.json")
+    records(40).to_csv(folder / "records.csv", index=False)
+    told = save(folder, "model.json")
+    assert told.exit_code == 1
+    assert "Give --codes 'kind=…,…', the categories in the order of their numbers from 0" in told.output
+    done = save(folder, "model.json", "--codes", "kind=z,x,y")
+    assert done.exit_code == 0, done.output
+    shown = records().drop(columns="member")
+    assert_serves(tabserve.bundle.load(folder / "b"), shown, {"predict_proba": model.predict_proba(frame)})
+
+
+def test_the_remedy_for_an_unknown_marker_is_an_option_that_works(folder: Path) -> None:
+    (folder / "schema.yaml").write_text(SCHEMA.replace("features: [amount, kind, floor]", "features: [amount]"))
+    frame = records()[["amount"]].assign(amount=lambda table: table.amount.where(table.index % 5 > 0, -999))
+    booster = xgboost.train({}, xgboost.DMatrix(frame, target(), missing=-999), 3)
+    booster.save_model(folder / "model.ubj")
+    (folder / "schema.yaml").write_text(
+        "task: regression\nrecord: [{name: amount, type: number}]\nfeatures: [amount]\n"
+    )
+    frame.to_csv(folder / "records.csv", index=False)
+    told = save(folder, "model.ubj")
+    assert told.exit_code == 1
+    assert "Give --missing -999 if it was, as in DMatrix(..., missing=-999); otherwise --missing nan." in told.output
+    done = save(folder, "model.ubj", "--missing", "-999", "--rounds=2")
+    assert done.exit_code == 0, done.output
+    assert "2 of 3 boosting rounds are served" in done.output
+
+
+def test_the_remedies_about_pickles_are_options_that_work(folder: Path) -> None:
+    joblib.dump(pipeline(tabserve.train.features(folder / "schema.yaml", records())), folder / "model")
+    told = save(folder, "model", "--format=joblib")
+    assert told.exit_code == 1
+    assert "Save it as skops, or give --allow-joblib here and wherever it is loaded." in told.output
+    assert save(folder, "model", "--format=joblib", "--allow-joblib").exit_code == 0
+    assert tabserve.bundle.load(folder / "b", allow_joblib=True).manifest.model.format == "joblib"
+
+
+OWN = """
+from sklearn.base import BaseEstimator, TransformerMixin
+
+
+class Halved(TransformerMixin, BaseEstimator):
+    def fit(self, table, target=None):
+        self.fitted_ = True
+        return self
+
+    def transform(self, table):
+        return table / 2
+"""
+WRITE = """
+import joblib, pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+{}
+records = pd.read_csv("records.csv")
+model = make_pipeline(Halved(), LogisticRegression()).fit(records[["amount"]], records["bad"])
+joblib.dump(model, "model")
+"""
+
+
+def command(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    tabserve = Path(sys.executable).parent / "tabserve"
+    line = [tabserve, "bundle", "save", "model", "--schema=schema.yaml", "--sample=records.csv", "--name=b", *options]
+    return subprocess.run(line, cwd=folder, env={"PYTHONPATH": f"{ROOT}:{folder}"}, capture_output=True, text=True)
+
+
+def test_a_type_of_ones_own_is_trusted_by_name_if_it_has_a_module(folder: Path) -> None:
+    (folder / "schema.yaml").write_text(SCHEMA.replace("features: [amount, kind, floor]", "features: [amount]"))
+    (folder / "halving.py").write_text(OWN)
+    subprocess.run([sys.executable, "-c", WRITE.format(OWN)], cwd=folder, check=True)
+    assert command(folder).stderr == (
+        "Error: model: was written by a script that defines `Halved` itself. Put it into a module of its own, "
+        "import it from there in the script, and write the file again (docs/your-model.md).\n"
+    )
+    subprocess.run([sys.executable, "-c", WRITE.format("from halving import Halved")], cwd=folder, check=True)
+    told = command(folder).stderr
+    assert told.endswith("If you know them, trust them by name: --trusted halving.Halved.\n")
+    assert command(folder, "--trusted", "halving.Halved").returncode == 0
+
+
+def test_a_model_that_another_scikit_learn_wrote_is_told(folder: Path) -> None:
+    model = pipeline(tabserve.train.features(folder / "schema.yaml", records()))
+    (folder / "model").write_bytes(pickle.dumps(model).replace(b"1.9.", b"1.5."))
+    done = save(folder, "model")
+    assert done.exit_code == 0, done.output
+    assert "model was written by scikit-learn 1.5." in done.stderr
+    assert "compare the bundle's answers with those it gave there, or train it again" in done.stderr
+    assert "- **scikit-learn before 1.8**" in (ROOT / "docs" / "install.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "problem"),
+    [
+        (b"no model", (), "expected a model file, got unknown content"),
+        (b"\x80\x04garbage", (), "not a model joblib can read"),
+        (b"{}", (), "not a model that XGBoost can read"),
+        (b"{}", ("--codes=kind",), "codes: expected NAME=VALUE,VALUE,…, got 'kind'. Give it as --codes kind=a,b,c."),
+        (b"{}", ("--rounds=few",), "expected best or a number, got 'few'"),
+        (b"{}", ("--name=a b",), "Give another name."),
+    ],
+)
+def test_what_is_refused(folder: Path, content: bytes, options: tuple[str, ...], problem: str) -> None:
+    (folder / "model").write_bytes(content)
+    done = save(folder, "model", *options)
+    assert done.exit_code in (1, 2)
+    assert problem in done.output
+    assert not (folder / "b").exists()
+
+
+def test_all_that_is_wrong_with_the_sample_is_told(folder: Path) -> None:
+    (folder / "model.json").write_text("{}")
+    records().assign(kind="w", floor=3).to_csv(folder / "records.csv", index=False)
+    lines = save(folder, "model.json").output.splitlines()
+    assert [line.split("`")[1] for line in lines[1:]] == ["kind", "floor"]
+
+
+def test_all_that_is_wrong_with_the_schema_is_told(folder: Path) -> None:
+    (folder / "model.json").write_text("{}")
+    (folder / "schema.yaml").write_text(SCHEMA.replace("amount, type", "amount, typ").replace("classes", "clases"))
+    lines = save(folder, "model.json").output.splitlines()
+    assert len([line for line in lines if "did you mean" in line]) == 2
+
+
+def test_a_folder_of_mlflow_is_taken(folder: Path) -> None:
+    flavour = {"pickled_model": "model.pkl"}
+    model = pipeline(tabserve.train.features(folder / "schema.yaml", records()))
+    (folder / "logged").mkdir()
+    (folder / "logged" / "model.pkl").write_bytes(pickle.dumps(model))
+    (folder / "logged" / "MLmodel").write_text(json.dumps({"flavors": {"sklearn": flavour}}))
+    done = save(folder, "logged")
+    assert done.exit_code == 0, done.output
+    assert tabserve.bundle.load(folder / "b").manifest.model.format == "skops"
+
+
+def test_arguments_in_remedies_become_options() -> None:
+    assert in_options('Pass missing=-1 to save if it was; otherwise missing=float("nan").') == (
+        "Give --missing -1 if it was; otherwise --missing nan."
+    )
+
+
+def test_the_help_says_that_a_pickle_is_a_program() -> None:
+    told = " ".join(CliRunner().invoke(main, ["bundle", "save", "--help"]).output.split())
+    assert "reading it runs whatever its author put into it. Give only files that you wrote" in told
