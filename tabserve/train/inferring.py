@@ -143,11 +143,13 @@ def _of_texts(values: Sequence[str]) -> Inferred:
     if {value.lower() for value in values} <= {"true", "false"}:
         return Inferred({"type": "boolean"})
     numbers = [value for value in values if _NUMBER.fullmatch(value)]
-    if len(numbers) == len(values) and not any(map(_ZEROS.match, values)):
+    others = {value for value in values if not _NUMBER.fullmatch(value)}
+    if any(map(_ZEROS.match, values)) and not others:  # codes, whose zeros mean something
+        return _of_words(values)
+    if not others:
         return _of_numbers(list(map(float, values)))
     if found := _of_times(values):
         return found
-    others = {value for value in values if not _NUMBER.fullmatch(value)}
     if numbers and all(other.lower() in _MARKERS for other in others):
         field, _ = _of_numbers(list(map(float, numbers)))
         listed = ", ".join(f'"{other}"' for other in sorted(others))
@@ -181,7 +183,7 @@ def _of_numbers(values: Sequence[float]) -> Inferred:
 def outward(value: float) -> float | int:
     """The next of 1, 2 and 5 times a power of ten that is at least the value, which is above 0."""
     power = 10.0 ** math.floor(math.log10(value))
-    found = next((step * power for step in (1, 2, 5, 10) if step * power >= value), 10 * power)
+    found = next((step * power for step in (1, 2, 5, 10) if step * power >= value), value)
     return int(found) if found >= 1 and math.isfinite(found) and float(found).is_integer() else found
 
 

@@ -40,7 +40,6 @@ def test_from_a_csv_file_to_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert told(DRAFT[0]) == DRAFT[0].expected
     runpy.run_path("train.py")
     assert SAVE[0].prints(told(SAVE[0]))
-    assert SAVE[1].prints(told(SAVE[1]))
 
 
 def told(command: Command) -> str:

@@ -19,14 +19,18 @@ from tests.docs.test_sentences import sources
 from tests.serving import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DISTRIBUTIONS = {
+    module: {name.lower().replace("_", "-") for name in found} for module, found in packages_distributions().items()
+}
 COMMAND = Path(sys.executable).parent / "tabserve"
 EXTRAS = PROJECT["optional-dependencies"]
-TEXTS = [path for ending in (".md", ".py", ".yaml", ".toml", ".tpl", ".txt") for path in sources(ending)]
+TEXTS = {path: path.read_text() for ending in (".md", ".py", ".tpl", ".txt") for path in sources(ending)}
 
 
 def names(requirement: str) -> set[str]:
-    """The extras in `.[train,serve]`."""
-    return {name for listed in re.findall(r"(?:tabserve|\.)\[([\w\s,-]+)\]", requirement) for name in listed.split(",")}
+    """The extras in a text such as `'.[train,serve]'`, or in words."""
+    listed = re.findall(r"(?:tabserve|['\"]\.)\[([\w,-]+)\]", requirement)
+    return {name for each in listed for name in each.split(",")} | set(re.findall(r"\bextra `([\w-]+)`", requirement))
 
 
 def brought(extra: str) -> set[str]:
@@ -39,16 +43,16 @@ def brought(extra: str) -> set[str]:
 
 
 def test_every_extra_that_is_named_anywhere_exists() -> None:
-    named = {(path.name, name) for path in TEXTS for name in names(path.read_text())}
+    named = {(path.name, name) for path, text in TEXTS.items() for name in names(text)}
     assert {"train", "serve", "batch", "loadtest"} <= {name for _, name in named}
     assert [each for each in sorted(named) if each[1] not in EXTRAS] == []
 
 
 def test_nothing_tells_anybody_to_install_what_is_not_published() -> None:
-    told = re.compile(r"pip install [^\n]*?[\"' ](tabserve[\[\s\"'`.,)]|tabserve$)", re.MULTILINE)
+    told = re.compile(r"pip install (?:[^\n`#]*?[\"' ])?tabserve(?:[\[\s\"'`.,)]|$)", re.MULTILINE)
     assert told.search("pip install tabserve[batch]")
     assert told.search('pip install "tabserve[batch]"')
-    assert [str(path) for path in TEXTS if path != Path(__file__) and told.search(path.read_text())] == []
+    assert [str(path) for path, text in TEXTS.items() if path != Path(__file__) and told.search(text)] == []
 
 
 def test_every_extra_is_documented_and_no_other() -> None:
@@ -61,23 +65,18 @@ def test_every_extra_is_documented_and_no_other() -> None:
 
 @pytest.mark.parametrize("module", sorted(extras.OF_MODULE))
 def test_a_missing_module_is_of_the_extra_that_is_named(module: str) -> None:
-    distributions = set(packages_distributions()[module])
-    assert distributions & brought(extras.OF_MODULE[module])
+    assert DISTRIBUTIONS[module] & brought(extras.OF_MODULE[module])
 
 
 def test_every_module_of_an_extra_is_known() -> None:
-    known = {name for module in extras.OF_MODULE for name in packages_distributions().get(module, [])}
+    known = {name for module in extras.OF_MODULE for name in DISTRIBUTIONS[module]}
     others = {"xgboost"}  # its module is known, under the name of xgboost-cpu
     assert set().union(*map(brought, EXTRAS)) - known - others == set()
 
 
 def test_the_oldest_versions_in_the_code_and_the_page_are_those_of_the_project() -> None:
-    requirements = dict(
-        re.fullmatch(r"([\w-]+)>=([\d.]+).*", text).groups()  # type: ignore[union-attr]
-        for listed in [PROJECT["dependencies"], *EXTRAS.values()]
-        for text in listed
-        if not names(text)
-    )
+    listed = [text for texts in [PROJECT["dependencies"], *EXTRAS.values()] for text in texts if not names(f"'{text}")]
+    requirements = dict(re.match(r"([\w-]+)>=([\d.]+)", text).groups() for text in listed)  # type: ignore[union-attr]
     page = (ROOT / "docs" / "install.md").read_text().partition("## Versions")[2]
     rows = re.findall(r"^\| ([\w -]+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
     lock = (ROOT / "requirements.lock").read_text()
@@ -109,6 +108,14 @@ def test_a_command_says_which_extra_it_needs(module: str, arguments: list[str], 
     done = run_without(module, *given)
     assert done.returncode == 1
     assert done.stderr == f"Error: {module} is not installed. {extras.how(extra)}\n"
+
+
+def test_without_any_extra_a_schema_is_drafted_of_a_csv_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,b\n1.5,yes\n2.5,no\n")
+    arguments = ["schema", "draft", str(tmp_path / "a.csv"), "--target=b"]
+    code = f"import sys; sys.modules.update(dict.fromkeys({list(extras.OF_MODULE)})); from tabserve.cli import main; "
+    done = subprocess.run([sys.executable, "-c", f"{code}main({arguments})"], capture_output=True, text=True)
+    assert done.stdout.startswith("task: binary"), done.stderr
 
 
 def test_a_module_of_no_extra_is_no_user_s_fault() -> None:
