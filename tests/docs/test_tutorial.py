@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -51,29 +52,36 @@ def told(command: Command) -> str:
     return done.stdout.rstrip("\n")
 
 
-@pytest.mark.long
-def test_the_whole_page_in_a_new_environment(tmp_path: Path) -> None:
-    """What is printed at the end is how long it took."""
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository's files, with the page's environment in it; prints how long that took."""
+    folder = tmp_path_factory.mktemp("checkout")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(lambda name: (ROOT / name).is_file(), listed.splitlines()):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
     started = time.monotonic()
-    checkout, folder = tmp_path / "checkout", tmp_path / "members"
-    folder.mkdir()
-    for name in subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split(
-        "\n"
-    ):
-        if (ROOT / name).is_file():
-            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, checkout / name)
-    execute(INSTALL, checkout, os.environ["PATH"])
-    installed = time.monotonic()
+    execute(INSTALL, folder, os.environ["PATH"])
+    print(f"\ninstalled in {time.monotonic() - started:.0f} s")
+    return folder
 
-    path = f"{checkout / 'env' / 'bin'}:{os.environ['PATH']}"
-    written(folder)
+
+def path_of(checkout: Path) -> str:
+    """The search path where the environment is active."""
+    return f"{checkout / 'env' / 'bin'}:{os.environ['PATH']}"
+
+
+@pytest.mark.long
+def test_the_whole_page_in_a_new_environment(checkout: Path, tmp_path: Path) -> None:
+    started, path = time.monotonic(), path_of(checkout)
+    folder = written(tmp_path)
     for block in (RECORDS, DRAFT, TRAIN, SAVE, UP):
         execute(block, folder, path)
-    decided = time.monotonic()
+    print(f"\nfrom a CSV file to a decision in {time.monotonic() - started:.0f} s")
     http = free_port()
     up = ["tabserve", "up", "members", f"--http-port={http}", f"--grpc-port={free_port()}"]
-    process = subprocess.Popen(up, cwd=folder, env={"PATH": path}, stdout=subprocess.PIPE, text=True)
+    environment = {"PATH": path, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(up, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         assert any("Serving until Ctrl-C" in line for line in process.stdout)
@@ -83,7 +91,36 @@ def test_the_whole_page_in_a_new_environment(tmp_path: Path) -> None:
     finally:
         process.terminate()
         process.wait(60)
-    print(f"\ninstalled in {installed - started:.0f} s, decided {decided - installed:.0f} s later")
+
+
+@pytest.mark.long
+def test_a_wheel_is_made_and_installed_as_the_page_says(checkout: Path) -> None:
+    page = (ROOT / "docs" / "install.md").read_text()
+    _, wheel, _ = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    execute([Command(line, "…") for line in wheel.splitlines()], checkout, path_of(checkout))
+
+
+@pytest.mark.long
+def test_the_remedies_for_two_xgboosts_work(checkout: Path) -> None:
+    path = path_of(checkout)
+    look = ["python", "-c", "from tabserve.bundle import libraries; libraries.verify_whole('xgboost'); import xgboost"]
+
+    def looked() -> str:
+        done = subprocess.run(look, cwd=checkout, env={"PATH": path}, capture_output=True, text=True)
+        return "" if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+
+    def follow(remedy: str) -> None:
+        execute([Command(remedy.removesuffix("."), "…")], checkout, path)
+
+    assert looked() == ""
+    follow("pip install -q --no-deps xgboost==3.1.3")
+    assert "xgboost 3.1.3 and xgboost-cpu " in looked()
+    follow(looked().partition("Keep one of them: ")[2])
+    assert looked() == ""
+    follow("pip install -q --no-deps xgboost==3.1.3 && pip uninstall -q -y xgboost")
+    assert "the files of xgboost-cpu " in looked()
+    follow(looked().partition("Install it again: ")[2])
+    assert looked() == ""
 
 
 def execute(commands: list[Command], folder: Path, path: str) -> None:
