@@ -18,7 +18,7 @@ from tabserve.schema.schema import Task
 from tabserve.train import drafting, mlflow, sampling, saving, tables
 
 FORMATS = get_args(ModelFormat)
-_IN_A_SCRIPT = re.compile(r"attribute '(\w+)' on <module '__main__'")
+_IN_A_SCRIPT = re.compile(r"attribute '(\w+)' on <module '(?:\w+\.)*__main__'")
 _IN_OPTIONS = (
     (r'missing=float\("nan"\)', "--missing nan"),
     (r"Pass missing=(\S+) to save", r"Give --missing \1"),

@@ -75,8 +75,8 @@ def test_every_module_of_an_extra_is_known() -> None:
 
 
 def test_the_oldest_versions_in_the_code_and_the_page_are_those_of_the_project() -> None:
-    listed = [text for texts in [PROJECT["dependencies"], *EXTRAS.values()] for text in texts if not names(f"'{text}")]
-    requirements = dict(re.match(r"([\w-]+)>=([\d.]+)", text).groups() for text in listed)  # type: ignore[union-attr]
+    listed = "\n".join(text for texts in [PROJECT["dependencies"], *EXTRAS.values()] for text in texts)
+    requirements = dict(re.findall(r"^([\w-]+)>=([\d.]+)", listed, re.MULTILINE))
     page = (ROOT / "docs" / "install.md").read_text().partition("## Versions")[2]
     rows = re.findall(r"^\| ([\w -]+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
     lock = (ROOT / "requirements.lock").read_text()

@@ -210,7 +210,6 @@ def test_a_model_that_another_scikit_learn_wrote_is_told(folder: Path) -> None:
     [
         (b"no model", (), "expected a model file, got unknown content"),
         (b"\x80\x04garbage", (), "not a model joblib can read"),
-        (b'{"a": 1}', (), "not a model that XGBoost can read"),
         (b"{}", ("--codes=kind",), "codes: expected NAME=VALUE,VALUE,…, got 'kind'. Give it as --codes kind=a,b,c."),
         (b"{}", ("--rounds=few",), "expected best or a number, got 'few'"),
         (b"{}", ("--name=a b",), "Give another name."),
