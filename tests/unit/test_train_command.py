@@ -163,6 +163,7 @@ def test_the_remedies_about_pickles_are_options_that_work(folder: Path) -> None:
 
 
 OWN = """
+import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 
@@ -172,7 +173,7 @@ class Halved(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, table):
-        return table / 2
+        return np.asarray(table) / 2
 """
 
 
