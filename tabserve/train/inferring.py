@@ -59,7 +59,7 @@ def fields(table: Table, target: str | None = None) -> Draft:
         if not present:
             found.left_out.append(f"`{_named(name)}` is empty in every record, and left out")
             continue
-        field, note = _field(present, texts=table.texts)
+        field, note = _of_texts(present) if table.texts else _field(name, present)
         required = {} if len(present) == len(values) else {"required": False}
         found.fields.append(Inferred({"name": _named(name), **field, **required}, note))
     if not found.fields:
@@ -121,9 +121,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _field(values: Sequence[Any], *, texts: bool) -> Inferred:
-    if texts:
-        return _of_texts(values)
+def _field(name: str, values: Sequence[Any]) -> Inferred:
     if all(isinstance(value, bool) for value in values):
         return Inferred({"type": "boolean"})
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
@@ -136,7 +134,8 @@ def _field(values: Sequence[Any], *, texts: bool) -> Inferred:
     if all(isinstance(value, str) for value in values):
         return _of_times(values) or _of_words(values)
     kinds = ", ".join(sorted({type(value).__name__ for value in values}))
-    raise BundleError("records", f"expected columns of numbers, booleans, texts or times, got {kinds}", "Leave it out.")
+    problem = f"column `{name}`: expected numbers, booleans, texts or times, got {kinds}"
+    raise BundleError("records", problem, "Leave the column out.")
 
 
 def _of_texts(values: Sequence[str]) -> Inferred:

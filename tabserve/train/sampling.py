@@ -88,6 +88,8 @@ def _values(column: Any, *, are_dates: bool) -> list[Any]:
     if getattr(column, "dtype", None) == "category":
         column = column.astype(object)  # keeps numbers whole where some are missing
     array = np.asarray(column)
+    if array.dtype.kind == "U":  # in a list of texts and numbers all became texts
+        array = np.array(column, object)
     if array.dtype.kind == "M":
         array = _texts(array) if are_dates else _seconds(array)
     return [_value(value) for value in array.tolist()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 from tabserve.bundle.errors import BundleError
 from tabserve.schema.schema import Field, Schema
+from tabserve.schema.timestamps import seconds
 
 _DELIMITERS = ",;\t|"
 _ENDINGS = (".parquet", ".pq")
@@ -65,7 +67,16 @@ def _truth(text: str) -> bool | str:
     return _TRUTHS.get(text.lower(), text)
 
 
-_READ: Mapping[str, Callable[[str], Any]] = {"number": _number, "integer": _integer, "boolean": _truth}
+def _moment(text: str) -> float | str:
+    return _number(text) if seconds(text) is None else text
+
+
+_READ: Mapping[str, Callable[[str], Any]] = {
+    "number": _number,
+    "integer": _integer,
+    "boolean": _truth,
+    "timestamp": _moment,
+}
 
 
 def _csv(path: Path) -> Table:
@@ -76,18 +87,22 @@ def _csv(path: Path) -> Table:
         raise BundleError(path.name, f"expected UTF-8, got other bytes at byte {error.start}", remedy) from error
     except OSError as error:
         raise BundleError(str(path), f"cannot be read: {error.strerror}", "Give a CSV or Parquet file.") from error
-    header = text.partition("\n")[0]
-    delimiter = max(_DELIMITERS, key=header.count)
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
-    names = next(reader, [])
-    _verify_header(path, names)
-    rows = []
-    for row in reader:
-        if row and len(row) != len(names):
-            problem = f"line {reader.line_num}: expected {len(names)} cells, got {len(row)}"
-            raise BundleError(path.name, problem, "Put a cell that holds the delimiter in quotes.")
-        rows += [row] if row else []
+    delimiter = max(_DELIMITERS, key=text.partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        names = next(reader, [])
+        _verify_header(path, names)
+        rows = [_of_width(path, reader.line_num, row, len(names)) for row in reader if row]
+    except csv.Error as error:
+        raise BundleError(path.name, f"line {reader.line_num}: {error}", "Correct the file.") from error
     return Table({name: [row[at] or None for row in rows] for at, name in enumerate(names)}, texts=True)
+
+
+def _of_width(path: Path, line: int, row: list[str], width: int) -> list[str]:
+    if len(row) != width:
+        problem = f"line {line}: expected {width} cells, got {len(row)}"
+        raise BundleError(path.name, problem, "Put a cell that holds the delimiter in quotes.")
+    return row
 
 
 def _verify_header(path: Path, names: list[str]) -> None:

@@ -99,6 +99,7 @@ def run_without(module: str, *arguments: str) -> subprocess.CompletedProcess[str
     [
         ("pyarrow", ["score", ".", "in", "out"], "batch"),
         ("kubernetes", ["doctor"], "doctor"),
+        ("locust", ["load", "run"], "loadtest"),
         ("pyarrow", ["schema", "draft", "records.parquet"], "batch"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import tabserve.bundle
 import tabserve.train
+from tabserve import extras
 from tabserve.cli import main
 from tabserve.train.command import in_options
 from tests.serving import ROOT
@@ -175,6 +177,12 @@ class Halved(TransformerMixin, BaseEstimator):
     def transform(self, table):
         return np.asarray(table) / 2
 """
+
+
+def test_without_what_saving_needs_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    joblib.dump(pipeline(tabserve.train.features(folder / "schema.yaml", records())), folder / "model")
+    monkeypatch.setitem(sys.modules, "skl2onnx", None)
+    assert save(folder, "model").output == f"Error: model: skl2onnx is not installed. {extras.how('train')}\n"
 
 
 def test_a_type_of_ones_own_is_trusted_by_name_if_it_has_a_module(

@@ -184,6 +184,10 @@ def test_what_is_no_table_to_draft_of_is_refused(
 def test_other_bytes_than_utf_8_and_than_parquet_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("name\nMüller\n".encode("cp1252"))
     assert "expected UTF-8, got other bytes at byte 6. Save it as UTF-8: iconv -f cp1252" in refused(tmp_path / "a.csv")
+    pq.write_table(pa.table({"a": [[1], [2]]}), tmp_path / "b.parquet")
+    assert "column `a`: expected numbers, booleans, texts or times, got list" in refused(tmp_path / "b.parquet")
+    (tmp_path / "a.csv").write_text(f'a\n"{"x" * 200_000}"\n')
+    assert "a.csv: line 2: field larger than field limit" in refused(tmp_path / "a.csv")
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     assert "a.parquet: not a Parquet file" in refused(tmp_path / "a.parquet")
 
@@ -227,19 +231,29 @@ def test_any_table_has_a_draft_that_its_own_records_fit(rows: list[list[str]]) -
     assert len(sampling.columns(schema, typed)["x"]) == len(rows)
 
 
+def test_times_in_a_sample_are_texts_or_seconds(tmp_path: Path) -> None:
+    schema = parse("task: binary\nrecord: [{name: a, type: timestamp}]\nfeatures: [{name: h, hour_of: a}]\n", "s")
+    (tmp_path / "a.csv").write_text("a\n2024-01-01T10:00:00\n1704103200\n1704103200.5\n")
+    found = sampling.columns(schema, tables.sample(tmp_path / "a.csv", schema))
+    assert found["a"].tolist() == [1704103200.0, 1704103200.0, 1704103200.5]
+
+
 def test_a_sample_is_read_as_the_schema_s_types(tmp_path: Path) -> None:
     fields = ["a, type: number", "b, type: integer", "c, type: boolean", "d, type: category, values: [1, 2]"]
     record = "".join(f"  - {{name: {field}}}\n" for field in [*fields, "e, type: text"])
     schema = parse(f"task: binary\nrecord:\n{record}features: [a]\n", "schema.yaml")
-    (tmp_path / "a.csv").write_text("a,b,c,d,e,f\n1,2,true,1,3,x\nmuch,2.5,maybe,01,,\n")
+    text = 'a,b,c,d,e,f\n1,2,true,1,3,"x\u2028\ny"\n\nmuch,2.5,maybe,01,,\n'
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
     assert tables.sample(tmp_path / "a.csv", schema) == {
         "a": [1.0, "much"],
         "b": [2, 2.5],
         "c": [True, "maybe"],
         "d": [1, "01"],
         "e": ["3", None],
-        "f": ["x", None],
+        "f": ["x\u2028\ny", None],
     }
     with pytest.raises(BundleError) as told:
         sampling.columns(schema, tables.sample(tmp_path / "a.csv", schema))
-    assert [line.split("`")[1] for line in str(told.value).splitlines()[1:]] == ["a", "b", "c", "d", "e"]
+    lines = str(told.value).splitlines()[1:]
+    assert [line.split("`")[1] for line in lines] == ["a", "b", "c", "d", "e"]
+    assert all(" in record 1. " in line for line in lines)
