@@ -80,6 +80,8 @@ def _written(
         if gap <= info.tolerance:
             return info
         reason = f"differs by {gap:.3g}, allowed {info.tolerance:.3g}"
+    except conversion.NotInstalledError:
+        raise
     except conversion.failures() as error:
         reason = str(error).splitlines()[0]
     (folder / _ONNX).unlink(missing_ok=True)

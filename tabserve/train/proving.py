@@ -122,6 +122,8 @@ def _convert(
         return msgspec.structs.replace(info, notes=(*info.notes, f"onnx: not converted: {pinned} is pinned"))
     try:
         converted = _converted(bundle, native, model, probes, truths)
+    except conversion.NotInstalledError:
+        raise
     except conversion.failures() as error:
         bundle.file(CONVERTED).unlink(missing_ok=True)
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -52,6 +52,10 @@ def convert_preprocessor(preprocessor: Any, specs: Sequence[FeatureSpec], frame:
     target.write_bytes(graph.SerializeToString())
 
 
+class NotInstalledError(BundleError):
+    """A converter is missing, which says nothing about the model."""
+
+
 def failures() -> tuple[type[Exception], ...]:
     """The exceptions that mean there is no usable ONNX form: not converted, not loadable, or not running."""
     return (NotConvertedError, BundleError, *errors())
@@ -164,7 +168,7 @@ def _converting(converter: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except ImportError as error:
-        raise BundleError("model", f"{error.name} is not installed", extras.how("train")) from error
+        raise NotInstalledError("model", f"{error.name} is not installed", extras.how("train")) from error
     except Exception as error:  # converters raise anything, from RuntimeError to KeyError
         reason = (str(error).splitlines() or [""])[0]
         raise NotConvertedError(f"{converter}: {type(error).__name__}: {reason}"[:300]) from error
