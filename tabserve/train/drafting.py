@@ -32,7 +32,8 @@ def of_table(table: Table, target: str | None, task: Task | None = None) -> str:
     guess = Target("binary", ()) if target is None else inferring.task(table, target)
     found = inferring.fields(table, target)
     if task is not None:
-        guess = Target(task, guess.classes if task in ("binary", "multiclass") else ())
+        fits = task == "multiclass" or (task == "binary" and len(guess.classes) == 2)
+        guess = Target(task, guess.classes if fits else ())
     return _text(guess, found.fields, told=task is not None, identity=found.identity, notes=found.left_out)
 
 
@@ -99,5 +100,11 @@ def _field(column: Mapping[str, Any], values: Sequence[str]) -> dict[str, Any]:
 
 
 def _flow(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
+    """A value as YAML on one line; with escapes where PyYAML would not read it back (line breaks other than \\n)."""
+    text = _dumped(value, allow_unicode=True)
+    return text if yaml.safe_load(text) == value else _dumped(value, allow_unicode=False)
+
+
+def _dumped(value: Any, *, allow_unicode: bool) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=allow_unicode, width=math.inf)
     return str(text).removesuffix("...\n").strip()

@@ -19,6 +19,8 @@ MOST_VALUES = 256
 """The most categories of a field."""
 _MOST_CLASSES = 20
 _MOST_CODES = 10
+_LARGE = 1e16
+"""From here on whole numbers are written with an exponent."""
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,15}")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _ZEROS = re.compile(r"-?0[0-9]")
@@ -100,7 +102,7 @@ def _fractional(values: Sequence[Any], *, texts: bool) -> bool:
     """Whether the values are numbers, some of them with fractions."""
     if any(isinstance(value, float) and not value.is_integer() for value in values):
         return True
-    return texts and not isinstance(values[0], int) and all(_NUMBER.fullmatch(str(value)) for value in values)
+    return texts and not isinstance(values[0], int) and all(_is_number(str(value)) for value in values)
 
 
 def _class(value: Any) -> str:
@@ -141,8 +143,8 @@ def _field(name: str, values: Sequence[Any]) -> Inferred:
 def _of_texts(values: Sequence[str]) -> Inferred:
     if {value.lower() for value in values} <= {"true", "false"}:
         return Inferred({"type": "boolean"})
-    numbers = [value for value in values if _NUMBER.fullmatch(value)]
-    others = {value for value in values if not _NUMBER.fullmatch(value)}
+    numbers = [value for value in values if _is_number(value)]
+    others = {value for value in values if not _is_number(value)}
     if any(map(_ZEROS.match, values)) and not others:  # codes, whose zeros mean something
         return _of_words(values)
     if not others:
@@ -154,6 +156,10 @@ def _of_texts(values: Sequence[str]) -> Inferred:
         listed = ", ".join(f'"{other}"' for other in sorted(others))
         return Inferred({**field, "required": False}, f"the data also have {listed}: leave these cells empty")
     return _of_words(values)
+
+
+def _is_number(text: str) -> bool:
+    return _NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
 
 
 def _of_times(values: Sequence[str]) -> Inferred | None:
@@ -182,12 +188,12 @@ def _of_numbers(values: Sequence[float]) -> Inferred:
 def outward(value: float) -> float | int:
     """The next of 1, 2 and 5 times a power of ten that is at least the value, which is above 0."""
     power = 10.0 ** math.floor(math.log10(value))
-    found = next((step * power for step in (1, 2, 5, 10) if step * power >= value), value)
-    return int(found) if found >= 1 and math.isfinite(found) and float(found).is_integer() else found
+    found = next((step * power for step in (1, 2, 5, 10) if value <= step * power < math.inf), value)
+    return int(found) if 1 <= found < _LARGE and float(found).is_integer() else found
 
 
 def _short(value: float) -> str:
-    return str(int(value)) if value.is_integer() and abs(value) < 1e16 else f"{value:.6g}"
+    return str(int(value)) if value.is_integer() and abs(value) < _LARGE else f"{value:.6g}"
 
 
 def _of_words(values: Sequence[str]) -> Inferred:

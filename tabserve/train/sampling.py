@@ -64,6 +64,8 @@ def columns(schema: Schema, sample: Any) -> Columns:
 
 def _by_row(sample: Any, fields: Mapping[str, Field]) -> list[dict[str, Any]]:
     names = [name for name in fields if name in sample]
+    if not names and len(sample):
+        return [{} for _ in sample[next(iter(sample))]]
     lists = [_values(sample[name], are_dates=fields[name].type == "date") for name in names]
     return [dict(zip(names, row, strict=True)) for row in zip(*lists, strict=True)]
 

@@ -165,6 +165,13 @@ def test_everything_in_a_sample_that_does_not_fit_is_told_with_its_mend(path: Pa
     assert 'got "4", "5" in record 0 and 1 other. Add what is missing to `values`' in lines[3]
 
 
+def test_a_sample_without_any_of_the_fields_is_told_what_it_lacks(path: Path) -> None:
+    with pytest.raises(BundleError) as told:
+        tabserve.train.features(path, {"hour": [1.0, 2.0], "fees": [1.0, 2.0]})
+    assert [line.split("`")[1] for line in str(told.value).splitlines()[1:]] == ["joined", "fee", "hours"]
+    assert "`fee`: missing in every record (did you mean `fees`?)." in str(told.value)
+
+
 @pytest.mark.parametrize(
     ("field", "values", "told", "mended"),
     [

@@ -155,7 +155,8 @@ def test_the_target_shows_the_task_and_the_order_of_the_classes(
     path.write_text(csv_of({"x": some([1.5, 2.5]), "y": values}))
     schema = parse(drafted(path, "--target", "y"), "schema.yaml")
     assert (schema.task, schema.outputs.classes, list(schema.fields)) == (task, classes, ["x"])
-    assert parse(drafted(path, "--target=y", "--task=regression"), "schema.yaml").task == "regression"
+    for told in ("regression", "binary", "multiclass", "anomaly"):
+        assert parse(drafted(path, "--target=y", f"--task={told}"), "schema.yaml").task == told
 
 
 @pytest.mark.parametrize(
