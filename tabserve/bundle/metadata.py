@@ -86,9 +86,18 @@ def _metadata(
 
 
 def _largest(model: ModelInfo) -> float:
-    """Up to where the model takes numbers; infinite if JSON holds none beyond."""
-    datatype = model.range or model.datatype
-    return math.inf if datatype == "FP64" else float(np.finfo(DATATYPES[datatype]).max)
+    """The largest number that the model takes; infinite if JSON holds none beyond.
+
+    Without a range of its own, that is the largest which the model's datatype rounds to a finite one.
+    """
+    limit = float(np.finfo(DATATYPES[model.range or model.datatype]).max)
+    if limit == np.finfo(np.float64).max:
+        return math.inf
+    if model.range not in ("", model.datatype):
+        return limit
+    dtype = DATATYPES[model.datatype].type
+    half_a_step = (limit - float(np.nextafter(dtype(limit), dtype(0)))) / 2
+    return math.nextafter(limit + half_a_step, 0)
 
 
 def _instance(bundle: Bundle) -> JsonSchema:
@@ -104,7 +113,8 @@ def _instance(bundle: Bundle) -> JsonSchema:
     if not numeric(model):
         return instance
     count = len(named)
-    row = {"type": "array", "items": _number(bool(optional), _largest(model)), "minItems": count, "maxItems": count}
+    items = _number(["number", *(["null"] if optional else [])], _largest(model))
+    row = {"type": "array", "items": items, "minItems": count, "maxItems": count}
     return {"anyOf": [row, instance]}
 
 
@@ -113,12 +123,12 @@ def _feature(spec: FeatureSpec, optional: bool, largest: float) -> JsonSchema:
         return json_schema.one_of([*spec.values, *([""] if optional and "" not in spec.values else [])])
     if spec.type == "text":
         return {"type": "string", "maxLength": spec.max_length}
-    return _number(optional, largest)
+    return _number(["number", "boolean", *(["null"] if optional else [])], largest)
 
 
-def _number(optional: bool, largest: float) -> JsonSchema:
+def _number(types: list[str], largest: float) -> JsonSchema:
     bounds = {"minimum": -largest, "maximum": largest} if math.isfinite(largest) else {}
-    return {"type": ["number", "null"] if optional else "number", **bounds}
+    return {"type": types, **bounds}
 
 
 def _prediction(model: ModelInfo) -> JsonSchema:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
+import numpy as np
 import orjson
 import pytest
 from jsonschema import Draft202012Validator
@@ -114,6 +116,22 @@ def test_a_prediction_is_a_class_or_a_value_or_several() -> None:
     assert valid(of["words"], ["a", "c"]) == [True, False]
     assert valid(of["regression"], [1.5, None, "1"]) == [True, True, False]
     assert valid(of["targets"], [[1, 2.5], [1], 1]) == [True, False, False]
+
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "range_", "largest"),
+    [("FP32", "", 2.0**128 - 2.0**103), ("FP64", "FP32", math.nextafter(LARGEST, math.inf)), ("FP64", "", None)],
+)
+def test_a_number_may_be_as_large_as_the_model_takes(datatype: Any, range_: Any, largest: float | None) -> None:
+    """A number that rounds to the largest of the model's datatype is taken; without a limit, there is no bound."""
+    model = msgspec.structs.replace(REGRESSOR, datatype=datatype, range=range_)
+    row = metadata.of_predictor(bundle_of(REGRESSION, model)).contract.takes["anyOf"][0]["items"]
+
+    assert row.get("maximum") == (largest and math.nextafter(largest, 0))
+    assert (row.get("minimum"), row["type"]) == (largest and -row["maximum"], ["number"])
 
 
 def test_text_has_its_length() -> None:
