@@ -69,6 +69,8 @@ def tensors(instances: list[Row | Named], bounds: Bounds) -> tuple[Tensor, ...]:
         return (Tensor(MATRIX, "FP64", _matrix(rows)),)
     named = [instance for instance in instances if isinstance(instance, dict)]
     names = named[0].keys()
+    if not names:
+        raise InvalidRequest("instance 0: expected an object with the model's features, got an empty one")
     bounds.check_inputs(len(names))
     for index, instance in enumerate(instances):
         if not isinstance(instance, dict) or instance.keys() != names:

@@ -10,6 +10,7 @@ import orjson
 
 from tabserve.bundle.loading import Bundle
 from tabserve.bundle.manifest import FeatureSpec, ModelInfo
+from tabserve.bundle.model_input import largest
 from tabserve.bundle.tensors import (
     class_names,
     described,
@@ -20,7 +21,7 @@ from tabserve.bundle.tensors import (
     target_names,
 )
 from tabserve.inference.contract import Contract, JsonSchema
-from tabserve.inference.tensors import DATATYPES, ModelMetadata, TensorSpec
+from tabserve.inference.tensors import ModelMetadata, TensorSpec
 from tabserve.schema import json_schema
 from tabserve.schema.decisions import Decisions
 from tabserve.schema.records import Records
@@ -86,18 +87,9 @@ def _metadata(
 
 
 def _largest(model: ModelInfo) -> float:
-    """The largest number that the model takes; infinite if JSON holds none beyond.
-
-    Without a range of its own, that is the largest which the model's datatype rounds to a finite one.
-    """
-    limit = float(np.finfo(DATATYPES[model.range or model.datatype]).max)
-    if limit == np.finfo(np.float64).max:
-        return math.inf
-    if model.range not in ("", model.datatype):
-        return limit
-    dtype = DATATYPES[model.datatype].type
-    half_a_step = (limit - float(np.nextafter(dtype(limit), dtype(0)))) / 2
-    return math.nextafter(limit + half_a_step, 0)
+    """The largest number that the model takes; infinite if JSON holds none beyond."""
+    found = largest(model)
+    return found if found < np.finfo(np.float64).max else math.inf
 
 
 def _instance(bundle: Bundle) -> JsonSchema:
@@ -118,16 +110,16 @@ def _instance(bundle: Bundle) -> JsonSchema:
     return {"anyOf": [row, instance]}
 
 
-def _feature(spec: FeatureSpec, optional: bool, largest: float) -> JsonSchema:
+def _feature(spec: FeatureSpec, optional: bool, limit: float) -> JsonSchema:
     if spec.type == "category":
         return json_schema.one_of([*spec.values, *([""] if optional and "" not in spec.values else [])])
     if spec.type == "text":
         return {"type": "string", "maxLength": spec.max_length}
-    return _number(["number", "boolean", *(["null"] if optional else [])], largest)
+    return _number(["number", "boolean", *(["null"] if optional else [])], limit)
 
 
-def _number(types: list[str], largest: float) -> JsonSchema:
-    bounds = {"minimum": -largest, "maximum": largest} if math.isfinite(largest) else {}
+def _number(types: list[str], limit: float) -> JsonSchema:
+    bounds = {"minimum": -limit, "maximum": limit} if math.isfinite(limit) else {}
     return {"type": types, **bounds}
 
 

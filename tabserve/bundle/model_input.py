@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from typing import NamedTuple, TypeAlias
@@ -80,6 +81,19 @@ class RecordFeatures:
         return matrix(features, self._model.features, self._dtype) if self._as_matrix else features
 
 
+def largest(model: ModelInfo) -> float:
+    """The largest number that a model takes.
+
+    In a range of its own, it is the range's last one; otherwise, the last that its datatype rounds to a finite number.
+    """
+    limit = float(np.finfo(DATATYPES[model.range or model.datatype]).max)
+    if model.datatype == "FP64" or model.range not in ("", model.datatype):
+        return limit
+    dtype = DATATYPES[model.datatype].type
+    step = limit - float(np.nextafter(dtype(limit), dtype(0)))
+    return math.nextafter(limit + step / 2, 0)
+
+
 class ModelInput:
     """Accepts the features of one model, or raises InvalidRequest naming feature and row.
 
@@ -92,7 +106,7 @@ class ModelInput:
         self._dtype = DATATYPES[model.datatype]
         self._required = [at for at, name in enumerate(self._names) if name not in may_miss]
         self._codes = [(at, len(spec.values)) for at, spec in enumerate(model.features) if spec.type == "category"]
-        self._largest = float(np.finfo(DATATYPES[model.range or model.datatype]).max)
+        self._largest = largest(model)
         self._narrow = model.range not in ("", model.datatype)
 
     def of_features(self, features: Features) -> Features:

@@ -14,6 +14,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tabserve.bundle import Bundle, metadata
 from tabserve.bundle.manifest import FeatureSpec, ModelInfo
+from tabserve.bundle.model_input import ModelInput, largest
+from tabserve.inference.errors import InvalidRequest
 from tabserve.inference.rest import openapi
 from tabserve.inference.tensors import ModelMetadata, TensorSpec
 from tests.unit.unsaved import BINARY, MODEL, REGRESSION, REGRESSOR, SPECS, bundle_of
@@ -122,16 +124,31 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 @pytest.mark.parametrize(
-    ("datatype", "range_", "largest"),
+    ("datatype", "range_", "limit"),
     [("FP32", "", 2.0**128 - 2.0**103), ("FP64", "FP32", math.nextafter(LARGEST, math.inf)), ("FP64", "", None)],
 )
-def test_a_number_may_be_as_large_as_the_model_takes(datatype: Any, range_: Any, largest: float | None) -> None:
+def test_a_number_may_be_as_large_as_the_model_takes(datatype: Any, range_: Any, limit: float | None) -> None:
     """A number that rounds to the largest of the model's datatype is taken; without a limit, there is no bound."""
     model = msgspec.structs.replace(REGRESSOR, datatype=datatype, range=range_)
     row = metadata.of_predictor(bundle_of(REGRESSION, model)).contract.takes["anyOf"][0]["items"]
 
-    assert row.get("maximum") == (largest and math.nextafter(largest, 0))
-    assert (row.get("minimum"), row["type"]) == (largest and -row["maximum"], ["number"])
+    assert row.get("maximum") == (limit and math.nextafter(limit, 0))
+    assert (row.get("minimum"), row["type"]) == (limit and -row["maximum"], ["number"])
+
+
+@pytest.mark.parametrize("other", [1.0, math.nan])
+@pytest.mark.parametrize(("datatype", "range_"), [("FP32", ""), ("FP64", "FP32")])
+def test_the_predictor_takes_the_largest_number_and_none_beyond(datatype: Any, range_: Any, other: float) -> None:
+    features = (FeatureSpec("a", "number", (), "a"), FeatureSpec("b", "number", (), "b"))
+    model = msgspec.structs.replace(REGRESSOR, datatype=datatype, range=range_, features=features)
+    taken = ModelInput(model, ("b",))
+    edge = largest(model)
+
+    for sign in (1, -1):
+        columns = {"a": np.array([sign * edge]), "b": np.array([other])}
+        assert np.isfinite(np.asarray(taken.of_columns(columns))[0, 0])
+        with pytest.raises(InvalidRequest, match=r"within ±3\.4"):
+            taken.of_columns(columns | {"a": np.array([sign * math.nextafter(edge, math.inf)])})
 
 
 def test_text_has_its_length() -> None:

@@ -51,3 +51,10 @@ def test_what_is_wrong_in_a_large_body_is_named_with_its_place(instances: Any, m
 def test_more_rows_than_there_may_be_are_refused(large: bool) -> None:
     with pytest.raises(RequestTooLarge, match="at most 3 rows, got 4"):
         decode_tensors(body([[1]] * 4, large=large), Bounds(rows=3, width=1, inputs=2))
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("instances", [[{}], [{}, {}], [{}, {"a": 1}]], ids=["one", "two", "first"])
+def test_instances_of_nothing_are_not_taken_for_none(instances: list[Any], large: bool) -> None:
+    with pytest.raises(InvalidRequest, match="instance 0: expected an object with the model's features"):
+        decode_tensors(body(instances, large=large), BOUNDS)
