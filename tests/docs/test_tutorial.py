@@ -90,7 +90,7 @@ def test_the_whole_page_in_a_new_environment(checkout: Path, tmp_path: Path) -> 
             execute(asked, folder, path)
     finally:
         process.terminate()
-        process.wait(60)
+        process.communicate(timeout=60)
 
 
 @pytest.mark.long
