@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,17 @@ def test_a_time_of_day_in_a_file_is_an_error_of_its_row(bundle: Bundle) -> None:
     decided, errors = Scorer(bundle.path).score(batch)
     assert decided["row"].to_pylist() == [0]
     assert [row["expected"] for row in errors.to_pylist()] == ["an ISO 8601 date, such as 2026-11-30"]
+
+
+@pytest.mark.parametrize(("fee", "limit"), [(1e300, "1.8e+308"), (1e30, "3.4e+38")])
+def test_a_ratio_that_is_too_large_is_an_error_of_its_row(bundle: Bundle, fee: float, limit: str) -> None:
+    day = pa.array([datetime.date(2025, 1, 1)] * 2)
+    batch = pa.RecordBatch.from_pydict({"joined": day, "fee": [1.0, fee], "hours": [1.0, 1e-20]})
+    decided, errors = Scorer(bundle.path).score(batch)
+    assert decided["row"].to_pylist() == [0]
+    (error,) = errors.to_pylist()
+    assert (error["row"], error["field"]) == (1, "price")
+    assert error["expected"].endswith(f"within ±{limit}")
 
 
 def test_a_reference_record_has_dates_that_are_accepted_again(bundle: Bundle) -> None:
