@@ -28,6 +28,7 @@ test: lint ## everything that needs no cluster; pytest's closing line comes last
 	$(PYTHON) -m pytest -m "not cluster and not long" $(ALONE)
 
 test-long: .venv/ready ## tests that take minutes, or need a machine with nothing else to do
+	@ls /usr/lib/*/faketime/libfaketime.so.1 > /dev/null 2>&1 || apt-get install -y -q --no-install-recommends libfaketime
 	$(PYTHON) -m pytest -m "long and not cluster"
 
 long-models: .venv/ready ## every model of docs/models.md, compared with its own library
