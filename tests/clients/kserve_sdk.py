@@ -26,10 +26,12 @@ def infer_request(model: str, request: Json, binary: bool) -> Any:
 
 
 async def rest(address: str, model: str, request: Json) -> tuple[list[bool], Any]:
-    """Health and one inference over REST, with binary tensors."""
+    """Health, also by V1, and one inference over REST, with binary tensors."""
     client, url = InferenceRESTClient(RESTConfig(protocol="v2")), f"http://{address}"
     health = [await client.is_server_live(url), await client.is_server_ready(url)]
     health.append(await client.is_model_ready(url, model))
+    first = InferenceRESTClient(RESTConfig(protocol="v1"))
+    health += [await first.is_server_live(url), await first.is_model_ready(url, model)]
     return health, await client.infer(url, infer_request(model, request, binary=True), model_name=model)
 
 
