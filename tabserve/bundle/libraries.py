@@ -59,7 +59,7 @@ def verify_whole(library: str) -> None:
         first = f"pip uninstall -y {' '.join(found)}"
         remedy = f"Keep one of them: {first} && pip install {newest}=={found[newest]}."
         raise BundleError(library, f"{names} are installed, and write the same files", remedy)
-    if library in _DISTRIBUTIONS and found and find_spec(library) is None:
+    if library in _DISTRIBUTIONS and found and not _is_there(library):
         remedy = f"Install it again: pip install --force-reinstall --no-deps {newest}=={found[newest]}."
         raise BundleError(library, f"the files of {names} are gone, with another distribution's", remedy)
 
@@ -71,6 +71,12 @@ def verify_new_enough(library: str) -> None:
     if oldest is not None and found is not None and _release(found) < _release(oldest):
         remedy = f"Install a newer one: pip install '{next(iter(_distributions(library)))}>={oldest}'."
         raise BundleError(library, f"expected {oldest} or newer, got {found}", remedy)
+
+
+def _is_there(library: str) -> bool:
+    """Whether a library's package is there, and not only a folder with what was left of it."""
+    spec = find_spec(library)
+    return spec is not None and spec.origin is not None
 
 
 def _distributions(library: str) -> dict[str, str]:

@@ -183,8 +183,11 @@ NO_OTHERS = "sys.path[:] = [each for each in sys.path if 'site-packages' not in 
 """Leaves only the distributions that a test made; what is imported stays."""
 
 
-def test_xgboost_whose_files_went_with_another_distribution_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [(), ("xgboost/lib",)])
+def test_xgboost_whose_files_went_with_another_distribution_is_refused(left: tuple[str, ...], tmp_path: Path) -> None:
     distribution(tmp_path, "xgboost-cpu", "3.2.0")
+    for name in left:
+        (tmp_path / name).mkdir(parents=True)
     assert verified(tmp_path, NO_OTHERS + WHOLE) == (
         "tabserve.bundle.errors.BundleError: xgboost: the files of xgboost-cpu 3.2.0 are gone, with another "
         "distribution's. Install it again: pip install --force-reinstall --no-deps xgboost-cpu==3.2.0."
