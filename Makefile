@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-long long-models long-score long-contract long-tutorial models lint format lock proto clean
+.PHONY: help demo quick test test-long long-models long-score long-request long-redis long-contract long-tutorial models lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -35,7 +35,14 @@ long-models: .venv/ready ## every model of docs/models.md, compared with its own
 	$(PYTHON) -m pytest -q -m long tests/models
 
 long-score: .venv/ready ## tabserve score in earnest: millions of rows, kills, an object store that fails
-	$(PYTHON) -m pytest -q -s -m long tests/data
+	$(PYTHON) -m pytest -q -s -m long tests/data/test_score_long.py
+
+long-request: .venv/ready ## tabserve request on 100,000 records, with one request under way and with eight
+	$(PYTHON) -m pytest -q -s -m long tests/data/test_request_long.py
+
+long-redis: .venv/ready ## the hook of examples/redis on Debian's Redis, which it installs
+	command -v redis-server > /dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends redis-server; }
+	$(PYTHON) -m pytest -q -m long tests/kserve/test_redis_long.py
 
 long-contract: .venv/ready ## requests and clients made from the contract: schemathesis, OpenAPI, Go, grpcurl
 	$(PYTHON) -m pytest -q -s -m long tests/clients

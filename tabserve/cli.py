@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TextIO, get_args
+from typing import Any, get_args
 
 import click
 import msgspec
@@ -25,10 +24,12 @@ from tabserve.bundle.manifest import EngineName
 from tabserve.client import Client, ServiceError
 from tabserve.engines.estimators import untrusted
 from tabserve.inference.rest import openapi
+from tabserve.request import command as asking
+from tabserve.request import reading
+from tabserve.request.writing import table
 from tabserve.schema.schema import Task
 from tabserve.train import command as training
 
-CHUNK_RECORDS = 500
 _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -58,6 +59,7 @@ def bundle() -> None:
 
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_PORT = click.IntRange(1, 65535)
 _ALLOW_JOBLIB = click.option("--allow-joblib", is_flag=True, help="Load joblib files, which can run any code.")
 _TRUSTED = click.option(
     "--trusted", multiple=True, metavar="NAME", help="Also load this type from a skops file; may be repeated."
@@ -192,43 +194,44 @@ def draft(source: Path, target: str | None, sample: Path | None, task: Task | No
 
 @main.command()
 @click.argument("directory", type=_DIRECTORY)
-@click.option("--http-port", type=click.IntRange(1, 65535), help="REST port of the transformer.  [8080, or a free one]")
-@click.option("--grpc-port", type=click.IntRange(1, 65535), help="gRPC port of the transformer.  [8081, or a free one]")
+@click.option("--http-port", type=_PORT, help="REST port of the transformer.  [8080, or a free one]")
+@click.option("--grpc-port", type=_PORT, help="gRPC port of the transformer.  [8081, or a free one]")
+@click.option("--predictor-http-port", type=_PORT, help="REST port of the predictor.  [8083, or a free one]")
+@click.option("--predictor-grpc-port", type=_PORT, help="gRPC port of the predictor.  [8084, or a free one]")
 @click.option("--check", is_flag=True, help="Compare the first reference record's decision and stop.")
+@click.option("--watch", is_flag=True, help="Serve a bundle that is saved in this folder anew, losing no request.")
 @_ALLOW_JOBLIB
 @_TRUSTED
 def up(
-    directory: Path,
-    http_port: int | None,
-    grpc_port: int | None,
-    check: bool,
-    allow_joblib: bool,
-    trusted: Sequence[str],
+    directory: Path, check: bool, watch: bool, allow_joblib: bool, trusted: Sequence[str], **ports: int | None
 ) -> None:
     """Run both services of a bundle on this machine until Ctrl-C, and print a decision and a curl."""
     try:
         found = bundles.load(directory, allow_joblib=allow_joblib)
     except bundles.BundleError as error:
         raise click.ClickException(str(error)) from None
-    free = local.choose_ports()
-    chosen = msgspec.structs.replace(free, http=http_port or free.http, grpc=grpc_port or free.grpc)
+    given = {name.removesuffix("_port"): port for name, port in ports.items() if port}
+    chosen = msgspec.structs.replace(local.choose_ports(), **given)
     options = ["--allow_joblib=true"] if allow_joblib else []
     options += [f"--trusted={','.join(_names(trusted))}"] if trusted else []
     record = expected.record(found, 0)
+
+    def load() -> str:
+        return bundles.load(directory, allow_joblib=allow_joblib).digest
+
     for number in (signal.SIGINT, signal.SIGTERM):  # both stop the services, even if the shell has us ignore SIGINT
         signal.signal(number, signal.default_int_handler)
     try:
-        with local.services(str(directory), chosen, options) as running:
-            running.wait_until_ready()
-            model = found.manifest.name
-            decision = Client(running.url).decide(model, [record])[0]
-            _print_decision(running.url, model, record, decision)
+        with local.serving(directory, chosen, options, load if watch else None, click.echo) as wait_until_ended:
+            model, url = found.manifest.name, f"http://{local.HOST}:{chosen.http}"
+            decision = Client(url).decide(model, [record])[0]
+            _print_decision(url, model, record, decision)
             if check:
                 _compare(decision, expected.decision(found, 0))
                 return
             click.echo("Serving until Ctrl-C.")
-            running.wait_until_ended()
-    except (local.UpError, ServiceError) as error:
+            wait_until_ended()
+    except (local.UpError, ServiceError, bundles.BundleError, OSError) as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
         click.echo("Stopped.")
@@ -293,68 +296,34 @@ def score(directory: Path, source: str, target: str, **options: Any) -> None:
 @main.command()
 @click.argument("url")
 @click.option("--record", help="One record, as JSON.")
-@click.option("--file", type=click.File(), help="A CSV file of records, with a header; - for standard input.")
+@click.option("--file", metavar="FILE", help="Records in CSV, JSON lines or Parquet; - for standard input.")
+@click.option("--keep", default="", metavar="NAMES", help="Columns of the file to carry along, with commas between.")
+@click.option("--output", type=click.Choice([*asking.FORMATS, "json"]), help="Of answers.  [as --to ends, or table]")
+@click.option("--to", metavar="FILE", help="Write answers here.  [standard output]")
+@click.option("--on-error", type=click.Choice(["fail", "record"]), default="fail", show_default=True)
+@click.option("--rejects", default="rejects.jsonl", show_default=True, metavar="FILE", help="With --on-error record.")
+@click.option("--batch", type=click.IntRange(1), default=500, show_default=True, help="Records in a request.")
+@click.option("--in-flight", type=click.IntRange(1), default=8, show_default=True, help="Requests at a time.")
+@click.option("--model", help="The model's name; over gRPC it must be given.")
+@click.option("--format", "kind", type=click.Choice(list(reading.ENDINGS)), help="Of the file.  [found out]")
+@click.option("--delimiter", help="Of CSV: a character, or tab.  [found out]")
+@click.option("--encoding", default="utf-8", show_default=True, help="Of CSV, such as cp1252.")
+@click.option("--decimal", type=click.Choice([".", ","]), default=".", show_default=True, help="In CSV's numbers.")
 @click.option("--host", help="The Host header, behind a gateway.")
-@click.option("--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def request(url: str, record: str | None, file: TextIO | None, host: str | None, output: str) -> None:
-    """Ask a transformer for decisions on one record, or on a file of them."""
-    if (record is None) == (file is None):
-        raise click.UsageError("expected either --record or --file")
-    client = Client(url, host)
-    try:
-        model = client.model_name()
-        records = [_object(record)] if record is not None else read_csv(file or sys.stdin, _types(client, model))
-        decisions = list(_decided(client, model, list(records)))
-    except ServiceError as error:
-        raise click.ClickException(str(error)) from None
-    if output == "json":
-        for decision in decisions:
-            click.echo(json.dumps(decision, ensure_ascii=False))
-    else:
-        click.echo(table(decisions))
+@click.option("--ca", type=click.Path(exists=True, dir_okay=False), help="Certificates to trust, for https and grpcs.")
+@click.option("--header", multiple=True, metavar="NAME: VALUE", help="Sent with every request; may be repeated.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True, help="Seconds.")
+def request(url: str, **options: Any) -> None:
+    """Ask a transformer for decisions on one record, or on a file of them.
 
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise click.UsageError(f"--record: expected a JSON object: {error}") from None
-    if not isinstance(value, dict):
-        raise click.UsageError("--record: expected a JSON object")
-    return value
-
-
-def _types(client: Client, model: str) -> dict[str, str]:
-    inputs = client.get(f"/v2/models/{model}")["inputs"]
-    return {tensor["name"]: tensor["datatype"] for tensor in inputs}
-
-
-def read_csv(file: Iterable[str], datatypes: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """The records of a CSV file with a header; an empty cell is a missing value.
-
-    datatypes: each field's datatype, as the transformer's metadata names it.
+    URL is http, https, grpc or grpcs://HOST:PORT, or HOST:PORT for http. Exit status: 0 if all are answered, 3 if the
+    others are in the file of rejects, 2 for wrong options, 1 if the run has ended early.
     """
-    for row in csv.DictReader(file):
-        yield {name: _value(text, datatypes.get(name, "BYTES")) for name, text in row.items() if text != ""}
-
-
-def _value(text: str, datatype: str) -> Any:
-    """The cell as the field's type; a cell that does not fit is sent as it is, for the service to refuse by name."""
-    if datatype == "BOOL":
-        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
-    if datatype.startswith(("FP", "INT", "UINT")):
-        try:
-            return int(text) if datatype.startswith(("INT", "UINT")) else float(text)
-        except ValueError:
-            return text
-    return text
-
-
-def _decided(client: Client, model: str, records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    chunks = [records[at : at + CHUNK_RECORDS] for at in range(0, len(records), CHUNK_RECORDS)]
-    with click.progressbar(chunks, label=f"{len(records)} records", file=sys.stderr, hidden=len(chunks) < 2) as shown:
-        for chunk in shown:
-            yield from client.decide(model, chunk)
+    try:
+        status = asking.request(url, **options)
+    except asking.REFUSED as error:
+        raise click.ClickException(str(error)) from None
+    sys.exit(status)
 
 
 @main.command(context_settings=_PASSED_ON)
@@ -398,22 +367,6 @@ def doctor(context: str | None) -> None:
     for mode, runs in can.items():
         click.echo(f"{mode} mode: {'can run' if runs else 'cannot run'}")
     sys.exit(0 if any(can.values()) else 1)
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as aligned text, under the names of the first row's keys."""
-    names = list(rows[0]) if rows else []
-    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
-    )
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return "; ".join(value) if isinstance(value, list) else "" if value is None else str(value)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import math
 from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import partial
@@ -28,7 +29,7 @@ from tabserve.inference import admin, server
 from tabserve.inference.bounds import UNBOUNDED
 from tabserve.inference.content_types import CONTENT_TYPE, check_output, check_request, misfit
 from tabserve.inference.contract import Contract
-from tabserve.inference.deadlines import deadline
+from tabserve.inference.deadlines import TIMEOUT, deadline
 from tabserve.inference.errors import InferenceError, InvalidRequest, NotReady
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import ON_ERROR, Context, Model
@@ -160,8 +161,14 @@ class Hooked:
 
     async def _through_hooks(self, payload: Any, context: Context) -> Any:
         _CONTEXT.set(context)  # for this task only
-        answer, _ = await self._model(payload, headers=dict(context.trace))
+        answer, _ = await self._model(payload, headers={**context.trace, **_timeout(context)})
         return answer
+
+
+def _timeout(context: Context) -> dict[str, str]:
+    """The milliseconds that are left for an answer, as the header that says so; nothing without a deadline."""
+    left = context.remaining()
+    return {} if left == math.inf else {TIMEOUT: str(int(1000 * left))}
 
 
 def run(core: Model, settings: ServerSettings, metrics: Metrics, default: type[KServeModel]) -> None:
@@ -298,6 +305,6 @@ def _described(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
 
 
 def _context(headers: Mapping[str, str]) -> Context:
-    timeout = headers.get("x-request-timeout-ms")
+    timeout = headers.get(TIMEOUT)
     trace = {name: headers[name] for name in TRACE_HEADERS if name in headers}
     return Context(deadline(timeout.encode() if timeout else None), trace, on_error=headers.get(ON_ERROR, ""))

@@ -8,13 +8,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import IO
 
 import msgspec
 
+from tabserve.bundle import BundleError
+from tabserve.bundle.manifest import MANIFEST
 from tabserve.client import Client
+from tabserve.forwarder import Forwarder
 
 HOST = "127.0.0.1"
 READY_SECONDS = 120.0
@@ -60,11 +64,23 @@ class Services:
                 raise UpError(f"not ready after {READY_SECONDS:.0f} s; the services' lines are above")
             time.sleep(POLL_SECONDS)
 
+    def drain(self) -> None:
+        """Have the transformer answer what is asked on its open connections, and end."""
+        process = self._processes["transformer"]
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+
     def wait_until_ended(self) -> None:
         """Wait until a service ends by itself. Raises UpError then."""
-        while (name := self.ended()) is None:
+        while True:
+            self.verify_running()
             time.sleep(POLL_SECONDS)
-        raise UpError(f"the {name} ended with status {self._processes[name].wait()}")
+
+    def verify_running(self) -> None:
+        """Raise UpError if a service has ended."""
+        if name := self.ended():
+            raise UpError(f"the {name} ended with status {self._processes[name].wait()}")
 
 
 def choose_ports() -> Ports:
@@ -72,6 +88,12 @@ def choose_ports() -> Ports:
     with ExitStack() as stack:  # all are held until all are chosen, so that none is chosen twice
         http, grpc, admin, *of_predictor = (_listen(stack, port) for port in range(8080, 8086))
         return Ports(http, grpc, of_predictor[0], of_predictor[1], admin, of_predictor[2])
+
+
+def _free_ports() -> Ports:
+    """Ports that nothing listens on, without those of admin."""
+    with ExitStack() as stack:
+        return Ports(*(_listen(stack, 0) for _ in range(4)))
 
 
 def _listen(stack: ExitStack, port: int) -> int:
@@ -111,6 +133,104 @@ def services(bundle: str, ports: Ports, options: Sequence[str] = ()) -> Generato
             for name, arguments in commands.items()
         }
         yield Services(ports, processes)
+
+
+@contextmanager
+def serving(
+    bundle: Path, ports: Ports, options: Sequence[str], load: Callable[[], str] | None, report: Callable[[str], None]
+) -> Generator[Callable[[], None], None, None]:
+    """Serve a bundle on these ports until the block ends, and give what waits until a service ends by itself.
+
+    load: given to watch the folder, as for Watched. Raises UpError, BundleError, and OSError if a port is taken.
+    """
+    if load is None:
+        with services(str(bundle), ports, options) as running:
+            running.wait_until_ready()
+            yield running.wait_until_ended
+    else:
+        watched = Watched(bundle, options, load, report)
+        with watched.serving(ports):
+            yield watched.watch
+
+
+class Watched:
+    """A bundle's services on fixed ports, which are replaced when another bundle is saved in its place.
+
+    load: the digest of the bundle that is in the folder now; raises BundleError if it is none. report: told, in words,
+    what was picked up or not.
+    """
+
+    def __init__(
+        self, bundle: Path, options: Sequence[str], load: Callable[[], str], report: Callable[[str], None]
+    ) -> None:
+        self._bundle, self._options, self._load, self._report = bundle, options, load, report
+        self._stack = ExitStack()
+        self._forwarders: dict[str, Forwarder] = {}
+        self._digest: str
+        self._running: Services
+        self._end: Callable[[], None]
+        self._seen, self._told = self._stamp(), ""
+
+    @contextmanager
+    def serving(self, ports: Ports) -> Generator[None, None, None]:
+        """Start the services, wait until they are ready, and listen on the ports. Raises UpError and BundleError."""
+        with self._stack:
+            self._start(self._load())
+            for name in ("http", "grpc", "predictor_http", "predictor_grpc"):
+                forwarder = Forwarder(HOST, getattr(ports, name), getattr(self._running.ports, name))
+                self._forwarders[name] = self._stack.enter_context(forwarder)
+            yield
+
+    def watch(self) -> None:
+        """Replace the services whenever another bundle is there. Raises UpError if one ends by itself."""
+        while True:
+            self._running.verify_running()
+            time.sleep(POLL_SECONDS)
+            stamp = self._stamp()
+            if stamp not in (None, self._seen) and self._picked_up():
+                self._seen = stamp
+
+    def _picked_up(self) -> bool:
+        """Whether the folder's bundle is served, now or already; if not, the reason is told once."""
+        try:
+            digest = self._load()
+            if digest != self._digest:
+                self._replace(digest)
+        except (BundleError, UpError) as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                self._report(f"Not picked up: {error}")
+            return False
+        self._told = ""
+        return True
+
+    def _replace(self, digest: str) -> None:
+        """Forward new connections to other services with this bundle, and then end the former ones."""
+        former, end = self._running, self._end
+        self._start(digest)
+        for name, forwarder in self._forwarders.items():
+            forwarder.target = getattr(self._running.ports, name)
+        self._report(f"Picked up {digest}.")
+        former.drain()
+        end()
+
+    def _start(self, digest: str) -> None:
+        """Start services with this bundle, and wait until they are ready."""
+        with ExitStack() as stack:
+            made = services(str(self._bundle), _free_ports(), [*self._options, f"--digest={digest}"])
+            running = stack.enter_context(made)
+            running.wait_until_ready()
+            end = stack.pop_all().close
+        self._stack.callback(end)
+        self._digest, self._running, self._end = digest, running, end
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        """What changes with the bundle's manifest, None while there is none."""
+        try:
+            found = (self._bundle / MANIFEST).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 @contextmanager

@@ -12,12 +12,15 @@ from tabserve.inference.errors import DeadlineExceeded, InvalidRequest
 
 T = TypeVar("T")
 
+TIMEOUT = "x-request-timeout-ms"
+"""The header with a client's deadline, in milliseconds from the request."""
+
 _RESOLUTION_SECONDS = 0.001
 """The resolution of the event loop's timers."""
 
 
 def deadline(timeout_ms: bytes | None, waited: float = 0.0) -> float:
-    """The time.monotonic() that the header x-request-timeout-ms stands for, infinite without one.
+    """The time.monotonic() that this header stands for, infinite without one.
 
     waited: seconds since the request came.
     """

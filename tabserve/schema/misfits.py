@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
@@ -37,6 +38,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return ""
     match = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean `{match[0]}`?)" if match else ""
+
+
+@lru_cache(maxsize=64)
+def misnamed(absent: frozenset[str], others: frozenset[str]) -> tuple[str, str] | None:
+    """An absent field, and another key with nearly the same name; None if there are none."""
+    for name in sorted(absent):
+        if close := difflib.get_close_matches(name, sorted(others), n=1):
+            return name, close[0]
+    return None
 
 
 def unknown_name(kind: str, got: str, known: Sequence[str], *path: str | int) -> MisfitError:

@@ -175,14 +175,19 @@ def _open(path: str, options: dict[str, Any]) -> Scorer:
     return Scorer(path, **options)
 
 
-def _schema(identity: str | None, answered: Sequence[str], targets: Sequence[str]) -> pa.Schema:
-    kinds = {
+def answer_types(targets: Sequence[str]) -> dict[str, pa.DataType]:
+    """The types of what answers hold. targets: the names in `predict`."""
+    return {
         "decision": pa.string(),
         "score": pa.float64(),
         "label": pa.string(),
         "predict": pa.struct([(target, pa.float64()) for target in targets]),
         "reasons": pa.list_(pa.string()),
     }
+
+
+def _schema(identity: str | None, answered: Sequence[str], targets: Sequence[str]) -> pa.Schema:
+    kinds = answer_types(targets)
     return pa.schema(
         [
             pa.field("row", pa.int64(), nullable=False),

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -21,6 +19,7 @@ from pyarrow.fs import FileSystem
 from tabserve.arrays import Array
 from tabserve.inference.errors import InvalidRequest
 from tabserve.schema.columns import Misfit, expectation, shown, word
+from tabserve.schema.misfits import misnamed
 from tabserve.schema.schema import Field, Schema
 from tabserve.schema.timestamps import seconds
 
@@ -176,7 +175,7 @@ class _Lines:
         if not isinstance(value, dict):
             raise _Unread(Misfit(record, "", "a JSON object", shown(value)))
         others = value.keys() - self._known
-        if others and (hint := _meant(frozenset(self._known - value.keys()), frozenset(others))):
+        if others and (hint := misnamed(frozenset(self._known - value.keys()), frozenset(others))):
             raise _Unread(Misfit(record, hint[0], expectation(self._fields[hint[0]]), f"`{hint[1]}` instead"))
         return {name: value.get(name) for name in self._wanted}
 
@@ -188,15 +187,6 @@ class _Lines:
         if made is None and value is not None:
             raise _Unread(Misfit(record, name, expectation(field), shown(value)))
         return made
-
-
-@lru_cache
-def _meant(absent: frozenset[str], others: frozenset[str]) -> tuple[str, str] | None:
-    """An absent field, and another key with nearly the same name; None if there are none."""
-    for name in sorted(absent):
-        if close := difflib.get_close_matches(name, sorted(others), n=1):
-            return name, close[0]
-    return None
 
 
 class _Unread(Exception):

@@ -84,6 +84,19 @@ def test_what_programs_read_about_the_demo(demo: dict[str, str], tmp_path: Path)
         run(block, tmp_path, demo)
 
 
+@pytest.mark.parametrize(("page", "count"), [("request.md", 1), ("python.md", 1)])
+def test_asking_from_the_shell_and_from_python(demo: dict[str, str], tmp_path: Path, page: str, count: int) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    for name, content in files(text).items():
+        given = content.removeprefix(f"# file: {name}\n").replace(HTTP, demo[HTTP]).replace(GRPC, demo[GRPC])
+        (tmp_path / name).write_text(given)
+    blocks = consoles(text)
+
+    assert len(blocks) == count
+    for block in blocks:
+        run(block, tmp_path, demo)
+
+
 def test_from_your_own_model_to_a_decision(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "your-model.md").read_text()
     for name, content in files(page).items():

@@ -69,12 +69,16 @@ def matrix(predictor: Service) -> Payload:
 @pytest.fixture(scope="session")
 def quick_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small XGBoost model on the fields of examples/breast_cancer, whose services start fast."""
+    return save_quick(tmp_path_factory.mktemp("quick") / "bundle")
+
+
+def save_quick(folder: Path, seed: int = 1) -> Path:
+    """Save such a model; another seed makes another one."""
     schema = ROOT / "examples/breast_cancer/schema.yaml"
     names = [str(field["name"]) for field in yaml.safe_load(schema.read_text())["record"]]
-    values = np.random.default_rng(1).random((200, len(names)))
+    values = np.random.default_rng(seed).random((200, len(names)))
     matrix = xgboost.DMatrix(values, values[:, 0] > values[:, 1], feature_names=names)
     model = xgboost.train({"objective": "binary:logistic", "max_depth": 3, "nthread": 1}, matrix, num_boost_round=5)
-    folder = tmp_path_factory.mktemp("quick") / "bundle"
     sample = dict(zip(names, values.T.tolist(), strict=True))
     save(model, folder, name="quick", version="1", schema=schema, sample=sample, engine="xgboost")
     return folder
