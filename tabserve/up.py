@@ -24,6 +24,8 @@ HOST = "127.0.0.1"
 READY_SECONDS = 120.0
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.1
+BROKEN_SECONDS = 1.0
+"""How long to wait before a bundle that was not whole is read again."""
 
 
 class UpError(Exception):
@@ -65,11 +67,11 @@ class Services:
             time.sleep(POLL_SECONDS)
 
     def drain(self) -> None:
-        """Have the transformer answer what is asked on its open connections, and end."""
-        process = self._processes["transformer"]
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
+        """Have the transformer, and then the predictor, answer what is asked on its open connections, and end."""
+        for name in ("transformer", "predictor"):
+            self._processes[name].terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._processes[name].wait(STOP_SECONDS)
 
     def wait_until_ended(self) -> None:
         """Wait until a service ends by itself. Raises UpError then."""
@@ -185,23 +187,26 @@ class Watched:
         """Replace the services whenever another bundle is there. Raises UpError if one ends by itself."""
         while True:
             self._running.verify_running()
-            time.sleep(POLL_SECONDS)
+            time.sleep(BROKEN_SECONDS if self._told else POLL_SECONDS)
             stamp = self._stamp()
             if stamp not in (None, self._seen) and self._picked_up():
                 self._seen = stamp
 
     def _picked_up(self) -> bool:
-        """Whether the folder's bundle is served, now or already; if not, the reason is told once."""
+        """Whether there is nothing more to do about the folder's bundle; why it is not served is told once."""
         try:
             digest = self._load()
-            if digest != self._digest:
-                self._replace(digest)
-        except (BundleError, UpError) as error:
+        except BundleError as error:  # perhaps it is still being written
             if str(error) != self._told:
                 self._told = str(error)
                 self._report(f"Not picked up: {error}")
             return False
         self._told = ""
+        try:
+            if digest != self._digest:
+                self._replace(digest)
+        except UpError as error:
+            self._report(f"Not picked up: {error}")
         return True
 
     def _replace(self, digest: str) -> None:

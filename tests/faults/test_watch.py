@@ -67,8 +67,10 @@ def test_a_bundle_that_is_saved_anew_is_served_without_a_lost_request(tmp_path: 
         assert release(service) == saved
 
 
-@pytest.mark.parametrize("option", ["--http-port", "--predictor-http-port"])
-@pytest.mark.parametrize("watch", [["--watch"], []])
+@pytest.mark.parametrize(
+    ("option", "watch"),
+    [("--predictor-http-port", []), pytest.param("--http-port", ["--watch"], marks=pytest.mark.long)],
+)
 def test_a_port_that_is_taken_is_said(
     quick_bundle: Path, quick_predictor: Service, option: str, watch: list[str]
 ) -> None:

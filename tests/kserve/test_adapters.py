@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from tabserve.inference.grpc import open_inference_pb2 as pb
+from tabserve.inference.tensors import InferRequest, ModelMetadata, Tensor
+from tabserve.kserve_adapter import kserve_request, our_request
 from tests.serving import Service, running, start
 
 MODEL = "breast-cancer"
@@ -207,3 +210,9 @@ def test_a_model_class_that_is_none_ends_the_start(name: str, bundle: Path, tmp_
     service = start("tabserve_predictor", f"--model_dir={bundle}", f"--model_class={name}", log=tmp_path / "log")
     assert service.process.wait(60) == 1
     assert "model_class: expected" in service.text()
+
+
+def test_parameters_go_through_the_sdk() -> None:
+    request = InferRequest((Tensor("x", "FP64", np.ones(1)),), parameters={"on_error": "record", "n": 2})
+    through = our_request(kserve_request(request, ModelMetadata(MODEL, ("1",), "", (), ())))
+    assert through.parameters == request.parameters

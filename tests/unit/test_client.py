@@ -22,8 +22,8 @@ from tabserve.client.address import parse as address
 from tabserve.forwarder import Forwarder
 from tabserve.inference.tensors import TensorSpec
 from tabserve.schema.columns import Columns
+from tabserve.schema.reading import parse
 from tabserve.schema.records import Records
-from tabserve.schema.schema import parse
 from tests.serving import Service, free_port
 from tests.unit.test_records import NEW_YEAR, NOW, RECORD, SECOND, TEXT
 
@@ -187,7 +187,7 @@ def serving(answer: Callable[[BaseHTTPRequestHandler], None]) -> Generator[str]:
             """Nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
+    thread = Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

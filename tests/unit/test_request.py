@@ -15,9 +15,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tabserve.cli import main
+from tabserve.client import Client, ServiceError, Sifted
 from tabserve.progress import Progress
 from tabserve.request.reading import FileError, Options, Row, Source
-from tests.serving import Service, free_port, running
+from tabserve.request.run import Options as RunOptions
+from tabserve.request.run import run
+from tabserve.request.writing import sink
+from tests.serving import Service, free_port
 
 FIELDS = ["radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity", "concave_points",
           "symmetry", "fractal_dimension"]  # fmt: skip
@@ -307,14 +311,36 @@ def test_request_tells_that_nobody_answers(url: str, problem: str) -> None:
     assert (made.exit_code, problem.format(port) in made.stderr) == (1, True)
 
 
-def test_an_overloaded_service_is_asked_again(bundle: Path, predictor: Service, logs: Path, tmp_path: Path) -> None:
-    options = [f"--model_dir={bundle}", f"--predictor_host=127.0.0.1:{predictor.http_port}", "--max_concurrency=1"]
-    path = long_file(tmp_path / "in.csv", 3000, {})
-    with running("tabserve_transformer", *options, log=logs / "overloaded.log") as service:
-        url = f"grpc://{service.grpc}"
-        made = ask(url, "--model", "breast-cancer", "--file", path, "--in-flight", 16, "--batch", 25, "--output", "csv")
-        assert made.exit_code == 0, made.output
-        assert len(made.stdout.splitlines()) == 3001
+class Busy(Client):
+    """A client of a service that is overloaded each time before it answers."""
+
+    def __init__(self, refusals: int) -> None:
+        super().__init__("http://127.0.0.1")
+        self.left = self._refusals = refusals
+
+    def sift(self, model: str, records: Any) -> Any:
+        self.left -= 1
+        if self.left >= 0:
+            raise ServiceError("503: too many requests at once", 0.0)
+        self.left = self._refusals
+        return Sifted([{"score": record["amount"]} for record in records], [])
+
+
+def asked_busily(refusals: int) -> str:
+    content, out = b"amount\n1\n2\n3\n", io.BytesIO()
+    source = Source("in.csv", io.BytesIO(content), len(content), DATATYPES, Options())
+    text = sink("jsonl", out, [], [])
+    run(Busy(refusals), "m", source, text, None, RunOptions(batch=2, in_flight=1), Progress("records"))
+    return out.getvalue().decode()
+
+
+def test_an_overloaded_service_is_asked_again() -> None:
+    assert asked_busily(refusals=3) == '{"score": 1.0}\n{"score": 2.0}\n{"score": 3.0}\n'
+
+
+def test_a_service_that_stays_overloaded_ends_the_run() -> None:
+    with pytest.raises(ServiceError, match=r"in\.csv, rows 0 to 1: 503: too many requests at once"):
+        asked_busily(refusals=10)
 
 
 class Terminal(io.StringIO):
