@@ -37,7 +37,7 @@ long-models: .venv/ready ## every model of docs/models.md, compared with its own
 long-score: .venv/ready ## tabserve score in earnest: millions of rows, kills, an object store that fails
 	$(PYTHON) -m pytest -q -s -m long tests/data/test_score_long.py
 
-long-request: .venv/ready ## tabserve request on 100,000 records, with one request under way and with eight
+long-request: .venv/ready ## tabserve request on 100,000 records, with one request under way and with 16
 	$(PYTHON) -m pytest -q -s -m long tests/data/test_request_long.py
 
 long-redis: .venv/ready ## the hook of examples/redis on Debian's Redis, which it installs

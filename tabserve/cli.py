@@ -303,7 +303,7 @@ def score(directory: Path, source: str, target: str, **options: Any) -> None:
 @click.option("--on-error", type=click.Choice(["fail", "record"]), default="fail", show_default=True)
 @click.option("--rejects", default="rejects.jsonl", show_default=True, metavar="FILE", help="With --on-error record.")
 @click.option("--batch", type=click.IntRange(1), default=500, show_default=True, help="Records in a request.")
-@click.option("--in-flight", type=click.IntRange(1), default=8, show_default=True, help="Requests at a time.")
+@click.option("--in-flight", type=click.IntRange(1), default=16, show_default=True, help="Requests at a time.")
 @click.option("--model", help="The model's name; over gRPC it must be given.")
 @click.option("--format", "kind", type=click.Choice(list(reading.ENDINGS)), help="Of the file.  [found out]")
 @click.option("--delimiter", help="Of CSV: a character, or tab.  [found out]")

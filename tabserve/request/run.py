@@ -32,7 +32,7 @@ class Options(NamedTuple):
     keep: Sequence[str] = ()
     on_error: OnError = "fail"
     batch: int = 500
-    in_flight: int = 8
+    in_flight: int = 16
 
 
 class Answered(NamedTuple):
