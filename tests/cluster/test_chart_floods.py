@@ -49,7 +49,7 @@ def target(bundle: Path) -> Generator[Target]:
 
 def process(service: str) -> psutil.Process:
     """The process of the one pod of a service."""
-    owned = (one for one in psutil.process_iter() if f"tabserve_{service}" in one.cmdline())
+    owned = (one for one in psutil.process_iter(["cmdline"]) if f"tabserve_{service}" in (one.info["cmdline"] or ()))
     (found,) = (one for one in owned if SLOT in one.environ().get("HOSTNAME", ""))
     return found
 
