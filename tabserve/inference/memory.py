@@ -32,9 +32,9 @@ MOST_WAITING = 1024
 """The most waiting messages; beyond it the oldest is refused."""
 LOOK_SECONDS = 0.02
 TRIMMED_BYTES = 8 * 2**20
-"""After more bytes than this have been in transit at once, freed memory is given back to the kernel."""
-RESTS = 3
-"""How many times it is given back, a sweep apart."""
+"""Freed memory is given back to the kernel when the process has grown by this much."""
+TRIMS = 3
+"""How many times it is given back then, a sweep apart, because gRPC takes a while to free it."""
 MAPPED_BYTES = 2**20
 """Larger blocks are mapped separately, so they return to the kernel as soon as they are freed."""
 
@@ -99,7 +99,7 @@ class Budget:
     def __init__(self, capacity: int, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
         self.capacity = capacity
         self.now = clock
-        self._used = self._most = self._rests = 0
+        self._used = 0
         self._moving: dict[Share, None] = {}  # arriving, or being sent
         self._waiting: OrderedDict[Share, None] = OrderedDict()  # the oldest first
         self._timer: asyncio.TimerHandle | None = None
@@ -144,14 +144,10 @@ class Budget:
         if self._waiting:
             self._grant_waiting()
 
-    def rested(self) -> bool:
-        """Whether nothing is in transit after much was; true RESTS times, because gRPC takes a while to free it."""
-        if self._used or self._most < TRIMMED_BYTES:
-            return False
-        self._rests += 1
-        if self._rests == RESTS:
-            self._rests = self._most = 0
-        return True
+    @property
+    def idle(self) -> bool:
+        """Whether nothing large is in transit."""
+        return not self._used
 
     @property
     def _pressed(self) -> bool:
@@ -163,8 +159,6 @@ class Budget:
     def _grant(self, share: Share) -> None:
         share.here = True
         self._used += share.size
-        if self._used > self._most:
-            self._most = self._used
         self._moving[share] = None
 
     def _grant_waiting(self) -> None:
@@ -214,6 +208,26 @@ def resident_bytes() -> int:
     """The memory that the process has now."""
     pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Growth:
+    """Tells when the process has grown so much that giving freed memory back is worth it, whatever it was used for."""
+
+    def __init__(self, resident: Callable[[], int] = resident_bytes) -> None:
+        self._resident = resident
+        self._before = resident()
+        self._trims = 0
+
+    def calls_for_trim(self) -> bool:
+        """Whether to give memory back now; true TRIMS times after growth, which then counts as the process's size."""
+        now = self._resident()
+        self._before = min(self._before, now)
+        if not self._trims and now - self._before < TRIMMED_BYTES:
+            return False
+        self._trims = (self._trims + 1) % TRIMS
+        if not self._trims:
+            self._before = now
+        return True
 
 
 def trim() -> None:

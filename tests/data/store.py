@@ -33,7 +33,10 @@ class Store:
         program = build.VERSITYGW.folder / "versitygw"
         environment = {**os.environ, "ROOT_ACCESS_KEY": ACCESS, "ROOT_SECRET_KEY": SECRET}
         address = f"127.0.0.1:{self.port}"
-        command: list[str | Path] = [program, "--port", address, "--quiet", "posix", "--nometa", self._folder]
+        sidecar = self._folder.with_name(f"{self._folder.name}-metadata")  # not every file system has attributes
+        sidecar.mkdir(exist_ok=True)
+        options: list[str | Path] = ["--port", address, "--quiet", "posix", "--sidecar", sidecar]
+        command = [program, *options, self._folder]
         self._process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + START_SECONDS
         while not self._answers():

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -271,7 +270,6 @@ def by_grpc(service: Service, records: list[dict[str, Any]]) -> list[tuple[str, 
                     one.contents.int64_contents.append(value)
             for name in WANTED:
                 request.outputs.add(name=name)
-            answer = call(request)
-            raw = dict(zip((each.name for each in answer.outputs), answer.raw_output_contents, strict=True))
-            found.append((raw["decision"][4:].decode(), float(np.frombuffer(raw["score"], "<f8")[0])))
+            contents = {each.name: each.contents for each in call(request).outputs}
+            found.append((contents["decision"].bytes_contents[0].decode(), contents["score"].fp64_contents[0]))
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tabserve.inference import memory
-from tabserve.inference.memory import FEW_WAITING, MOST_WAITING, PATIENCE_SECONDS, RESTS, WAIT_SECONDS, Budget, Share
+from tabserve.inference.memory import FEW_WAITING, MOST_WAITING, PATIENCE_SECONDS, WAIT_SECONDS, Budget, Share
 from tabserve.inference.metrics import Metrics
 
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -177,12 +177,11 @@ async def test_giving_back_twice_is_giving_back_once(budget: Budget) -> None:
     assert not Message(budget, 6 * TENTH).here
 
 
-async def test_after_much_was_in_transit_the_budget_has_rested() -> None:
-    budget = Budget(10 * memory.TRIMMED_BYTES, Metrics())
-    message = Message(budget, memory.TRIMMED_BYTES)
-    assert not budget.rested()
-    message.give_back()
-    assert [budget.rested() for _ in range(RESTS + 1)] == [True] * RESTS + [False]
+def test_a_process_that_has_grown_is_trimmed_until_that_is_its_size() -> None:
+    sizes = iter([100, 104, 109, 108, 107, 107, 101, 112, 110, 110, 110])
+    growth = memory.Growth(lambda: next(sizes) * 2**20)
+    told = [growth.calls_for_trim() for _ in range(10)]
+    assert told == [False, True, True, True, False, False, True, True, True, False]
 
 
 LIMIT = 200 * 2**20

@@ -81,10 +81,11 @@ class Clients:
 
     async def sweep(self) -> None:
         """Keep ending connections whose request takes too long to arrive, and reading those left unread for long."""
+        growth = memory.Growth()
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             self.admission.resume_late()
             for connection in list(self.connections):
                 connection.time_out()
-            if self.budget.rested():
+            if self.budget.idle and growth.calls_for_trim():
                 await asyncio.to_thread(memory.trim)
