@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tabserve.arrays import Array, Features, blanked
+from tabserve.arrays import Array, Features, blanked, rows, take
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import ModelInfo
 from tabserve.engines import parity
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(string)": object}
 _FLOATS = {"FP32": np.float32, "FP64": np.float64}
+FEWEST_ROWS = 128
+"""The fewest rows that are worth a thread."""
 
 
 def library() -> Any:
@@ -36,14 +39,13 @@ class Session:
     Inputs go by position, because a converter keeps only names that are identifiers.
     """
 
-    def __init__(self, path: Path, *, threads: int) -> None:
-        """Threads never spin while they wait. Raises BundleError."""
+    def __init__(self, path: Path) -> None:
+        """Raises BundleError."""
         onnxruntime = library()
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1  # several would add up one row's trees in another order
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.enable_cpu_mem_arena = False
         options.log_severity_level = 4  # failures are raised as well
         try:
@@ -77,12 +79,14 @@ class OnnxEngine:
     name = "onnxruntime"
 
     def __init__(self, path: Path, info: ModelInfo, *, threads: int, reference: Features | None = None) -> None:
-        """reference: rows to prove independence with. Raises BundleError."""
-        self._session = Session(path, threads=threads)
+        """threads: each computes a part of the rows. reference: rows to prove independence with. Raises BundleError."""
+        self._session, self._threads = Session(path), threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="onnxruntime")
         self._missing = info.missing
         self._float, self._targets = _FLOATS[info.datatype], info.targets
         self._class = np.array(info.classes, object if _is_text(info.classes) else None).dtype if info.classes else None
         self.outputs = frozenset(self._session.outputs)
+        self.row_independent = False
         self.row_independent = (
             reference is not None and self.name in info.row_independent and parity.rows_are_independent(self, reference)
         )
@@ -91,8 +95,18 @@ class OnnxEngine:
         """The named outputs for every row. Raises onnxruntime's errors."""
         if self._missing and isinstance(features, np.ndarray):
             features = blanked(features, self._missing)
-        answers = dict(zip(outputs, self._session.run(features, outputs), strict=True))
+        answers = dict(zip(outputs, self._run(features, outputs), strict=True))
         return {name: self._typed(name, array) for name, array in answers.items()}
+
+    def _run(self, features: Features, outputs: Sequence[str]) -> list[Array]:
+        """The outputs, with the rows divided among the threads if there are many, and their answers independent."""
+        count = rows(features)
+        parts = min(self._threads, count // FEWEST_ROWS) if self.row_independent else 1
+        if parts < 2:
+            return self._session.run(features, outputs)
+        divided = [take(features, slice(count * at // parts, count * (at + 1) // parts)) for at in range(parts)]
+        answers = self._pool.map(lambda part: self._session.run(part, outputs), divided)
+        return [np.concatenate(arrays) for arrays in zip(*answers, strict=True)]
 
     def _typed(self, name: str, array: Array) -> Array:
         if name != "predict":

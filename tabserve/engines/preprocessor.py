@@ -22,7 +22,7 @@ Columns: TypeAlias = dict[str, Array]
 Preprocess: TypeAlias = Callable[[Columns], Array]
 
 
-def load_preprocessor(bundle: Bundle, threads: int = 1) -> Preprocess:
+def load_preprocessor(bundle: Bundle) -> Preprocess:
     """A function from the schema's feature columns to the model's matrix [rows, model features].
 
     An ONNX preprocessor loads no scikit-learn. Raises BundleError if there is none, or it does not repeat the
@@ -32,7 +32,7 @@ def load_preprocessor(bundle: Bundle, threads: int = 1) -> Preprocess:
     if info is None:
         raise BundleError("preprocessor", "this bundle has none", "Build the matrix from the features.")
     bundle.verify_unchanged(info.file)
-    preprocess = open_preprocessor(bundle.file(info.file), info, bundle.manifest.libraries, threads, bundle.trusted)
+    preprocess = open_preprocessor(bundle.file(info.file), info, bundle.manifest.libraries, bundle.trusted)
     bundle.verify_unchanged(info.file)
     dtype = np.float32 if bundle.manifest.model.datatype == "FP32" else np.float64
     reference = bundle.reference
@@ -51,12 +51,12 @@ def _typed(matrix: Array, dtype: type) -> Array:
 
 
 def open_preprocessor(
-    path: Path, info: PreprocessorInfo, saved_with: dict[str, str], threads: int, trusted: Sequence[str] = ()
+    path: Path, info: PreprocessorInfo, saved_with: dict[str, str], trusted: Sequence[str] = ()
 ) -> Preprocess:
     """A preprocessor from its file, not yet compared with the reference rows. Raises BundleError."""
     if info.format == "onnx":
         libraries.verify(libraries.OF_ENGINE["onnxruntime"], saved_with)
-        session = Session(path, threads=threads)
+        session = Session(path)
         return lambda columns: session.run(given(info.features, info.frame, columns), ["matrix"])[0]
     libraries.verify(libraries.OF_ENGINE["sklearn"], saved_with)
     transformer = read(path, info.format, trusted)

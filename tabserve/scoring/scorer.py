@@ -86,7 +86,7 @@ class Scorer:
         schema = found.schema
         clock = time.time if now is None else lambda: now
         self._records, self._arrow = Records(schema, clock), ArrowRecords(schema, clock)
-        preprocess = None if found.manifest.preprocessor is None else engines.load_preprocessor(found, threads)
+        preprocess = None if found.manifest.preprocessor is None else engines.load_preprocessor(found)
         self._features = RecordFeatures(found, preprocess)
         self._accepted = ModelInput(found.manifest.model, may_miss(found))
         self._answering = Answering(

@@ -135,5 +135,5 @@ def _names(preprocessor: Any, count: int) -> list[str]:
 
 
 def _gap(folder: Path, info: PreprocessorInfo, probes: Columns, expected: Array, trusted: Sequence[str]) -> float:
-    made = open_preprocessor(folder / info.file, info, {}, 1, trusted)(probes)
+    made = open_preprocessor(folder / info.file, info, {}, trusted)(probes)
     return parity.differences({"": made.astype(np.float64)}, {"": expected})[""]

@@ -212,5 +212,5 @@ def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Transformer:
     )
     preprocess = None
     if bundle.manifest.preprocessor is not None:
-        preprocess = engines.load_preprocessor(bundle, threads=settings.threads or 1)
+        preprocess = engines.load_preprocessor(bundle)
     return Transformer(bundle, PredictorClient(target), settings, metrics, preprocess)
