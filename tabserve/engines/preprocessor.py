@@ -14,7 +14,7 @@ from tabserve.bundle.errors import BundleError
 from tabserve.bundle.loading import Bundle
 from tabserve.bundle.manifest import FeatureSpec, PreprocessorInfo
 from tabserve.engines import parity
-from tabserve.engines.estimators import one_job, presenter, read
+from tabserve.engines.estimators import one_job, presenter, read, unpickled
 from tabserve.engines.onnxruntime import Session
 from tabserve.schema import features as schema_features
 
@@ -32,7 +32,9 @@ def load_preprocessor(bundle: Bundle) -> Preprocess:
     if info is None:
         raise BundleError("preprocessor", "this bundle has none", "Build the matrix from the features.")
     bundle.verify_unchanged(info.file)
-    preprocess = open_preprocessor(bundle.file(info.file), info, bundle.manifest.libraries, bundle.trusted)
+    path = bundle.file(info.file)
+    pickled = bundle.content(info.file) if info.format == "joblib" else None  # it runs while it is read
+    preprocess = open_preprocessor(path, info, bundle.manifest.libraries, bundle.trusted, pickled)
     bundle.verify_unchanged(info.file)
     dtype = np.float32 if bundle.manifest.model.datatype == "FP32" else np.float64
     reference = bundle.reference
@@ -51,15 +53,22 @@ def _typed(matrix: Array, dtype: type) -> Array:
 
 
 def open_preprocessor(
-    path: Path, info: PreprocessorInfo, saved_with: dict[str, str], trusted: Sequence[str] = ()
+    path: Path,
+    info: PreprocessorInfo,
+    saved_with: dict[str, str],
+    trusted: Sequence[str] = (),
+    pickled: bytes | None = None,
 ) -> Preprocess:
-    """A preprocessor from its file, not yet compared with the reference rows. Raises BundleError."""
+    """A preprocessor from its file, not yet compared with the reference rows. Raises BundleError.
+
+    pickled: the file's content, if that is a pickle that has been verified.
+    """
     if info.format == "onnx":
         libraries.verify(libraries.OF_ENGINE["onnxruntime"], saved_with)
         session = Session(path)
         return lambda columns: session.run(given(info.features, info.frame, columns), ["matrix"])[0]
     libraries.verify(libraries.OF_ENGINE["sklearn"], saved_with)
-    transformer = read(path, info.format, trusted)
+    transformer = read(path, info.format, trusted) if pickled is None else unpickled(path.name, pickled)
     one_job(transformer)
     table = presenter(info.features, info.frame)
     return lambda columns: dense(transformer.transform(table(given(info.features, info.frame, columns))))
