@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-long long-models long-score long-request long-redis long-contract long-tutorial models lint format lock proto clean
+.PHONY: help demo quick test test-long long-models long-score long-request long-redis long-contract long-tutorial long-onedal models lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -50,6 +50,18 @@ long-contract: .venv/ready ## requests and clients made from the contract: schem
 long-tutorial: .venv/ready ## docs/tutorial.md in a new environment, and which systems the extras resolve on; asks a package index
 	$(PYTHON) -m pytest -q -s -m long tests/docs
 
+long-onedal: .venv-onedal/ready ## models in oneDAL, in an environment that has the extra; asks a package index
+	.venv-onedal/bin/python -m pytest -q -s tests/unit/test_engines_onedal.py
+
+# What .venv has, and the extra.
+.venv-onedal/ready: .venv/ready
+	$(PYTHON) -m venv --clear --without-pip $(@D)
+	echo "import site; site.addsitedir('$$(realpath .venv/lib/python3.*/site-packages)')" \
+	  > $$(echo $(@D)/lib/python3.*/site-packages)/tabserve.pth
+	sed -n '$(ONEDAL)p' requirements.lock > $(@D)/onedal.txt
+	$(UV) pip install -q --python $(@D)/bin/python --no-deps --require-hashes -r $(@D)/onedal.txt
+	touch $@
+
 models: .venv/ready ## write docs/models.md and its table again; OF=Ridge walks only some models
 	$(PYTHON) -m tests.models $(OF)
 
@@ -74,6 +86,6 @@ proto: .venv/ready ## generate the gRPC messages again
 	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' $(PROTO)_pb2.py
 
 clean: ## remove what the other targets made, except the cluster
-	rm -rf .venv .venv-oldest bundles .mypy_cache .pytest_cache .ruff_cache *.egg-info build
+	rm -rf .venv .venv-oldest .venv-onedal bundles .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
 -include charts/chart.mk benchmarks/bench.mk loadtest/loadtest.mk tests/cluster/cluster.mk

@@ -9,6 +9,8 @@ OLDEST ?= $(lastword $(PYTHONS))
 # `again` if a venv has another minor version than its Python.
 other = $(if $(wildcard $(1)/lib/python$(shell $(or $(2),:) -c 'import sys; print("%d.%d" % sys.version_info[:2])')),,again)
 .PHONY: again
+# Where the extra onedal and what only it needs are in requirements.lock: 130 MB that only `make long-onedal` installs.
+ONEDAL := /^\(daal\|scikit-learn-intelex\|tbb\|tcmlib\)==/,/[0-9a-f]$$/
 
 .venv/ready: $(call other,.venv,$(PYTHON3))
 .venv-oldest/ready: $(call other,.venv-oldest,$(OLDEST))
@@ -19,6 +21,7 @@ other = $(if $(wildcard $(1)/lib/python$(shell $(or $(2),:) -c 'import sys; prin
 	  { apt-get update -q && apt-get install -qy python3-venv && $(PYTHON3) -m venv --clear $(@D); }
 	sed -n '/^uv==/,/[0-9a-f]$$/p' requirements.lock > $(@D)/uv.txt
 	$(@D)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $(@D)/uv.txt
-	$(@D)/bin/uv pip sync -q --python $(@D)/bin/python --require-hashes requirements.lock
+	sed '$(ONEDAL)d' requirements.lock > $(@D)/all.txt
+	$(@D)/bin/uv pip sync -q --python $(@D)/bin/python --require-hashes $(@D)/all.txt
 	$(@D)/bin/uv pip install -q --python $(@D)/bin/python --no-deps --no-build-isolation --editable .
 	touch $@

@@ -23,6 +23,7 @@ from xgboost import XGBClassifier
 
 import tabserve.train
 from benchmarks import cache
+from tabserve.bundle.manifest import EngineName
 
 TRAINING_ROWS = 20_000
 POOL_ROWS = 65_536
@@ -102,12 +103,12 @@ def trained(name: str) -> Trained:
 
 
 @functools.cache
-def bundle(model: str, reasons: Reasons = "none") -> Path:
+def bundle(model: str, reasons: Reasons = "none", engine: EngineName | None = None) -> Path:
     """The bundle of the model with this name, saved again if tabserve's own code has changed."""
     of = trained(model).folder
     sources = [p for part in ("bundle", "engines", "schema") for p in (cache.ROOT / "tabserve" / part).rglob("*.py")]
-    folder = cache.folder("bundles") / f"{of.name}-{reasons}-{cache.key(sources)}"
-    cache.fill(folder, lambda draft: _save(of, draft, _schema(model, reasons)))
+    folder = cache.folder("bundles") / f"{of.name}-{reasons}-{engine or 'plan'}-{cache.key(sources)}"
+    cache.fill(folder, lambda draft: _save(of, draft, _schema(model, reasons), engine))
     return folder / "bundle"
 
 
@@ -151,11 +152,12 @@ def _payments() -> tuple[pd.DataFrame, Any, pd.DataFrame]:
     return rows, labels, pool.assign(**{name: pool[name].map(pd.Timestamp.isoformat) for name in ("opened", "paid")})
 
 
-def _save(of: Path, folder: Path, contents: dict[str, Any]) -> None:
+def _save(of: Path, folder: Path, contents: dict[str, Any], engine: EngineName | None) -> None:
     sample = joblib.load(of / "sample")
     schema = folder / "schema.yaml"
     schema.write_text(yaml.safe_dump(contents, sort_keys=False))
     options: dict[str, Any] = {"name": NAME, "version": "1", "schema": schema, "sample": sample}
+    options["engine"] = engine
     tabserve.train.save(joblib.load(of / "model"), folder / "bundle", **options)
 
 

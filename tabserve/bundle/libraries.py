@@ -21,6 +21,7 @@ OF_ENGINE: dict[str, tuple[str, ...]] = {
     "lightgbm": ("lightgbm",),
     "sklearn": ("scikit-learn", "skops"),
     "onnxruntime": ("onnxruntime",),
+    "onedal": ("xgboost", "scikit-learn-intelex"),
 }
 
 

@@ -22,7 +22,7 @@ MAX_BYTES = {SCHEMA: 1 << 20, REFERENCE: 64 << 20}
 """The most bytes of the files that Python reads, which takes seconds for a megabyte of YAML."""
 
 ModelFormat: TypeAlias = Literal["ubj", "json", "lightgbm", "skops", "joblib"]
-EngineName: TypeAlias = Literal["xgboost", "lightgbm", "sklearn", "onnxruntime"]
+EngineName: TypeAlias = Literal["xgboost", "lightgbm", "sklearn", "onnxruntime", "onedal"]
 Datatype: TypeAlias = Literal["FP32", "FP64"]
 ClassValue: TypeAlias = bool | int | float | str
 Frame: TypeAlias = Literal["", "array", "object", "category"]

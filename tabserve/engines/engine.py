@@ -19,7 +19,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """The engine's name, `xgboost`, `lightgbm`, `sklearn` or `onnxruntime`."""
+        """The engine's name, `xgboost`, `lightgbm`, `sklearn`, `onnxruntime` or `onedal`."""
 
     @property
     def outputs(self) -> frozenset[str]:

@@ -14,6 +14,7 @@ from tabserve.engines import parity
 from tabserve.engines.engine import Engine
 from tabserve.engines.estimators import read, unpickled
 from tabserve.engines.lightgbm import LightGBMEngine
+from tabserve.engines.onedal import OneDALEngine
 from tabserve.engines.onnxruntime import OnnxEngine
 from tabserve.engines.sklearn import SklearnEngine
 from tabserve.engines.xgboost import XGBoostEngine
@@ -137,6 +138,8 @@ def _opened(bundle: Bundle, name: EngineName, threads: int) -> Engine:
     info, features = bundle.manifest.model, bundle.reference.features
     if name == "onnxruntime":
         return OnnxEngine(bundle.file(str(info.onnx)), info, threads=threads, reference=features)
+    if name == "onedal":
+        return OneDALEngine(bundle.file(info.file), info, threads=threads)
     if name == "xgboost":
         return XGBoostEngine(bundle.file(info.file), info, threads=threads, reference=features)
     if name == "lightgbm":
@@ -150,14 +153,15 @@ def _opened(bundle: Bundle, name: EngineName, threads: int) -> Engine:
 
 def _converted(bundle: Bundle, threads: int) -> tuple[Engine | None, list[str]]:
     info = bundle.manifest.model
-    if info.onnx is None or all(part.engine != "onnxruntime" for part in info.engines):
+    name = next((part.engine for part in info.engines if part.engine != info.native), None)
+    if name is None or (name == "onnxruntime" and info.onnx is None):
         return None, []
     try:
-        engine = open_engine(bundle, "onnxruntime", threads)
+        engine = open_engine(bundle, name, threads)
     except BundleError as error:
-        return None, [f"onnxruntime: not used: {error}"]
+        return None, [f"{name}: not used: {error}"]
     problem = parity.disagreement(engine, bundle.reference, info)
-    return (engine, []) if problem is None else (None, [f"onnxruntime: not used: {problem}"])
+    return (engine, []) if problem is None else (None, [f"{name}: not used: {problem}"])
 
 
 def _needs_native(bundle: Bundle, converted: Engine) -> bool:

@@ -22,6 +22,7 @@ from tabserve.train.presentation import FAILURES, Truth, first_line
 from tabserve.train.shape import given
 
 CONVERTED = "model.onnx"
+CONVERTING: EngineName = "onnxruntime"
 # Contributions are sums over all trees of values in single precision.
 _ADDITIVE = 1e-4
 _SOME = slice(0, 256)
@@ -43,8 +44,9 @@ def prove(
     truths: the model's answers about the user's own table, which every engine must repeat. Raises BundleError.
     """
     info = bundle.manifest.model
-    if pinned not in (None, info.native, "onnxruntime"):
-        raise BundleError("engine", f"expected {info.native} or onnxruntime, got {pinned}", "Leave the engine out.")
+    possible = (info.native, CONVERTING, *(["onedal"] if info.native == "xgboost" else []))
+    if pinned not in (None, *possible):
+        raise BundleError("engine", f"expected {' or '.join(possible)}, got {pinned}", "Leave the engine out.")
     native = open_engine(bundle, info.native, 1)
     probes = concatenate((probes, causes.answered(partial(model.own_answers, info), beyond)))
     for features in (bundle.reference.features, probes):
@@ -112,38 +114,47 @@ def _convert(
     truths: Sequence[Truth],
     pinned: EngineName | None,
 ) -> ModelInfo:
-    """The entry with its ONNX form, plan and timings; or without them, and with the reason.
+    """The entry with another engine's form, plan and timings; or without them, and with the reason.
 
     The bundle's features are the reference rows; both forms must agree on them and on the probes.
     Raises BundleError if the pinned engine can't be used.
     """
     info = bundle.manifest.model
+    if pinned not in (None, CONVERTING):
+        info = msgspec.structs.replace(info, notes=(*info.notes, f"onnx: not converted: {pinned} is pinned"))
     if pinned == info.native:
-        return msgspec.structs.replace(info, notes=(*info.notes, f"onnx: not converted: {pinned} is pinned"))
+        return info
+    other = pinned or CONVERTING
     try:
-        converted = _converted(bundle, native, model, probes, truths)
+        converted = _written(bundle, model) if other == CONVERTING else info
+        converted = _agreeing(_with_model(bundle, converted), other, native, probes, truths)
     except conversion.NotInstalledError:
         raise
     except conversion.failures() as error:
+        if other == "onedal" and isinstance(error, BundleError):
+            raise
         bundle.file(CONVERTED).unlink(missing_ok=True)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if pinned is not None:
             raise BundleError("engine", f"{pinned} can't be used: {reason}", "Leave the engine out.") from error
         return msgspec.structs.replace(info, notes=(*info.notes, f"onnx: not converted: {reason}"))
-    return _planned(bundle, native, converted, pinned)
+    return _planned(bundle, native, converted, other, pinned)
 
 
-def _converted(
-    bundle: Bundle, native: Engine, model: TrainedModel, probes: Features, truths: Sequence[Truth]
-) -> ModelInfo:
-    """The entry with a converted form that agrees. Raises NotConvertedError if none does."""
+def _written(bundle: Bundle, model: TrainedModel) -> ModelInfo:
+    """The entry with an ONNX form, which is written. Raises NotConvertedError."""
     info, path = bundle.manifest.model, bundle.file(CONVERTED)
     independent = conversion.write_model(model.onnx_graph(bundle.file(info.file), info), info, path)
-    info = msgspec.structs.replace(
-        info, onnx=CONVERTED, row_independent=(*info.row_independent, *(["onnxruntime"] if independent else []))
+    return msgspec.structs.replace(
+        info, onnx=CONVERTED, row_independent=(*info.row_independent, *([CONVERTING] if independent else []))
     )
-    engine = open_engine(_with_model(bundle, info), "onnxruntime", 1)
-    worst = 0.0
+
+
+def _agreeing(
+    bundle: Bundle, other: EngineName, native: Engine, probes: Features, truths: Sequence[Truth]
+) -> ModelInfo:
+    """The entry with the agreement of a converted form. Raises NotConvertedError if it does not agree."""
+    info, engine, worst = bundle.manifest.model, open_engine(bundle, other, 1), 0.0
     for features in (bundle.reference.features, probes):
         names = [name for name in info.outputs if name in engine.outputs]
         gaps = parity.differences(engine.run(features, names), native.run(features, names))
@@ -154,7 +165,7 @@ def _converted(
     if (gap := _gap(engine, info, truths)) > info.tolerance:
         raise conversion.NotConvertedError(f"differs from the model's own answers by {gap:.3g}")
     checked = rows(bundle.reference.features) + rows(probes)
-    return msgspec.structs.replace(info, agreement=(Agreement("onnxruntime", checked, worst),))
+    return msgspec.structs.replace(info, agreement=(Agreement(other, checked, worst),))
 
 
 def _gap(engine: Engine, info: ModelInfo, truths: Sequence[Truth]) -> float:
@@ -167,11 +178,11 @@ def _gap(engine: Engine, info: ModelInfo, truths: Sequence[Truth]) -> float:
     return max(gaps)
 
 
-def _planned(bundle: Bundle, native: Engine, info: ModelInfo, pinned: EngineName | None) -> ModelInfo:
-    engine = open_engine(_with_model(bundle, info), "onnxruntime", 1)
+def _planned(bundle: Bundle, native: Engine, info: ModelInfo, name: EngineName, pinned: EngineName | None) -> ModelInfo:
+    engine = open_engine(_with_model(bundle, info), name, 1)
     served = [name if name != "label" else "predict" for name in info.default_outputs]
     if not engine.outputs.issuperset(served):
-        note = "onnx: not in the plan: it does not compute the default outputs"
+        note = f"{'onnx' if name == CONVERTING else name}: not in the plan: it does not compute the default outputs"
         return msgspec.structs.replace(info, notes=(*info.notes, note))
     own, other = planning.measure((native, engine), bundle.reference.features, served)
     ranges = (EngineRange(0, pinned),) if pinned else planning.plan(own, other)

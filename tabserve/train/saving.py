@@ -94,6 +94,7 @@ def save(
     histograms.
     preprocessor: a fitted transformer from the schema's features to the model's.
     engine: evaluate only with this one; by default, if both engines agree, with the faster one for each number of rows.
+    `onedal`, for models of XGBoost, needs the extra `onedal`, here and at load.
     format: `json` or `joblib` instead of `ubj` and `skops`; joblib needs `allow_joblib`, here and at load.
     trusted: types to store with skops besides the known safe ones; they are needed again at load.
     missing: for a Booster, the number that meant a missing value in training, as in `DMatrix(..., missing=-999)`.
@@ -212,7 +213,9 @@ def _fitting(info: ModelInfo, columns: Columns) -> Features:
 def _write_manifest(bundle: Bundle) -> None:
     contents = bundle.manifest
     files = {path.name: manifest.entry(path) for path in sorted(bundle.path.iterdir())}
-    engines = {contents.model.native, *(["onnxruntime"] if contents.model.onnx else [])}
+    engines = {contents.model.native, *(part.engine for part in contents.model.engines)}
+    if contents.model.onnx:
+        engines.add("onnxruntime")
     if contents.preprocessor is not None:
         engines.add("onnxruntime" if contents.preprocessor.format == "onnx" else "sklearn")
     needed = sorted({library for engine in engines for library in libraries.OF_ENGINE[engine]})
