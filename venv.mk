@@ -9,7 +9,7 @@ OLDEST ?= $(lastword $(PYTHONS))
 # `again` if a venv has another minor version than its Python.
 other = $(if $(wildcard $(1)/lib/python$(shell $(or $(2),:) -c 'import sys; print("%d.%d" % sys.version_info[:2])')),,again)
 .PHONY: again
-# Where the extra onedal and what only it needs are in requirements.lock: 130 MB that only `make long-onedal` installs.
+# Where the extra onedal and what only it needs are in requirements.lock: 160 MB that only `make long-onedal` installs.
 ONEDAL := /^\(daal\|scikit-learn-intelex\|tbb\|tcmlib\)==/,/[0-9a-f]$$/
 
 .venv/ready: $(call other,.venv,$(PYTHON3))

@@ -1,4 +1,4 @@
-"""Evaluate XGBoost's models in oneDAL, which converts them at load. Only bundles that were saved for it use it."""
+"""Evaluate XGBoost's models in oneDAL, which converts them at load. Only bundles that were saved for it do so."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _REMEDY = "Save it without this engine."
 class OneDALEngine:
     """A Booster converted to oneDAL's trees, on an FP32 matrix.
 
-    It adds the trees up in another order for some rows of a call than for others, so a row's last bits depend on how
-    many rows come with it, and sometimes on the number of threads. The same call has the same bits.
+    A row's last bits depend on how many rows come with it, because the trees are added up in different orders, and
+    sometimes on the number of threads. The same call on as many threads has the same bits.
     """
 
     name = "onedal"
