@@ -115,7 +115,7 @@ def around_thresholds(features: np.ndarray[Any, np.dtype[np.float32]]) -> np.nda
 
 @onedal
 def test_early_stopping_counts_in_onedal(tmp_path: Path) -> None:
-    class Stopped(XGBClassifier):
+    class Stopped(XGBClassifier):  # type: ignore[misc]
         def fit(self, features: Any, target: Any) -> Any:
             return super().fit(features, target, eval_set=[(features[:100], 1 - target[:100])], verbose=False)
 
