@@ -154,7 +154,7 @@ def test_categorical_splits_are_refused(tmp_path: Path) -> None:
 
 
 @onedal
-def test_a_form_that_disagrees_is_dropped(tmp_path: Path) -> None:
+def test_a_model_that_is_not_converted_is_dropped(tmp_path: Path) -> None:
     bundle = saved(XGBRegressor(n_estimators=5, objective="count:poisson"), tmp_path, "regression", engine="xgboost")
     engine_set = engines.load(made_for_onedal(bundle, {}))
     assert engine_set.names == ("xgboost",)
