@@ -23,18 +23,18 @@ _REMEDY = "Save it without this engine."
 class OneDALEngine:
     """A Booster converted to oneDAL's trees, on an FP32 matrix.
 
-    A row's last bits depend on how many rows come with it, because the trees are added up in different orders, and
-    sometimes on the number of threads. The same call on as many threads has the same bits.
+    A row's last bits depend on how many rows come with it, because the trees are added up in different orders. With
+    several threads they would depend on their number as well, so oneDAL has one, in the whole process.
     """
 
     name = "onedal"
     row_independent = False
 
-    def __init__(self, path: Path, info: ModelInfo, *, threads: int) -> None:
-        """threads: of oneDAL in the whole process; the engine that was made last sets it. Raises BundleError."""
+    def __init__(self, path: Path, info: ModelInfo) -> None:
+        """Raises BundleError."""
         daal4py = library()
         self._model = _converted(daal4py, path)
-        daal4py.daalinit(threads)
+        daal4py.daalinit(1)
         self._missing = info.missing
         self._classes = np.array(info.classes) if info.classes else None
         self.outputs = frozenset({"predict", "predict_proba"} if info.classes else {"predict"})

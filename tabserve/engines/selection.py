@@ -139,7 +139,7 @@ def _opened(bundle: Bundle, name: EngineName, threads: int) -> Engine:
     if name == "onnxruntime":
         return OnnxEngine(bundle.file(str(info.onnx)), info, threads=threads, reference=features)
     if name == "onedal":
-        return OneDALEngine(bundle.file(info.file), info, threads=threads)
+        return OneDALEngine(bundle.file(info.file), info)
     if name == "xgboost":
         return XGBoostEngine(bundle.file(info.file), info, threads=threads, reference=features)
     if name == "lightgbm":
