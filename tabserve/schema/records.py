@@ -131,7 +131,7 @@ class Records:
         try:
             instances: list[Any] = self._decoder.decode(body).instances
         except msgspec.ValidationError as error:
-            raise InvalidRequest(self._explained(error)) from error
+            raise InvalidRequest(_explained(error, self._fields, self._id)) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidRequest(f"expected a JSON object with `instances`: {error}") from error
         except RecursionError as error:
@@ -153,7 +153,7 @@ class Records:
             converted = msgspec.convert(instances, self._records)
             return self._checked(self._parts(list(map(msgspec.structs.astuple, converted))))
         except msgspec.ValidationError as error:
-            raise InvalidRequest(self._explained(error)) from error
+            raise InvalidRequest(_explained(error, self._fields, self._id)) from error
         except UnicodeEncodeError as error:  # a lone surrogate in a key
             raise InvalidRequest("expected records with UTF-8 keys") from error
         except RecursionError as error:
@@ -243,29 +243,6 @@ class Records:
             if name not in given and (field.required or not tensors):
                 raise InvalidRequest(f"input `{name}`: expected {expectation(field)}, but it is missing")
 
-    def _explained(self, error: msgspec.ValidationError) -> str:
-        text = str(error)
-        if len(text) > _MOST_TEXT:  # it names a key of the request
-            text = text[: _MOST_TEXT // 2] + text[-_MOST_TEXT // 2 :]
-        match = _AT.fullmatch(text)
-        message, record, name = match.group("message", "record", "field") if match else (text, None, None)
-        if record is None:
-            return f'expected {{"instances": [{{…}}, …]}}: {message[0].lower()}{message[1:]}'
-        if unknown := _UNKNOWN.fullmatch(message):
-            return f"record {record}: unknown field {_name(unknown[1])}{nearest(unknown[1], self._fields)}"
-        if missing := _MISSING.fullmatch(message):
-            return f"{where(int(record), missing[1])}: {self._expected(missing[1])}, but it is missing"
-        got = _EXPECTED.fullmatch(message)
-        kind = _GOT.get(got[1], got[1]) if got else "a number out of range"
-        if name is not None and name == self._id:
-            return f"{where(int(record), name)}: expected a string or a whole number, got {kind}"
-        if name is None:
-            return f"record {record}: expected an object with the fields {', '.join(self._fields)}, got {kind}"
-        return f"{where(int(record), name)}: {self._expected(name)}, got {kind}"
-
-    def _expected(self, name: str) -> str:
-        return f"expected {expectation(self._fields[name])}"
-
 
 def record_struct(
     fields: Mapping[str, Field], json_type: Callable[[Field], Any], identity: str | None = None
@@ -328,6 +305,28 @@ def _picker(places: list[int], count: int) -> Callable[[tuple[Any, ...]], Sequen
     if len(places) == count:
         return lambda values: values
     return lambda values: [values[at] for at in places]
+
+
+def _explained(error: msgspec.ValidationError, fields: Mapping[str, Field], identity: str | None) -> str:
+    """What is wrong with the records of a body. identity: the name of their id."""
+    text = str(error)
+    if len(text) > _MOST_TEXT:  # it names a key of the request
+        text = text[: _MOST_TEXT // 2] + text[-_MOST_TEXT // 2 :]
+    match = _AT.fullmatch(text)
+    message, record, name = match.group("message", "record", "field") if match else (text, None, None)
+    if record is None:
+        return f'expected {{"instances": [{{…}}, …]}}: {message[0].lower()}{message[1:]}'
+    if unknown := _UNKNOWN.fullmatch(message):
+        return f"record {record}: unknown field {_name(unknown[1])}{nearest(unknown[1], fields)}"
+    if missing := _MISSING.fullmatch(message):
+        place = where(int(record), missing[1])
+        return f"{place}: expected {expectation(fields[missing[1]])}, but it is missing"
+    got = _EXPECTED.fullmatch(message)
+    kind = _GOT.get(got[1], got[1]) if got else "a number out of range"
+    if name is None:
+        return f"record {record}: expected an object with the fields {', '.join(fields)}, got {kind}"
+    expected = "a string or a whole number" if name == identity else expectation(fields[name])
+    return f"{where(int(record), name)}: expected {expected}, got {kind}"
 
 
 def _name(name: str) -> str:

@@ -63,38 +63,13 @@ class Arrivals:
         self._came_before, self._came = self._came, 0
 
 
-class Servicer:
-    """Serves one model over gRPC."""
+class Questions:
+    """Answers questions about a server and its model."""
 
-    def __init__(
-        self,
-        model: Model,
-        ready: Callable[[], bool],
-        admission: Admission,
-        messages: Messages,
-        metrics: Metrics,
-    ) -> None:
-        self._model = model
-        self._messages = messages
+    def __init__(self, metadata: ModelMetadata, ready: Callable[[], bool]) -> None:
         self.ready = ready
-        self._admission = admission
-        self._metrics = metrics
-        self._metadata = model.metadata
-        self._description = _description(self._metadata)
-        self._encoder = ResponseEncoder(self._metadata.name, self._metadata.versions[-1])
-        self._headers = tuple(model.headers.items())
-        self._ids = RequestIds()
-        self._may_answer = asyncio.Event()
-        self._may_answer.set()
-        self._arrivals = Arrivals()
-
-    def hold(self) -> None:
-        """Hold answers back from now on."""
-        self._may_answer.clear()
-
-    def let_go(self) -> None:
-        """Send the answers that were held back."""
-        self._may_answer.set()
+        self._metadata = metadata
+        self._description = _description(metadata)
 
     async def ServerLive(self, _: Any, __: grpc.aio.ServicerContext) -> pb.ServerLiveResponse:  # noqa: N802
         """Whether the process answers."""
@@ -132,6 +107,51 @@ class Servicer:
     async def refuse_loading(self, _: Any, context: grpc.aio.ServicerContext) -> None:
         """Refuse to load or unload a model."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, repository.REFUSAL)
+
+    def check_known(self, name: str, version: str) -> None:
+        """Raise ModelNotFound unless this is the model and one of its versions."""
+        metadata = self._metadata
+        if name != metadata.name or (version and version not in metadata.versions):
+            known = ", ".join(metadata.versions)
+            raise ModelNotFound(f"no such model or version; the model here is {metadata.name}, versions {known}")
+
+    async def _known(self, name: str, version: str, context: grpc.aio.ServicerContext) -> None:
+        try:
+            self.check_known(name, version)
+        except ModelNotFound as error:
+            await context.abort(grpc.StatusCode.NOT_FOUND, error.message)
+
+
+class Servicer:
+    """Serves one model over gRPC."""
+
+    def __init__(
+        self,
+        model: Model,
+        ready: Callable[[], bool],
+        admission: Admission,
+        messages: Messages,
+        metrics: Metrics,
+    ) -> None:
+        self._model = model
+        self._messages = messages
+        self.questions = Questions(model.metadata, ready)
+        self._admission = admission
+        self._metrics = metrics
+        self._encoder = ResponseEncoder(model.metadata.name, model.metadata.versions[-1])
+        self._headers = tuple(model.headers.items())
+        self._ids = RequestIds()
+        self._may_answer = asyncio.Event()
+        self._may_answer.set()
+        self._arrivals = Arrivals()
+
+    def hold(self) -> None:
+        """Hold answers back from now on."""
+        self._may_answer.clear()
+
+    def let_go(self) -> None:
+        """Send the answers that were held back."""
+        self._may_answer.set()
 
     async def ModelInfer(self, _: Any, context: grpc.aio.ServicerContext) -> bytes:  # noqa: N802
         """Answer tensors with tensors, as bytes; the message is read when there is a place and memory for it."""
@@ -196,20 +216,8 @@ class Servicer:
             message = pb.ModelInferRequest.FromString(data)
         except DecodeError:
             raise InvalidRequest("expected a ModelInferRequest, got other bytes") from None
-        self._check_known(message.model_name, message.model_version)
+        self.questions.check_known(message.model_name, message.model_version)
         return decode_request(message, bounds)
-
-    def _check_known(self, name: str, version: str) -> None:
-        metadata = self._metadata
-        if name != metadata.name or (version and version not in metadata.versions):
-            known = ", ".join(metadata.versions)
-            raise ModelNotFound(f"no such model or version; the model here is {metadata.name}, versions {known}")
-
-    async def _known(self, name: str, version: str, context: grpc.aio.ServicerContext) -> None:
-        try:
-            self._check_known(name, version)
-        except ModelNotFound as error:
-            await context.abort(grpc.StatusCode.NOT_FOUND, error.message)
 
     async def _abort(
         self, error: InferenceError, context: grpc.aio.ServicerContext, started: float, trace: Mapping[str, str]
@@ -244,15 +252,16 @@ def _tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadat
 
 
 def _handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
+    questions = servicer.questions
     methods: dict[str, tuple[Method, Any]] = {
-        "ServerLive": (servicer.ServerLive, pb.ServerLiveRequest),
-        "ServerReady": (servicer.ServerReady, pb.ServerReadyRequest),
-        "ModelReady": (servicer.ModelReady, pb.ModelReadyRequest),
-        "ServerMetadata": (servicer.ServerMetadata, pb.ServerMetadataRequest),
-        "ModelMetadata": (servicer.ModelMetadata, pb.ModelMetadataRequest),
-        "RepositoryIndex": (servicer.RepositoryIndex, pb.RepositoryIndexRequest),
-        "RepositoryModelLoad": (servicer.refuse_loading, pb.RepositoryModelLoadRequest),
-        "RepositoryModelUnload": (servicer.refuse_loading, pb.RepositoryModelUnloadRequest),
+        "ServerLive": (questions.ServerLive, pb.ServerLiveRequest),
+        "ServerReady": (questions.ServerReady, pb.ServerReadyRequest),
+        "ModelReady": (questions.ModelReady, pb.ModelReadyRequest),
+        "ServerMetadata": (questions.ServerMetadata, pb.ServerMetadataRequest),
+        "ModelMetadata": (questions.ModelMetadata, pb.ModelMetadataRequest),
+        "RepositoryIndex": (questions.RepositoryIndex, pb.RepositoryIndexRequest),
+        "RepositoryModelLoad": (questions.refuse_loading, pb.RepositoryModelLoadRequest),
+        "RepositoryModelUnload": (questions.refuse_loading, pb.RepositoryModelUnloadRequest),
     }
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(_parsing(method, request), response_serializer=_serialize)
@@ -318,7 +327,7 @@ class GrpcServer:
     async def report_health(self) -> None:
         """Report to grpc.health.v1 whether the model is ready now."""
         serving = health_pb2.HealthCheckResponse.SERVING
-        status = serving if self._servicer.ready() else health_pb2.HealthCheckResponse.NOT_SERVING
+        status = serving if self._servicer.questions.ready() else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in ("", SERVICE):
             await self._health.set(service, status)
 

@@ -133,9 +133,7 @@ class Application:
         return {
             **{b"/v2/models/%b%b/infer" % (name, version): infer for version in versions},
             b"/v1/models/%b:predict" % name: predict,
-            b"/v2/repository/index": Route(self._index, "repository"),
-            b"/v2/repository/models/%b/load" % name: Route(self._refuse_loading, "repository"),
-            b"/v2/repository/models/%b/unload" % name: Route(self._refuse_loading, "repository"),
+            **_repository_routes(metadata, self._ready),
         }
 
     def admit(self, request: Request, *, unplaced: bool) -> Answer | None:
@@ -211,14 +209,6 @@ class Application:
             await in_thread(partial(self._model.bounds.check_predict, request.body))
         return JSON, await self._model.predict(request.body, context)
 
-    async def _index(self, request: Request, _: Context) -> tuple[bytes, bytes]:
-        only_ready = request.body != b"" and decode_json(_decode_index, request.body).ready
-        entries = repository.index(self._model.metadata, ready=self._ready(), only_ready=only_ready)
-        return JSON, orjson.dumps(entries)
-
-    async def _refuse_loading(self, _: Request, __: Context) -> tuple[bytes, bytes]:
-        raise InvalidRequest(repository.REFUSAL)
-
     def page(self, request: Request) -> Answer:
         """The answer to a request that needs neither the model nor a body."""
         path = request.path
@@ -247,6 +237,24 @@ class Application:
     def _count(self, status: int, protocol: str, request: Request) -> None:
         self._metrics.requests.add(protocol, str(status))
         self._metrics.seconds.observe(time.perf_counter() - request.since, protocol)
+
+
+def _repository_routes(metadata: ModelMetadata, ready: Callable[[], bool]) -> dict[bytes, Route]:
+    """The routes of Triton's model repository extension, of which only the index is answered."""
+
+    async def index(request: Request, _: Context) -> tuple[bytes, bytes]:
+        only_ready = request.body != b"" and decode_json(_decode_index, request.body).ready
+        return JSON, orjson.dumps(repository.index(metadata, ready=ready(), only_ready=only_ready))
+
+    async def refuse(_: Request, __: Context) -> tuple[bytes, bytes]:
+        raise InvalidRequest(repository.REFUSAL)
+
+    model = b"/v2/repository/models/" + metadata.name.encode()
+    return {
+        b"/v2/repository/index": Route(index, "repository"),
+        model + b"/load": Route(refuse, "repository"),
+        model + b"/unload": Route(refuse, "repository"),
+    }
 
 
 def error_body(message: str) -> bytes:
