@@ -17,6 +17,7 @@ import pytest
 
 from tabserve import bundle as bundles
 from tabserve.bundle import expected
+from tabserve.inference.grpc.tuning import LISTENERS
 from tests.cluster import chart
 from tests.cluster.chart import NAMESPACE, released
 from tests.cluster.load import Target, constant
@@ -30,6 +31,8 @@ SERVICES = ("predictor", "transformer")
 MIB = 2**20
 GROWN, AGAIN = 64 * MIB, 16 * MIB
 """How much more resident memory than at the start one flood may leave behind, and five more than that one."""
+KEPT_BY_LISTENER = {"continuations": 10 * MIB}
+"""What gRPC keeps of a listener's last broken connection, until the listener gets another (grpcio 1.82)."""
 OTHERS_P99_SECONDS = 1.0
 CALM_SECONDS = 90
 
@@ -91,7 +94,7 @@ def test_a_flood_neither_ends_a_pod_nor_keeps_its_memory(target: Target, service
     assert seen.failures() == []
     assert p99 < OTHERS_P99_SECONDS
     assert left[0] - start <= GROWN
-    assert left[-1] - left[0] <= AGAIN
+    assert left[-1] - left[0] <= AGAIN + LISTENERS * KEPT_BY_LISTENER.get(name, 0)
 
 
 def settled(victim: psutil.Process, wanted: int) -> int:
