@@ -16,6 +16,7 @@ from tabserve.bundle.manifest import ModelInfo
 from tabserve.engines import parity
 from tabserve.engines.contributions import boosters
 
+_NO_LENGTH = b"\xff" * 16
 # For these, `predict` returns class numbers, or margins, in place of probabilities.
 _ANSWERS_CLASSES = "multi:softmax"
 _ANSWERS_PROBABILITIES = "multi:softprob"
@@ -114,7 +115,7 @@ def read(path: Path, threads: int = 1) -> Any:
 
     booster = xgboost.Booster()
     try:
-        booster.load_model(bytearray(path.read_bytes()))  # recognised by its content, not by its name
+        booster.load_model(_padded(path.read_bytes()))  # recognised by its content, not by its name
         booster.set_param({"nthread": threads, "device": "cpu"})
         if objective(booster) == _ANSWERS_CLASSES:
             booster.set_param({"objective": _ANSWERS_PROBABILITIES})
@@ -125,6 +126,17 @@ def read(path: Path, threads: int = 1) -> Any:
         reason = str(error).splitlines()[0]
         raise BundleError(path.name, f"not a model XGBoost can read: {reason}", "Save the bundle again.") from error
     return booster
+
+
+def _padded(content: bytes) -> bytearray:
+    """The content, with an end of UBJSON at which XGBoost finds no length that it could try to allocate.
+
+    XGBoost does not look for the end, and would take a length that is cut off from whatever the memory holds.
+    """
+    padded = bytearray(content)
+    if padded.startswith(b"{L"):
+        padded += _NO_LENGTH
+    return padded
 
 
 def objective(booster: Any) -> str:
