@@ -33,7 +33,7 @@ class Store:
         program = build.VERSITYGW.folder / "versitygw"
         environment = {**os.environ, "ROOT_ACCESS_KEY": ACCESS, "ROOT_SECRET_KEY": SECRET}
         address = f"127.0.0.1:{self.port}"
-        sidecar = self._folder.with_name(f"{self._folder.name}-metadata")  # not every file system has attributes
+        sidecar = self._folder.with_name("metadata")  # not every file system has attributes
         sidecar.mkdir(exist_ok=True)
         options: list[str | Path] = ["--port", address, "--quiet", "posix", "--sidecar", sidecar]
         command = [program, *options, self._folder]
