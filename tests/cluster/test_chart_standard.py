@@ -29,9 +29,9 @@ def test_an_installed_bundle_answers_as_it_does_locally(bundle: Path, placement:
         tested = release.test()
         host = f"{release.name}-{NAMESPACE}.example.com"
         target = Target(GATEWAY, host, "breast-cancer", expected.record(found, 0))
-        decisions = Client(f"http://{GATEWAY}", host).decide(
-            "breast-cancer", [expected.record(found, n) for n in range(9)]
-        )
+        records = [expected.record(found, n) for n in range(9)]
+        with Client(f"http://{GATEWAY}", host) as client:
+            decisions = client.decide("breast-cancer", records)
         with target.channel() as channel:
             over_grpc = target.grpc(channel)
         over_rest = target.once()
@@ -54,7 +54,8 @@ def test_a_predictor_alone_answers_with_the_models_own_outputs(bundle: Path) -> 
         tested = release.test()
         host = f"{release.name}-{NAMESPACE}.example.com"
         records = [expected.record(found, row) for row in range(9)]
-        predictions = Client(f"http://{GATEWAY}", host).decide("breast-cancer", records)
+        with Client(f"http://{GATEWAY}", host) as client:
+            predictions = client.decide("breast-cancer", records)
         target = Target(GATEWAY, host, "breast-cancer", records[0])
         with target.channel() as channel:
             over_grpc = target.grpc(channel)
