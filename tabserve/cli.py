@@ -224,7 +224,8 @@ def up(
     try:
         with local.serving(directory, chosen, options, load if watch else None, click.echo) as wait_until_ended:
             model, url = found.manifest.name, f"http://{local.HOST}:{chosen.http}"
-            decision = Client(url).decide(model, [record])[0]
+            with Client(url) as client:
+                decision = client.decide(model, [record])[0]
             _print_decision(url, model, record, decision)
             if check:
                 _compare(decision, expected.decision(found, 0))

@@ -58,13 +58,14 @@ class Services:
     def wait_until_ready(self) -> None:
         """Wait until the transformer answers that it is ready. Raises UpError."""
         deadline = time.monotonic() + READY_SECONDS
-        client = Client(self.url)
-        while not client.ready():
-            if name := self.ended():
-                raise UpError(f"the {name} ended with status {self._processes[name].wait()}; its last lines are above")
-            if time.monotonic() > deadline:
-                raise UpError(f"not ready after {READY_SECONDS:.0f} s; the services' lines are above")
-            time.sleep(POLL_SECONDS)
+        with Client(self.url) as client:
+            while not client.ready():
+                if name := self.ended():
+                    status = self._processes[name].wait()
+                    raise UpError(f"the {name} ended with status {status}; its last lines are above")
+                if time.monotonic() > deadline:
+                    raise UpError(f"not ready after {READY_SECONDS:.0f} s; the services' lines are above")
+                time.sleep(POLL_SECONDS)
 
     def drain(self) -> None:
         """Have the transformer, and then the predictor, answer what is asked on its open connections, and end."""
