@@ -13,13 +13,12 @@ from typing import IO, Any, NamedTuple
 
 import msgspec
 
+from tabserve.schema.cells import DELIMITERS, TRUTHS
 from tabserve.schema.columns import Misfit, shown
 from tabserve.schema.misfits import misnamed
 
 ENDINGS = {"csv": (".csv", ".tsv"), "jsonl": (".jsonl", ".ndjson"), "parquet": (".parquet",)}
 _MARKS = {b"PAR1": "parquet", b"\x1f\x8b": "gzip", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
-_DELIMITERS = ",;\t|"
-_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 _BOM = b"\xef\xbb\xbf"
 _BATCH_ROWS = 1 << 12
 
@@ -116,7 +115,7 @@ class Source:
         before, header = next(((at, line) for at, line in enumerate(text, 1) if line.strip()), (0, ""))
         if not header:
             raise FileError(f"{self.name}: is empty; expected a header with the names of fields")
-        delimiter = self._options.delimiter or max(_DELIMITERS, key=lambda sign: self._known(header, sign))
+        delimiter = self._options.delimiter or max(DELIMITERS, key=lambda sign: self._known(header, sign))
         names = _cells(header, delimiter)
         self._check_header(names, delimiter)
         self.names = names
@@ -214,7 +213,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 def _value_of(datatype: str, decimal: str) -> Callable[[str], Any]:
     """What turns a cell into a value; a cell that does not fit is sent as it is, for the service to refuse by name."""
     if datatype == "BOOL":
-        return lambda cell: _TRUTHS.get(cell.lower(), cell)
+        return lambda cell: TRUTHS.get(cell.lower(), cell)
     if datatype == "BYTES":
         return lambda cell: cell
     if decimal == ".":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import struct
 import time
@@ -35,7 +34,7 @@ from tabserve.schema.columns import (
 from tabserve.schema.mending import MALFORMED, Mender
 from tabserve.schema.misfits import nearest
 from tabserve.schema.schema import Field, Schema
-from tabserve.schema.timestamps import seconds
+from tabserve.schema.timestamps import instant
 
 _JSON_TYPES: dict[str, Any] = {
     "number": float,
@@ -334,11 +333,8 @@ def _name(name: str) -> str:
 
 
 def _instant(value: str | float | None) -> float | None:
-    """Seconds since 1970; infinity for anything that is not a time, so that the bounds refuse it."""
-    if isinstance(value, str):
-        instant = seconds(value)
-        return math.inf if instant is None else instant
-    return value
+    """Seconds since 1970; infinity for a text that is not a time."""
+    return instant(value) if isinstance(value, str) else value
 
 
 def _ids(tensor: Tensor, count: int, faults: list[Misfit]) -> list[str | int | None]:

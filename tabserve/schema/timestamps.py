@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 
 DAY = 86_400.0
@@ -25,12 +26,18 @@ def seconds(value: str | float) -> float | None:
     return float(value) if EARLIEST <= value <= LATEST else None
 
 
+def instant(text: str) -> float:
+    """Seconds since 1970 UTC; infinity for a text that is not a time, so that the bounds refuse it."""
+    found = seconds(text)
+    return math.inf if found is None else found
+
+
 def is_date(value: str) -> bool:
     """Whether a text is an ISO 8601 date, or the first moment of one in UTC."""
-    instant = seconds(value)
-    return instant is not None and instant % DAY == 0
+    found = seconds(value)
+    return found is not None and found % DAY == 0
 
 
-def date_of(instant: float) -> str:
+def date_of(moment: float) -> str:
     """The ISO 8601 date of a moment, seconds since 1970 UTC."""
-    return (_EPOCH + timedelta(seconds=instant)).date().isoformat()
+    return (_EPOCH + timedelta(seconds=moment)).date().isoformat()

@@ -12,14 +12,14 @@ import pyarrow.compute as pc
 
 from tabserve.arrays import Array
 from tabserve.inference.errors import InvalidRequest
+from tabserve.schema.cells import TRUTHS
 from tabserve.schema.columns import Checks, Columns, Misfit, expectation, firsts, word
 from tabserve.schema.misfits import nearest
 from tabserve.schema.schema import Field, Schema
-from tabserve.schema.timestamps import seconds
+from tabserve.schema.timestamps import instant, seconds
 
 _MOST_SECONDS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _WRITTEN = ("number", "integer", "boolean", "timestamp")
-_TRUTHS = {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}
 
 
 class ArrowRecords:
@@ -129,7 +129,7 @@ def _float(column: pa.Array) -> Array:
 def _read(field: Field, column: pa.Array) -> Array:
     """Numbers, booleans and times written as text; each distinct text is parsed once."""
     encoded = column.dictionary_encode()
-    read = {"boolean": _truth, "timestamp": _instant, "date": _day}.get(field.type, _number)
+    read = {"boolean": _truth, "timestamp": _instant, "date": instant}.get(field.type, _number)
     values = np.array([read(text) for text in encoded.dictionary.to_pylist()] + [math.nan])
     codes = encoded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False)
     return np.asarray(values[codes])
@@ -143,20 +143,15 @@ def _number(text: str) -> float:
 
 
 def _truth(text: str) -> float:
-    return _TRUTHS.get(text.lower(), math.inf)
+    return TRUTHS.get(text.lower(), math.inf)
 
 
 def _instant(text: str) -> float:
-    instant = seconds(text)
-    if instant is None:
+    found = seconds(text)
+    if found is None:
         number = _number(text)
         return math.inf if math.isnan(number) else number
-    return instant
-
-
-def _day(text: str) -> float:
-    instant = seconds(text)
-    return math.inf if instant is None else instant
+    return found
 
 
 def _words(batch: pa.RecordBatch, name: str) -> list[str | None]:

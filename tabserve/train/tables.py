@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tabserve.bundle.errors import BundleError
+from tabserve.schema.cells import DELIMITERS, TRUTHS
 from tabserve.schema.schema import Field, Schema
 from tabserve.schema.timestamps import seconds
 
-_DELIMITERS = ",;\t|"
 _ENDINGS = (".parquet", ".pq")
-_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class Table(NamedTuple):
@@ -64,7 +63,7 @@ def _number(text: str) -> float | str:
 
 
 def _truth(text: str) -> bool | str:
-    return _TRUTHS.get(text.lower(), text)
+    return TRUTHS.get(text.lower(), text)
 
 
 def _moment(text: str) -> float | str:
@@ -87,7 +86,7 @@ def _csv(path: Path) -> Table:
         raise BundleError(path.name, f"expected UTF-8, got other bytes at byte {error.start}", remedy) from error
     except OSError as error:
         raise BundleError(str(path), f"cannot be read: {error.strerror}", "Give a CSV or Parquet file.") from error
-    delimiter = max(_DELIMITERS, key=text.partition("\n")[0].count)
+    delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         names = next(reader, [])
