@@ -30,6 +30,8 @@ _WORDS = ("category", "text")
 _LARGEST = float(np.finfo(np.float64).max)
 _NOUNS = {"number": "a number", "integer": "a whole number", "boolean": "true or false"}
 _INSTANTS = {"timestamp": "an ISO 8601 time or seconds since 1970", "date": "an ISO 8601 date, such as 2026-11-30"}
+_SIGNED = ("number", "timestamp")
+"""The types whose zero may be negative; adding a negative zero changes no number."""
 _STEPS = {"integer": 1.0, "date": DAY}
 """What the numbers of a type are multiples of."""
 
@@ -77,6 +79,7 @@ class Checks:
         self._whole = any(field.type in _STEPS for field in self.numeric)
         self._fractional = np.array([[field.type not in _STEPS] for field in self.numeric], dtype=bool).reshape(-1, 1)
         self._steps = np.array([[_STEPS.get(field.type, 1.0)] for field in self.numeric]).reshape(-1, 1)
+        self._zeros = np.array([[-0.0 if field.type in _SIGNED else 0.0] for field in self.numeric]).reshape(-1, 1)
         self._defaults = [(i, field) for i, field in enumerate(self.numeric) if field.default is not None]
         self._allowed = {field.name: _allowed(field) for field in self.words if field.type == "category"}
 
@@ -141,6 +144,8 @@ class Checks:
             yield Misfit(record, field.name, expectation(field), shown(given(field.name, record)))
 
     def _fill(self, numbers: Array) -> None:
+        """Write the defaults, and 0 for a negative zero that is a whole number or false."""
+        np.add(numbers, self._zeros, numbers)
         for index, field in self._defaults:
             missing = np.isnan(numbers[index])
             if holds_any(missing):

@@ -15,6 +15,7 @@ from tabserve.schema.timestamps import is_date, seconds
 
 Task: TypeAlias = Literal["binary", "multiclass", "regression", "anomaly"]
 FieldType: TypeAlias = Literal["number", "integer", "boolean", "category", "text", "timestamp", "date"]
+Logged: TypeAlias = Literal["keep", "hash", "drop"]
 OutputName: TypeAlias = Literal["predict", "predict_proba", "label", "margin", "anomaly_score", "contributions"]
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 FieldName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[^\"\\\\`\x00-\x1f\ud800-\udfff]+$")]
@@ -61,6 +62,7 @@ class Field(Strict, frozen=True):
     (NaN for a number). For a timestamp "now" is the time of the request, and for a date "today" is its day in UTC. A
     missing text is an empty one.
     use: `audit` for what is checked and carried through, and never seen by the model.
+    logged: what the decision log holds of it: `keep` the value, `hash` only its keyed hash, `drop` nothing.
     """
 
     name: FieldName
@@ -74,6 +76,7 @@ class Field(Strict, frozen=True):
     required: bool = True
     default: float | bool | str | None = None
     use: Literal["audit"] | None = None
+    logged: Logged = "keep"
     description: str | None = None
 
     def _misfits(self) -> Misfits:
@@ -220,10 +223,12 @@ class Reasons(Strict, frozen=True, rename={"for_": "for"}):
     """The `top` features that pushed a decision's score up the most, in words, or by name if they have none.
 
     for: labels of the bands that reasons are given for; empty for all.
+    codes: what the decision log calls the features, besides their texts; by name if they have none.
     """
 
     top: Annotated[int, msgspec.Meta(ge=1)] = 3
     texts: dict[str, str] = msgspec.field(default_factory=dict)
+    codes: dict[str, Name] = msgspec.field(default_factory=dict)
     for_: tuple[Name, ...] = ()
 
     def _misfits(self) -> Misfits:
@@ -282,6 +287,12 @@ class Schema(Strict, frozen=True):
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features, in order."""
         return tuple(f if isinstance(f, str) else f.name for f in self.features)
+
+    @property
+    def fields_read(self) -> frozenset[str]:
+        """The fields that features are made from."""
+        derived = [sources for f in self.features if not isinstance(f, str) for sources in f.rules.values()]
+        return frozenset().union((f for f in self.features if isinstance(f, str)), *derived)
 
     @property
     def may_miss(self) -> frozenset[str]:
@@ -374,9 +385,10 @@ class Schema(Strict, frozen=True):
         reasons, decision, at = self.outputs.reasons, self.outputs.decision, ("outputs", "reasons")
         if reasons is None:
             return
-        for feature in reasons.texts:
-            if feature not in self.feature_names:
-                yield unknown_name("feature", feature, self.feature_names, *at, "texts", feature)
+        for key, named in (("texts", reasons.texts), ("codes", reasons.codes)):
+            for feature in named:
+                if feature not in self.feature_names:
+                    yield unknown_name("feature", feature, self.feature_names, *at, key, feature)
         labels = tuple(dict.fromkeys(band.label for band in decision.bands)) if decision else ()
         for index, label in enumerate(reasons.for_):
             if label not in labels:

@@ -1,0 +1,1 @@
+"""Decisions that last: what is recorded of each, in which form, and where."""

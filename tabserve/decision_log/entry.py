@@ -1,0 +1,56 @@
+"""What one answered request hands to the decision log: arrays, which become a table later, in the log's own thread."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+import msgspec
+
+from tabserve.arrays import Array
+
+ONLINE = "online"
+"""The source of what a service was asked."""
+_STRUCT_BYTES, _ARRAY_BYTES = 1024, 160
+"""What an entry and each of its arrays take besides their values."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """The decisions on the records of one request.
+
+    ids: of the records, `str`; None if they are `request_id/row`. places: the records' positions in the request, or the
+    file; None if they are all of its records. time: seconds since 1970.
+    rows: how many records the engine was given together. source: `online`, or the URI of a file.
+    columns: the record's fields, after defaults, hashed where they are hashed, and without those that are dropped.
+    outputs: the model's, [rows, …] by name. answers: `decision`, `score`, `label` [rows], `predict` [rows, targets],
+    and `reasons` and `codes` [rows, top], padded with "".
+    """
+
+    request_id: str
+    time: float
+    rows: int
+    engine: str
+    versions: str
+    release: str
+    digest: str
+    columns: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+    answers: Mapping[str, Array]
+    source: str = ONLINE
+    ids: Array | None = None
+    places: Array | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.outputs.values())))
+
+    @property
+    def nbytes(self) -> int:
+        """About how much memory it takes."""
+        arrays = [*self.columns.values(), *self.outputs.values(), *self.answers.values()]
+        arrays += [array for array in (self.ids, self.places) if array is not None]
+        return _STRUCT_BYTES + sum(map(_nbytes, arrays))
+
+
+def _nbytes(array: Array) -> int:
+    texts = sum(map(sys.getsizeof, array.ravel().tolist())) if array.dtype == object else 0
+    return _ARRAY_BYTES + array.nbytes + texts
