@@ -5,7 +5,7 @@ from __future__ import annotations
 OF_MODULE = {
     "gevent": "loadtest",
     "hdrh": "loadtest",
-    "jinja2": "loadtest",
+    "jinja2": "report",
     "kserve": "kserve",
     "kubernetes": "doctor",
     "lightgbm": "lightgbm",
