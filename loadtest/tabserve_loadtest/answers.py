@@ -36,6 +36,11 @@ class Answer(msgspec.Struct):
         return " + ".join(found)
 
     @property
+    def said(self) -> str:
+        """The status and the beginning of the body, which tell a gateway's refusals from a service's."""
+        return f"{self.status} {self.body[:120].decode(errors='replace').rstrip()}"
+
+    @property
     def refused(self) -> bool:
         """Whether the server refused to do this now."""
         return self.status in REFUSALS

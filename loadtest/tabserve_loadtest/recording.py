@@ -63,7 +63,7 @@ class Recording:
         self._second(second).outcomes["dropped"] += 1
 
     def error(self, text: str) -> None:
-        """Count an error by its text, or after many different texts as `others`."""
+        """Count an error or a refusal by its text, or after many different texts as `others`."""
         known = text in self.errors or len(self.errors) < ERROR_TEXTS
         self.errors[text if known else "others"] += 1
 

@@ -60,10 +60,10 @@ class Caller(User):
         if answer is None:
             outcome = "timeout" if problem.startswith("timeout") else "failed"
         elif answer.refused:
-            outcome = "refused"
+            outcome, problem = "refused", answer.said
             work.dispatch.recording.counts["retry_after"] += "retry-after" in answer.headers
         elif answer.status != 200:
-            outcome, problem = "failed", f"{answer.status} {answer.body[:120].decode(errors='replace')}"
+            outcome, problem = "failed", answer.said
         elif wrong := work.checker.problem(index, payload, answer):
             outcome, problem = "wrong", wrong
         self._record(arrival, sent, answered, outcome, answer.release if answer else "", payload.rows, problem)

@@ -15,6 +15,7 @@ from pyarrow import fs
 
 _UNFINISHED = "_unfinished"
 _PATIENCE_SECONDS, _LONGEST_PAUSE_SECONDS = 180.0, 15.0
+_REQUEST_ATTEMPTS = 6
 _T = TypeVar("_T")
 
 
@@ -34,7 +35,8 @@ class Place(msgspec.Struct, frozen=True):
         if "://" not in given:
             return Place(fs.LocalFileSystem(), str(Path(given).absolute()))
         try:
-            return Place(*fs.FileSystem.from_uri(given))
+            files, path = fs.FileSystem.from_uri(given)
+            return Place(_retrying(files) if isinstance(files, fs.S3FileSystem) else files, path)
         except (pa.ArrowInvalid, OSError, ValueError) as error:
             raise RunError(f"{given}: {error}") from error
 
@@ -98,3 +100,14 @@ class Place(msgspec.Struct, frozen=True):
                     raise
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+def _retrying(files: fs.S3FileSystem) -> fs.FileSystem:
+    """The file system, which repeats single requests that S3 refuses; a URI can't ask for that.
+
+    Without it a store that refuses now and then ends every upload of many parts.
+    """
+    rebuild, (options,) = files.__reduce__()
+    strategy = fs.AwsStandardS3RetryStrategy(max_attempts=_REQUEST_ATTEMPTS)
+    made: fs.FileSystem = rebuild({**options, "retry_strategy": strategy})
+    return made

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -218,11 +219,11 @@ def test_a_record_is_decided_the_same_however_it_is_asked(two_engines: bool, tmp
 
 
 def by_v1(service: Service, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    connection = http.client.HTTPConnection("127.0.0.1", service.http_port)
     found = []
-    for record in records:
-        connection.request("POST", "/v1/models/payments:predict", json.dumps({"instances": [record]}))
-        found += json.loads(connection.getresponse().read())["predictions"]
+    with closing(http.client.HTTPConnection("127.0.0.1", service.http_port)) as connection:
+        for record in records:
+            connection.request("POST", "/v1/models/payments:predict", json.dumps({"instances": [record]}))
+            found += json.loads(connection.getresponse().read())["predictions"]
     return found
 
 
@@ -239,13 +240,13 @@ WANTED = ("decision", "score")
 
 
 def by_v2(service: Service, records: list[dict[str, Any]]) -> list[tuple[str, float]]:
-    connection = http.client.HTTPConnection("127.0.0.1", service.http_port)
     found = []
-    for record in records:
-        body = {"inputs": tensors(record), "outputs": [{"name": name} for name in WANTED]}
-        connection.request("POST", "/v2/models/payments/infer", json.dumps(body))
-        outputs = {one["name"]: one["data"][0] for one in json.loads(connection.getresponse().read())["outputs"]}
-        found.append((outputs["decision"], outputs["score"]))
+    with closing(http.client.HTTPConnection("127.0.0.1", service.http_port)) as connection:
+        for record in records:
+            body = {"inputs": tensors(record), "outputs": [{"name": name} for name in WANTED]}
+            connection.request("POST", "/v2/models/payments/infer", json.dumps(body))
+            outputs = {one["name"]: one["data"][0] for one in json.loads(connection.getresponse().read())["outputs"]}
+            found.append((outputs["decision"], outputs["score"]))
     return found
 
 

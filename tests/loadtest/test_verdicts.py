@@ -71,6 +71,8 @@ def test_refusals_are_goodput_lost_and_no_errors_in_overload(runs: dict[str, Run
     assert run.status == 0, run.text
     assert 0.1 < run.section.figures["refused_share"] < 0.8
     assert run.section.figures["retry_after_share"] == 1
+    assert list(run.section.errors) == ['refused: 503 {"error": "overloaded"}']
+    assert 'times refused: 503 {"error": "overloaded"}' in run.text
 
 
 def test_a_starved_generator_reports_nothing(stub: Stubs, loadtest: Loadtest) -> None:
