@@ -89,14 +89,18 @@ class Place(msgspec.Struct, frozen=True):
             self.files.delete_dir(self.below(_UNFINISHED))
 
     def patiently(self, do: Callable[[], _T]) -> _T:
-        """Call `do`, again and again while a store is unreachable or overloaded. Raises OSError after three minutes."""
-        started, pause = time.monotonic(), 0.5
+        """Call `do`, again and again while a store is unreachable or overloaded.
+
+        Raises OSError three minutes after the first failure.
+        """
+        failed, pause = 0.0, 0.5
         while True:
             try:
                 return do()
             except OSError as error:
                 away = not self.is_local and not isinstance(error, FileNotFoundError | PermissionError)
-                if not away or time.monotonic() - started > _PATIENCE_SECONDS:
+                failed = failed or time.monotonic()
+                if not away or time.monotonic() - failed > _PATIENCE_SECONDS:
                     raise
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

@@ -73,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Unreliable
 
     def _pass_on(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self._body()
         self.server.count += 1
         if self.server.count % 5 == 0:
             self.server.refused += 1
@@ -89,6 +89,17 @@ class _Handler(BaseHTTPRequestHandler):
         headers = [(name, value) for name, value in answer.getheaders() if name.lower() != "transfer-encoding"]
         self._answer(answer.status, headers, content)
         connection.close()
+
+    def _body(self) -> bytes:
+        """The body as it came, with the sizes of its chunks if it has any."""
+        if "Transfer-Encoding" not in self.headers:
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        found, size = b"", -1
+        while size != 0:
+            line = self.rfile.readline()
+            size = int(line, 16)
+            found += line + self.rfile.read(size + 2)
+        return found
 
     def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
         self.send_response_only(status)

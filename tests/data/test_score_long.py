@@ -174,10 +174,11 @@ def test_refusals_and_half_a_minute_without_the_store_are_survived(
     with unreliable(store) as server:
         port = server.server_address[1]
         process = start(bundle, store.uri("lake/in", port), store.uri("lake/out", port))
-        while not list((tmp_path / "s3" / "lake").glob("out/part=02/*.parquet")):
-            assert process.poll() is None, process.communicate()
-        store.stop()
         pause = threading.Event()
+        while not list((tmp_path / "s3" / "lake").glob("out/part=02/*.parquet")):
+            assert process.poll() is None, process.communicate()[1][-1000:]
+            pause.wait(0.1)  # the server of this process answers meanwhile
+        store.stop()
         assert not pause.wait(30)
         store.start()
         finished(process)
