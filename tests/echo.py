@@ -13,12 +13,13 @@ from typing import Annotated
 
 import msgspec
 
+from tabserve.inference import logs
 from tabserve.inference.bounds import Bounds
 from tabserve.inference.deadlines import Deadlines
 from tabserve.inference.errors import DeadlineExceeded, InvalidRequest
 from tabserve.inference.metrics import Gauge, Metrics
 from tabserve.inference.model import PREDICTOR_RELEASE, Context
-from tabserve.inference.server import configure_logging, run
+from tabserve.inference.server import run
 from tabserve.inference.settings import ServerSettings, command
 from tabserve.inference.tensors import DATATYPES, InferRequest, InferResponse, ModelMetadata, Tensor, TensorSpec
 
@@ -118,7 +119,7 @@ class EchoSettings(ServerSettings, frozen=True, kw_only=True):
 
 def main(settings: EchoSettings) -> None:
     """Serve until SIGTERM."""
-    configure_logging(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format, "echo")
     metrics = Metrics()
     datatypes = [datatype for datatype in DATATYPES if datatype != settings.without]
     run(Echo(datatypes, settings, metrics), settings, metrics)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 from tabserve import bundle, extras
 from tabserve.bundle.sizes import with_body_limit
 from tabserve.engines.isolated import verify_loads
-from tabserve.inference import memory, server
+from tabserve.inference import logs, memory, server
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.settings import command
 from tabserve_predictor import imports
@@ -17,7 +18,7 @@ from tabserve_predictor.settings import Settings
 
 def serve(settings: Settings) -> None:
     """Load, warm up, and serve until a signal. Exits with status 1 and the reason if the bundle can't be served."""
-    server.configure_logging(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format, "predictor")
     metrics = Metrics()
     hooked = settings.server == "kserve" or bool(settings.model_class)
     try:
@@ -43,13 +44,17 @@ def serve(settings: Settings) -> None:
         else:
             server.run(model, settings, metrics)
     except bundle.UntrustedError as error:
-        sys.exit(f"predictor: {error.in_service()}")
+        _end(settings, str(error.in_service()))
     except ModuleNotFoundError as error:
         if (told := extras.needs(error)) is None:
             raise
-        sys.exit(f"predictor: {told}")
+        _end(settings, str(told))
     except (bundle.BundleError, OSError, ValueError) as error:
-        sys.exit(f"predictor: {error}")
+        _end(settings, str(error))
+
+
+def _end(settings: Settings, problem: str) -> NoReturn:
+    sys.exit(logs.last_words("predictor", settings.log_format, problem))
 
 
 main = command(Settings, serve, "Serve a bundle's model over the Open Inference Protocol.")

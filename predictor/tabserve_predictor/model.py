@@ -21,6 +21,7 @@ from tabserve.bundle.tensors import class_names, may_miss
 from tabserve.engines import EngineSet
 from tabserve.inference.bounds import LARGE_BYTES
 from tabserve.inference.large import in_thread
+from tabserve.inference.logs import tell
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import PREDICTOR_RELEASE, Context
 from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata, Tensor
@@ -116,10 +117,12 @@ def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Predictor:
     threads = settings.threads or available()
     engine_set = engines.load(bundle, threads=threads)
     for reason in engine_set.dropped:
-        logger.warning("engine not used: %s", reason)
+        tell(logger, logging.WARNING, "engine_dropped", f"engine not used: {reason}")
     model = Predictor(bundle, engine_set, settings, metrics)
     _warm_up(bundle, engine_set)
-    logger.info("loaded %s with %d threads; %s", bundle.digest, threads, model.metadata.properties["engines"])
+    plan = model.metadata.properties["engines"]
+    message = f"loaded {bundle.digest} with {threads} threads; {plan}"
+    tell(logger, logging.INFO, "loaded", message, digest=bundle.digest, threads=threads, engines=plan)
     return model
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
 from tabserve.inference.errors import Overloaded
+from tabserve.inference.logs import limited
 from tabserve.inference.metrics import Gauge, Metrics
 
 PATIENCE_SECONDS = 0.6
 """How long a request waits before it is refused."""
+
+logger = logging.getLogger(__name__)
 
 
 class Waiting(Protocol):
@@ -39,6 +43,7 @@ class Admission:
         self._waiting: OrderedDict[Waiting, float] = OrderedDict()  # since when each waits; the oldest first
         self._resuming = False
         self.reason = "too many requests at once"
+        self._told = f"over {limit} requests at once: others are refused"
         metrics.add(
             Gauge("tabserve_requests_in_flight", "Requests admitted and not yet answered", lambda: self._in_flight),
             Gauge("tabserve_requests_waiting", "Requests that wait, unread, for a place", lambda: len(self._waiting)),
@@ -75,6 +80,7 @@ class Admission:
     def count_refusal(self, protocol: str) -> None:
         """Note that a request gets no place."""
         self._rejected.add(protocol)
+        limited.tell(logger, logging.WARNING, "overloaded", self._told, most=self._limit)
 
     def refuse_if_full(self, protocol: str) -> None:
         """Raise Overloaded if there is no place."""

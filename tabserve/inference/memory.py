@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import logging
 import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
+from tabserve.inference.logs import limited
 from tabserve.inference.metrics import Gauge, Metrics
 
 PART = 8
@@ -40,6 +42,8 @@ MAPPED_BYTES = 2**20
 
 _NO_LIMIT = 2**60
 _M_MMAP_THRESHOLD = -3
+
+logger = logging.getLogger(__name__)
 
 
 class Share:
@@ -169,6 +173,8 @@ class Budget:
             share.granted()
 
     def _lose(self, share: Share) -> None:
+        message = f"over {self.capacity} bytes in transit: large requests are refused"
+        limited.tell(logger, logging.WARNING, "memory_full", message, most_bytes=self.capacity)
         share.lost()
         if share.blind and share.here:
             self._moving.pop(share, None)  # gRPC goes on to receive what it has begun, until the call is over

@@ -18,6 +18,7 @@ from tabserve.inference import admin, memory
 from tabserve.inference.admission import Admission
 from tabserve.inference.grpc.reading import Messages
 from tabserve.inference.grpc.service import GrpcServer, Servicer
+from tabserve.inference.logs import tell
 from tabserve.inference.memory import Budget
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Model
@@ -58,20 +59,11 @@ async def _serve(model: Model, settings: ServerSettings, metrics: Metrics) -> No
     await _Service(model, settings, metrics).serve()
 
 
-def configure_logging(level: str) -> None:
-    """Log one line per message to standard error.
-
-    grpc's own log is off: it would print a stack trace for every client that goes away while its answer is sent. A
-    model's failures are logged by the server, without the request.
-    """
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("grpc").setLevel(logging.CRITICAL)
-
-
 class _Service:
     def __init__(self, model: Model, settings: ServerSettings, metrics: Metrics) -> None:
         memory.map_large()
         capacity = memory.capacity(settings.memory_limit_bytes)
+        limits = most_connections(settings, capacity)
         settings = within_memory(settings, capacity)
         self._model = model
         self._settings = settings
@@ -83,7 +75,9 @@ class _Service:
         most = settings.max_body_bytes
         kind = partial(CrossOriginApplication, settings.origins) if settings.origins else Application
         application = kind(model, self.ready, self._admission, metrics, most, shows_metrics=not settings.admin_port)
-        self._clients = Clients(application, self._admission, budget, settings)
+        self._clients = Clients(
+            application, self._admission, budget, settings, limit=min(limits, key=limits.__getitem__)
+        )
         servicer = Servicer(model, self.ready, self._admission, Messages(budget, most), metrics)
         self._grpc = GrpcServer(servicer, settings) if settings.grpc_port else None
         self._admin_pages = {
@@ -113,15 +107,22 @@ class _Service:
         background = (self._report_health(), self._clients.sweep(), self._heart.keep_beating())
         tasks = [asyncio.create_task(work) for work in background]
         with admin.answering(admin_listener, self._admin_pages):
-            logger.info("serving %s: REST on %d, gRPC on %s, admin on %s", self._model.metadata.name,
-                        settings.http_port, settings.grpc_port or "none", settings.admin_port or "none")  # fmt: skip
+            self._tell_start()
             await self._stop.wait()
             await self._drain(http)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._model.stop()
-        logger.info("stopped")
+        tell(logger, logging.INFO, "stopped", "stopped")
+
+    def _tell_start(self) -> None:
+        settings, name = self._settings, self._model.metadata.name
+        grpc, admin = settings.grpc_port or "none", settings.admin_port or "none"
+        message = f"serving {name}: REST on {settings.http_port}, gRPC on {grpc}, admin on {admin}"
+        chosen = ("http_port", "grpc_port", "admin_port", "max_connections", "max_body_bytes", "max_concurrency")
+        fields = {field: getattr(settings, field) for field in chosen}
+        tell(logger, logging.INFO, "serving", message, model=name, release=settings.release, **fields)
 
     def _begin_stop(self, drain_seconds: float) -> None:
         self._drain_seconds = drain_seconds
@@ -136,7 +137,7 @@ class _Service:
         """Answer requests under way, and those that still come on open connections, then close."""
         seconds = self._drain_seconds or 0.0
         end = self._clients.now() + seconds + GRACE_SECONDS
-        logger.info("draining for up to %g s", seconds)
+        tell(logger, logging.INFO, "draining", f"draining for up to {seconds:g} s", seconds=seconds)
         self._clients.load.leaving = True
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -161,21 +162,29 @@ class _Service:
         while connections and self._clients.now() < end:
             await asyncio.sleep(POLL_SECONDS)
         if connections:
-            logger.error("closed %d connections whose answer was missing or unread", len(connections))
+            message = f"closed {len(connections)} connections whose answer was missing or unread"
+            tell(logger, logging.ERROR, "connections_cut", message, connections=len(connections))
             for connection in list(connections):
                 connection.abort()
 
 
 def within_memory(settings: ServerSettings, capacity: int) -> ServerSettings:
     """The settings, with limits for which the bytes in transit and the allowed open files leave room."""
-    left = capacity * memory.PART
-    by_memory = left // CONNECTIONS_PART // (settings.max_header_bytes + memory.FREE_BYTES)
-    by_files = (_open_files() - RESERVED_FILES) // 2
     return msgspec.structs.replace(
         settings,
         max_body_bytes=min(settings.max_body_bytes or LARGEST_BODY_BYTES, max(capacity, memory.FREE_BYTES)),
-        max_connections=max(1, min(settings.max_connections or MOST_CONNECTIONS, by_memory, by_files)),
+        max_connections=max(1, min(most_connections(settings, capacity).values())),
     )
+
+
+def most_connections(settings: ServerSettings, capacity: int) -> dict[str, int]:
+    """How many connections there may be, by what limits them."""
+    left = capacity * memory.PART
+    return {
+        "max_connections": settings.max_connections or MOST_CONNECTIONS,
+        "memory": left // CONNECTIONS_PART // (settings.max_header_bytes + memory.FREE_BYTES),
+        "descriptors": (_open_files() - RESERVED_FILES) // 2,
+    }
 
 
 def _open_files() -> int:

@@ -85,6 +85,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="debug, info, warning or error.")
     ] = "info"
+    log_format: Annotated[Literal["text", "json"], Meta(description="text, or json for one JSON object per line.")] = (
+        "text"
+    )
 
     def __post_init__(self) -> None:
         problem = names.misfit(self.model_name) if self.model_name else None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tabserve.inference import errors
+from tabserve.inference import errors, logs
 from tabserve.inference.bounds import UNBOUNDED
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context
-from tabserve.inference.server import configure_logging, run
+from tabserve.inference.server import run
 from tabserve.inference.settings import ServerSettings, command
 from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata, TensorSpec
 
@@ -37,7 +37,7 @@ class Failing:
 
 
 def main(settings: ServerSettings) -> None:
-    configure_logging(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format, "failing")
     run(Failing(), settings, Metrics())
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 from tabserve import bundle, extras
 from tabserve.bundle.sizes import with_body_limit
-from tabserve.inference import server
+from tabserve.inference import logs, server
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.settings import command
 from tabserve_transformer.model import load
@@ -15,7 +16,7 @@ from tabserve_transformer.settings import Settings
 
 def serve(settings: Settings) -> None:
     """Load, and serve until a signal. Exits with status 1 and the reason if the bundle can't be served."""
-    server.configure_logging(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format, "transformer")
     metrics = Metrics()
     try:
         found = bundle.load(
@@ -35,13 +36,17 @@ def serve(settings: Settings) -> None:
         else:
             server.run(model, settings, metrics)
     except bundle.UntrustedError as error:
-        sys.exit(f"transformer: {error.in_service()}")
+        _end(settings, str(error.in_service()))
     except ModuleNotFoundError as error:
         if (told := extras.needs(error)) is None:
             raise
-        sys.exit(f"transformer: {told}")
+        _end(settings, str(told))
     except (bundle.BundleError, OSError, ValueError) as error:
-        sys.exit(f"transformer: {error}")
+        _end(settings, str(error))
+
+
+def _end(settings: Settings, problem: str) -> NoReturn:
+    sys.exit(logs.last_words("transformer", settings.log_format, problem))
 
 
 main = command(Settings, serve, "Serve decisions on records over the Open Inference Protocol, through a predictor.")

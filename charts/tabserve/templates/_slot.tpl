@@ -19,7 +19,7 @@ Settings of the operation: they neither compute nor limit an answer, so changing
 release stays. All others belong to the answer, and so to the release. The README's list is written from this one.
 */ -}}
 {{- define "tabserve.operation" -}}
-allow_joblib trusted log_level cors_origins drain_seconds read_timeout write_timeout keep_alive predictor_refresh max_connections memory_limit_bytes
+allow_joblib trusted log_level log_format cors_origins drain_seconds read_timeout write_timeout keep_alive predictor_refresh max_connections memory_limit_bytes
 {{- end }}
 
 {{- /* A service's part of a release: image, environment and settings of the answer, as JSON. Takes its values. */ -}}

@@ -28,6 +28,7 @@ from tabserve.inference.errors import (
     quoted,
 )
 from tabserve.inference.large import in_thread
+from tabserve.inference.logs import limited, place
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import ON_ERROR, Context, Model
 from tabserve.inference.request_ids import REQUEST_ID, TRACE_HEADERS, RequestIds
@@ -84,11 +85,9 @@ def failed(error: BaseException) -> PredictionFailed:
 
     The text of a library's error might quote the request.
     """
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "an unknown place"
-    logger.error("prediction failed: %s at %s", type(error).__name__, place)
+    name, at = type(error).__name__, place(error)
+    message = f"prediction failed: {name} at {at}"
+    limited.tell(logger, logging.ERROR, "prediction_failed", message, cause=message, exception=name, at=at)
     return PredictionFailed("prediction failed")
 
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from typing import Protocol
 
 from tabserve.inference import memory
 from tabserve.inference.admission import Admission
+from tabserve.inference.logs import limited
 from tabserve.inference.memory import Budget
 from tabserve.inference.rest.answers import Load
 from tabserve.inference.rest.application import Application
 from tabserve.inference.settings import ServerSettings
 
 SWEEP_SECONDS = 1.0
-LOG_SECONDS = 60.0
-"""How often, at most, the log says that there are too many connections."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +40,20 @@ class Client(Protocol):
 
 
 class Clients:
-    """All connections. Beyond `max_connections`, the one that has waited the longest for its client makes room."""
+    """All connections. Beyond `max_connections`, the one that has waited the longest for its client makes room.
+
+    limit: what their number comes from, for the log: `max_connections`, `memory` or `descriptors`.
+    """
 
     def __init__(
-        self, application: Application, admission: Admission, budget: Budget, settings: ServerSettings
+        self,
+        application: Application,
+        admission: Admission,
+        budget: Budget,
+        settings: ServerSettings,
+        limit: str = "max_connections",
     ) -> None:
+        self._limit = limit
         self.application = application
         self.admission = admission
         self.budget = budget
@@ -54,7 +61,6 @@ class Clients:
         self.connections: dict[Client, None] = {}
         self.load = Load()
         self.now = asyncio.get_running_loop().time
-        self._logged = -math.inf
 
     def join(self, client: Client) -> None:
         """Add a client that has connected; it or another one is closed if there are too many."""
@@ -75,9 +81,9 @@ class Clients:
         longest = next(client for client in self.connections if not client.busy)
         self.leave(longest)
         longest.close()
-        if self.now() - self._logged >= LOG_SECONDS:
-            self._logged = self.now()
-            logger.warning("over %d connections: the longest idle ones are closed", len(self.connections))
+        most = self.settings.max_connections
+        message = f"over {most} connections: the longest idle ones are closed"
+        limited.tell(logger, logging.WARNING, "connections_full", message, most=most, limit=self._limit)
 
     async def sweep(self) -> None:
         """Keep ending connections whose request takes too long to arrive, and reading those left unread for long."""
@@ -85,6 +91,7 @@ class Clients:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             self.admission.resume_late()
+            limited.tell_left_out()
             for connection in list(self.connections):
                 connection.time_out()
             if self.budget.idle and growth.calls_for_trim():
