@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from typing import Protocol
 
 import msgspec
 
@@ -49,6 +50,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         arrays = [*self.columns.values(), *self.outputs.values(), *self.answers.values()]
         arrays += [array for array in (self.ids, self.places) if array is not None]
         return _STRUCT_BYTES + sum(map(_nbytes, arrays))
+
+
+class Log(Protocol):
+    """What takes entries."""
+
+    def put(self, entry: Entry) -> None:
+        """Take the decisions of one request; never waits, and never fails."""
 
 
 def _nbytes(array: Array) -> int:

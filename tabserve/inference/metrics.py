@@ -7,7 +7,7 @@ may be asked for in another thread.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -47,6 +47,22 @@ class Counter:
         family = CounterMetricFamily(name, help_text, labels=labels)
         for values, count in self._counts.copy().items():
             family.add_metric(values, count)
+        return family
+
+
+class Counts:
+    """Counts that are kept elsewhere, by the value of one label, read when the page is asked for."""
+
+    def __init__(self, name: str, help_text: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        self._family = (name, help_text, [label])
+        self._read = read
+
+    def collect(self) -> Metric:
+        """The counts in Prometheus' form."""
+        name, help_text, labels = self._family
+        family = CounterMetricFamily(name, help_text, labels=labels)
+        for value, count in self._read().items():
+            family.add_metric([value], count)
         return family
 
 
@@ -107,7 +123,7 @@ class Info:
         return InfoMetricFamily(*self._family, value=self._facts)
 
 
-Instrument = Counter | Gauge | Histogram | Info
+Instrument = Counter | Counts | Gauge | Histogram | Info
 
 
 class _Page(Collector):

@@ -1,0 +1,195 @@
+"""The decision log of a service: requests put entries, and one thread writes them to files."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from tabserve.arrays import Array
+from tabserve.decision_log.buffer import Buffer, Kept
+from tabserve.decision_log.entry import Entry
+from tabserve.decision_log.files import MOST_BYTES, Folder, Names, OpenFile
+from tabserve.decision_log.sampling import Sampling
+from tabserve.decision_log.sinks import Sink
+from tabserve.inference.metrics import Counts, Gauge, Histogram, Metrics
+
+TICK_SECONDS = 0.25
+"""How long entries wait at most before the thread encodes them; a thread that woke for each would cost more."""
+CHUNK_ROWS = 256
+"""How many records are encoded at a time; between two chunks, requests have their turn."""
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 5.0
+"""How long to wait after a write that failed, at first and at most."""
+SECONDS = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 90, 120, 300, 600)
+
+Encode = Callable[[Sequence[Entry], Sequence[Array]], pa.Table]
+"""Turns entries, each with the weights of its rows, into a table of the records whose weight is not 0."""
+_UNFIT = (pa.ArrowException, ValueError, TypeError, OverflowError)
+
+logger = logging.getLogger(__name__)
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What a log keeps, how much of it waits, and when a file is finished.
+
+    sample: the share of records that are kept, 0 to 1. always: decisions whose records are all kept.
+    """
+
+    sample: float = 1.0
+    always: tuple[str, ...] = ()
+    buffer_rows: int = 20_000
+    buffer_bytes: int = 32 * 2**20
+    file_seconds: float = 60.0
+    file_rows: int = 100_000
+
+
+class DecisionLog:
+    """Takes entries at once, and writes their records later, or counts why it does not."""
+
+    def __init__(self, sink: Sink, encode: Encode, options: Options, metrics: Metrics) -> None:
+        self._options = options
+        self._sampling = Sampling(options.sample, options.always)
+        self._buffer = Buffer(options.buffer_rows, options.buffer_bytes)
+        self._seconds = Histogram(
+            "tabserve_log_seconds", "From a decision until its record is on disk or in the store", SECONDS
+        )
+        metrics.add(
+            Counts(
+                "tabserve_log_records", "Records of decisions by what became of them", "result", lambda: self.counts
+            ),
+            Gauge("tabserve_log_buffer_rows", "Records that are yet to be written", lambda: self._buffer.rows),
+            self._seconds,
+        )
+        work = _Writing(self._buffer, sink, encode, options, self._seconds).run
+        self._thread = threading.Thread(target=work, name="decision-log", daemon=True)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Records by what became of them: `written`, `sampled`, `dropped` or `failed`."""
+        return self._buffer.counts
+
+    def start(self) -> None:
+        """Start the thread that writes."""
+        self._thread.start()
+
+    def put(self, entry: Entry) -> None:
+        """Take the records of one answered request; never waits, and never fails."""
+        weights = self._sampling.weights(entry)
+        rows = len(entry) if weights is None else int(np.count_nonzero(weights))
+        self._buffer.put(Kept(entry, weights, rows, entry.nbytes, time.monotonic()))
+
+    def close(self, seconds: float) -> bool:
+        """Write what there is; whatever is not written after this many seconds is dropped.
+
+        Returns whether the thread has ended. It has not where the sink hangs: then the process must not wait for it.
+        """
+        self._buffer.close()
+        self._thread.join(seconds)
+        self._buffer.give_up()
+        counts = ", ".join(f"{rows} {result}" for result, rows in self._buffer.counts.items())
+        logger.info("decision log closed: %s", counts)
+        return not self._thread.is_alive()
+
+
+class _Writing:
+    """The thread's work: entries into files, and files into the sink."""
+
+    def __init__(self, buffer: Buffer, sink: Sink, encode: Encode, options: Options, seconds: Histogram) -> None:
+        self._buffer, self._sink, self._encode, self._options = buffer, sink, encode, options
+        self._seconds = seconds
+        self._names = Names()
+        self._file: OpenFile | None = None
+        self._failing = False
+
+    def run(self) -> None:
+        """Write until the buffer closes, and then what is left."""
+        closing = False
+        while not closing and not self._buffer.closed:
+            self._buffer.wait(TICK_SECONDS)
+            closing = self._buffer.closing
+            while taken := self._buffer.take(CHUNK_ROWS):
+                for folder, group in groupby(taken, lambda kept: Folder.of(kept.entry)):
+                    self._add(folder, list(group))
+                time.sleep(0)  # requests have their turn
+            if self._file is not None and (closing or self._is_due(self._file)):
+                self._finish(self._file)
+
+    def _add(self, folder: Folder, taken: Sequence[Kept]) -> None:
+        rows = sum(kept.rows for kept in taken)
+        if self._file is not None and self._file.folder != folder:
+            self._finish(self._file)
+        file = self._file = self._file or OpenFile(folder, taken[0].at)
+        try:
+            table = self._encode([kept.entry for kept in taken], list(map(_weights, taken)))
+        except _UNFIT as error:
+            self._unfit(rows, error)
+            return
+        times = np.repeat([kept.at for kept in taken], [kept.rows for kept in taken])
+        try:
+            file.add(table, times.tolist())
+        except _UNFIT as error:
+            self._unfit(file.rows, error)
+            self._file = None
+            return
+        if self._is_due(file):
+            self._finish(file)
+
+    def _is_due(self, file: OpenFile) -> bool:
+        old = time.monotonic() - file.began >= self._options.file_seconds
+        return old or file.rows >= self._options.file_rows or file.nbytes >= MOST_BYTES
+
+    def _finish(self, file: OpenFile) -> None:
+        """Write a file, and count its records."""
+        self._file = None
+        if not file.rows:
+            return
+        try:
+            content = file.content()
+        except _UNFIT as error:
+            self._unfit(file.rows, error)
+            return
+        if self._is_stored(self._names.next(file.folder), content):
+            self._buffer.settle("written", file.rows)
+            self._seconds.observe_all(time.monotonic() - np.array(file.times))
+        else:
+            self._buffer.settle("failed", file.rows)
+
+    def _is_stored(self, name: str, content: pa.Buffer) -> bool:
+        """Whether the sink took the file, if need be after several attempts, while there is room for what comes."""
+        pause = FIRST_PAUSE_SECONDS
+        while not self._buffer.closed:
+            try:
+                self._sink.write(name, content)
+            except OSError as error:
+                self._tell(error)
+            else:
+                self._tell(None)
+                return True
+            if not self._buffer.has_room():
+                break
+            self._buffer.pause(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        return False
+
+    def _tell(self, error: OSError | None) -> None:
+        """Log once that the sink takes nothing, and once that it does again."""
+        if error is not None and not self._failing:
+            logger.error("decision log: cannot write, and tries again: %s", error)
+        if error is None and self._failing:
+            logger.info("decision log: writes again")
+        self._failing = error is not None
+
+    def _unfit(self, rows: int, error: Exception) -> None:
+        """Count records that have no form in the file; the error's words may hold some of them."""
+        logger.error("decision log: %d records cannot be written: %s", rows, type(error).__name__)
+        self._buffer.settle("failed", rows)
+
+
+def _weights(kept: Kept) -> Array:
+    return np.ones(len(kept.entry)) if kept.weights is None else kept.weights
