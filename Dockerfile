@@ -19,7 +19,8 @@ COPY predictor/tabserve_predictor /opt/app/tabserve_predictor
 RUN python3 -m compileall -q /opt/app/tabserve_predictor
 
 FROM build AS transformer-build
-# `predictor` instead, for bundles whose preprocessor runs on scikit-learn.
+# Instead `predictor` for bundles whose preprocessor runs on scikit-learn, `transformer-log` for a log of decisions, and
+# `batch` for both.
 ARG TRANSFORMER_EXTRA=transformer
 RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/tabserve/bin/python --require-hashes \
     --constraint requirements.lock --requirement pyproject.toml --extra ${TRANSFORMER_EXTRA}

@@ -25,6 +25,7 @@ TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"
 MANAGED = {
     *("model_dir", "model_name", "digest", "release", "host", "http_port", "grpc_port", "admin_port", "workers"),
     *("predictor_host", "predictor_protocol", "trusted"),
+    *(name for name in TransformerSettings.__struct_fields__ if name.startswith("decision_log")),
 }
 
 OF_SERVICES: dict[str, type[msgspec.Struct]] = {"predictor": PredictorSettings, "transformer": TransformerSettings}

@@ -18,6 +18,7 @@ from tabserve.decision_log.entry import Entry
 from tabserve.decision_log.files import MOST_BYTES, Folder, Names, OpenFile
 from tabserve.decision_log.sampling import Sampling
 from tabserve.decision_log.sinks import Sink
+from tabserve.inference.logs import tell
 from tabserve.inference.metrics import Counts, Gauge, Histogram, Metrics
 
 TICK_SECONDS = 0.25
@@ -92,8 +93,9 @@ class DecisionLog:
         self._buffer.close()
         self._thread.join(seconds)
         self._buffer.give_up()
-        counts = ", ".join(f"{rows} {result}" for result, rows in self._buffer.counts.items())
-        logger.info("decision log closed: %s", counts)
+        counts = self.counts
+        told = ", ".join(f"{rows} {result}" for result, rows in counts.items())
+        tell(logger, logging.INFO, "decision_log_closed", f"decision log closed: {told}", **counts)
         return not self._thread.is_alive()
 
 
@@ -180,14 +182,17 @@ class _Writing:
     def _tell(self, error: OSError | None) -> None:
         """Log once that the sink takes nothing, and once that it does again."""
         if error is not None and not self._failing:
-            logger.error("decision log: cannot write, and tries again: %s", error)
+            message = f"cannot write decision records, and tries again: {error}"
+            tell(logger, logging.ERROR, "decision_log_failing", message)
         if error is None and self._failing:
-            logger.info("decision log: writes again")
+            tell(logger, logging.INFO, "decision_log_works", "decision records are written again")
         self._failing = error is not None
 
     def _unfit(self, rows: int, error: Exception) -> None:
         """Count records that have no form in the file; the error's words may hold some of them."""
-        logger.error("decision log: %d records cannot be written: %s", rows, type(error).__name__)
+        kind = type(error).__name__
+        message = f"{rows} decision records have no form in a file: {kind}"
+        tell(logger, logging.ERROR, "decision_log_unfit", message, rows=rows, exception=kind)
         self._buffer.settle("failed", rows)
 
 

@@ -101,15 +101,16 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     @property
     def origins(self) -> tuple[str, ...]:
         """The origins in `cors_origins`."""
-        return _split(self.cors_origins)
+        return split(self.cors_origins)
 
     @property
     def trusted_types(self) -> tuple[str, ...]:
         """The names in `trusted`."""
-        return _split(self.trusted)
+        return split(self.trusted)
 
 
-def _split(text: str) -> tuple[str, ...]:
+def split(text: str) -> tuple[str, ...]:
+    """The parts between commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 

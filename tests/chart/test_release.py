@@ -13,6 +13,7 @@ from tests.chart.helm import one, program, rendered
 
 DIGEST = "sha256:" + "89abcdef" * 8
 SETTINGS = {service: documentation.settings_of(settings) for service, settings in OF_SERVICES.items()}
+LOG = [name for name in documentation.MANAGED if name.startswith("decision_log")]
 EACH = [(service, name) for service, known in SETTINGS.items() for name in known]
 
 
@@ -46,10 +47,10 @@ def test_a_setting_changes_the_release_unless_it_is_of_the_operation(service: st
 
 
 def test_only_settings_are_of_the_operation() -> None:
-    known = {*SETTINGS["predictor"], *SETTINGS["transformer"], "trusted"}
+    known = {*SETTINGS["predictor"], *SETTINGS["transformer"], "trusted", *LOG}
 
     assert {*operation()} <= known
-    assert {"log_level", "trusted"} <= {*operation()} < known
+    assert {"log_level", "trusted", *LOG} <= {*operation()} < known
 
 
 ANSWER: dict[str, dict[str, Any]] = {
@@ -71,6 +72,10 @@ OPERATION: dict[str, dict[str, Any]] = {
     "labels": {"commonLabels": {"team": "x"}, "pods": {"podLabels": {"team": "x"}, "podAnnotations": {"a": "b"}}},
     "volumes": {"pods": {"extraVolumes": [{"name": "x", "emptyDir": {}}]}},
     "who may call": {"networkPolicy": {"enabled": True}, "serviceAccount": {"create": False}},
+    "the log of decisions": {
+        "decisionLog": {"to": "s3://lake/log", "sample": 0.5, "env": [{"name": "X", "value": "1"}]}
+    },
+    "the log on a volume": {"decisionLog": {"to": "/mnt/decisions", "claim": "decisions", "always": ["block"]}},
     "who scrapes": {"podMonitor": {"enabled": True}, "scrapeAnnotations": False},
     "the route": {"gateway": {"timeout": "5s", "hostnames": ["fraud.example.org"]}},
 }

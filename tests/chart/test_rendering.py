@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from charts import documentation
+from tabserve.inference.settings import read
+from tabserve_transformer.settings import Settings as TransformerSettings
 from tests.chart.helm import CHART, CI, HELMS, lint, one, program, rendered
 
 DIGEST = "sha256:" + "89abcdef" * 8
@@ -73,7 +75,7 @@ def test_everything_is_rendered(helm: Path) -> None:
         "HorizontalPodAutoscaler",
         "PodDisruptionBudget",
     }
-    assert kinds >= {"PodMonitor", "NetworkPolicy", "ServiceAccount", "Service", "ConfigMap", "Pod"}
+    assert kinds >= {"PodMonitor", "PrometheusRule", "NetworkPolicy", "ServiceAccount", "Service", "ConfigMap", "Pod"}
 
 
 def test_services_take_what_pods_say_unless_they_or_the_release_say_otherwise(helm: Path) -> None:
@@ -215,6 +217,55 @@ def test_trusted_types_are_a_setting_of_every_container(helm: Path) -> None:
 
     assert [variables(each)["TABSERVE_TRUSTED"] for each in containers(trusted)] == ["own.Model,own.Step"] * 2
     assert "TABSERVE_TRUSTED" not in str(plain)
+
+
+CREDENTIALS = {"name": "AWS_ACCESS_KEY_ID", "valueFrom": {"secretKeyRef": {"name": "store", "key": "id"}}}
+LOGGED: dict[str, Any] = {
+    "to": "/mnt/decisions/fraud",
+    "claim": "decisions",
+    "sample": 0.25,
+    "always": ["block", "review"],
+    "fileSeconds": 30,
+    "env": [CREDENTIALS],
+}
+
+
+@pytest.mark.parametrize("name", ["standard", "collocated"])
+def test_the_decision_log_is_the_transformers(helm: Path, name: str) -> None:
+    objects = rendered(given(name) | {"decisionLog": LOGGED}, helm)
+    (logging,) = [each for each in containers(objects) if "TABSERVE_DECISION_LOG" in str(each["env"])]
+
+    assert "tabserve-transformer" in logging["image"]
+    assert CREDENTIALS in logging["env"]
+    told = {each["name"]: each["value"] for each in logging["env"] if each["name"].startswith("TABSERVE_DECISION")}
+    assert told == {
+        "TABSERVE_DECISION_LOG": "/mnt/decisions/fraud",
+        "TABSERVE_DECISION_LOG_SAMPLE": "0.25",
+        "TABSERVE_DECISION_LOG_ALWAYS": "block,review",
+        "TABSERVE_DECISION_LOG_BUFFER_ROWS": "20000",
+        "TABSERVE_DECISION_LOG_BUFFER_BYTES": "33554432",
+        "TABSERVE_DECISION_LOG_FILE_SECONDS": "30",
+        "TABSERVE_DECISION_LOG_FILE_ROWS": "100000",
+    }
+    assert read(TransformerSettings, {"predictor_host": "p"}, told).always_logged == ("block", "review")
+    assert {"name": "decisions", "mountPath": "/mnt/decisions"} in logging["volumeMounts"]
+    assert str(objects).count("'claimName': 'decisions'") == 1
+
+
+@pytest.mark.parametrize(("name", "grace"), [("standard", [35, 40]), ("collocated", [40])])
+def test_pods_have_the_time_to_write_what_the_log_holds(helm: Path, name: str, grace: list[int]) -> None:
+    spec = one(rendered(given(name) | {"decisionLog": LOGGED}, helm), "InferenceService")["spec"]
+
+    assert sorted(part["terminationGracePeriodSeconds"] for part in spec.values()) == grace
+
+
+def test_an_alert_tells_of_decisions_that_are_not_logged(helm: Path) -> None:
+    rule = one(rendered({"decisionLog": LOGGED, "prometheusRule": {"enabled": True}}, helm), "PrometheusRule")
+    (alert,) = rule["spec"]["groups"][0]["rules"]
+
+    assert alert["for"] == "5m"
+    assert 'tabserve_log_records_total{namespace="models",result=~"dropped|failed"}[5m]' in alert["expr"]
+    assert alert["annotations"]["summary"].startswith("{{ $labels.pod }}")
 
 
 def test_a_slot_is_a_pair_with_its_own_runtime(helm: Path) -> None:

@@ -256,7 +256,7 @@ def test_records_that_have_no_form_in_the_file_are_counted_and_not_told(caplog: 
 
     assert log.close(CLOSE_SECONDS)
     assert log.counts == {"written": 0, "sampled": 0, "dropped": 0, "failed": 7}
-    assert "7 records cannot be written: Arrow" in caplog.text
+    assert "7 decision records have no form in a file: Arrow" in caplog.text
     assert "secret" not in caplog.text
 
 

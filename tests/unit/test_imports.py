@@ -7,7 +7,21 @@ import sys
 
 import pytest
 
-HEAVY = {"kserve", "sklearn", "xgboost", "onnxruntime", "pandas", "scipy", "skops", "onnx", "fastapi", "pydantic"}
+HEAVY = {
+    *(
+        "kserve",
+        "sklearn",
+        "xgboost",
+        "onnxruntime",
+        "pandas",
+        "scipy",
+        "skops",
+        "onnx",
+        "fastapi",
+        "pydantic",
+        "pyarrow",
+    )
+}
 
 
 def loaded_by(code: str) -> set[str]:

@@ -13,7 +13,7 @@ PAGE = (ROOT / "docs" / "operations.md").read_text()
 
 def events() -> Iterator[str]:
     """The events in all calls of `tell`."""
-    for package in ("tabserve/inference", "predictor", "transformer"):
+    for package in ("tabserve/inference", "tabserve/decision_log", "predictor", "transformer"):
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("tell") and len(node.args) >= 4:

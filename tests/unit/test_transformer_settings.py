@@ -47,6 +47,8 @@ def test_the_controllers_arguments_are_understood() -> None:
         (["--predictor_hst", "x"], "--predictor_host"),
         (["--predictor_host", "x", "--predictor_timeout", "0"], "predictor_timeout"),
         (["--predictor_host", "x", "--predictor_protocol", "v1"], "predictor_protocol"),
+        (["--predictor_host", "x", "--decision_log_sample", "1.5"], "decision_log_sample"),
+        (["--predictor_host", "x", "--decision_log_file_seconds", "0"], "decision_log_file_seconds"),
     ],
 )
 def test_wrong_arguments_end_it_naming_the_setting(arguments: list[str], expected: str) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import NoReturn
 
 from tabserve import bundle, extras
+from tabserve.bundle import Bundle, BundleError
 from tabserve.bundle.sizes import with_body_limit
+from tabserve.decision_log.entry import Log
 from tabserve.inference import logs, server
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.settings import command
-from tabserve_transformer.model import load
+from tabserve_transformer.model import Transformer, load
 from tabserve_transformer.settings import Settings
+
+_WITH_ARROW = f"{extras.how('transformer-log')} An image has it if built with TRANSFORMER_EXTRA=transformer-log."
 
 
 def serve(settings: Settings) -> None:
@@ -27,14 +32,8 @@ def serve(settings: Settings) -> None:
             opened=("preprocessor",),
         )
         settings = with_body_limit(settings, found)
-        model = load(found, settings, metrics)
-        if settings.server == "kserve" or settings.model_class:
-            from tabserve import kserve_adapter
-            from tabserve_transformer.kserve_model import TransformerModel
-
-            kserve_adapter.run(model, settings, metrics, TransformerModel)
-        else:
-            server.run(model, settings, metrics)
+        with _log(found, settings, metrics) as log:
+            _run(load(found, settings, metrics, log), settings, metrics)
     except bundle.UntrustedError as error:
         _end(settings, str(error.in_service()))
     except ModuleNotFoundError as error:
@@ -47,6 +46,27 @@ def serve(settings: Settings) -> None:
 
 def _end(settings: Settings, problem: str) -> NoReturn:
     sys.exit(logs.last_words("transformer", settings.log_format, problem))
+
+
+def _log(found: Bundle, settings: Settings, metrics: Metrics) -> AbstractContextManager[Log | None]:
+    """The log of decisions, if there is to be one."""
+    if not settings.decision_log:
+        return nullcontext()
+    try:
+        from tabserve_transformer.decision_log import open_log
+    except ModuleNotFoundError as error:
+        raise BundleError("decision_log", f"{error.name} is not installed", _WITH_ARROW) from error
+    return open_log(found, settings, metrics)
+
+
+def _run(model: Transformer, settings: Settings, metrics: Metrics) -> None:
+    if settings.server == "kserve" or settings.model_class:
+        from tabserve import kserve_adapter
+        from tabserve_transformer.kserve_model import TransformerModel
+
+        kserve_adapter.run(model, settings, metrics, TransformerModel)
+    else:
+        server.run(model, settings, metrics)
 
 
 main = command(Settings, serve, "Serve decisions on records over the Open Inference Protocol, through a predictor.")

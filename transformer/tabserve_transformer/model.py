@@ -11,6 +11,7 @@ from tabserve.bundle import Bundle
 from tabserve.bundle.metadata import of_transformer
 from tabserve.bundle.model_input import Preprocess
 from tabserve.bundle.tensors import class_names
+from tabserve.decision_log.entry import Log
 from tabserve.inference.bounds import LARGE_BYTES
 from tabserve.inference.errors import InferenceError, InvalidRequest, quoted
 from tabserve.inference.large import in_thread
@@ -47,10 +48,12 @@ class Transformer:
         settings: Settings,
         metrics: Metrics,
         preprocess: Preprocess | None = None,
+        log: Log | None = None,
     ) -> None:
         model = bundle.manifest.model
         classes = class_names(bundle)
         self._predictor = predictor
+        self._log = log
         self._inputs = Inputs(bundle, preprocess, settings.max_rows)
         self.bounds = self._inputs.bounds
         self._decisions = Decisions(bundle.schema, model, classes)
@@ -195,8 +198,8 @@ def _sifts(parameters: Parameters, context: Context) -> bool:
     return chosen == "record"
 
 
-def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Transformer:
-    """The transformer for a bundle, with a client for its predictor.
+def load(bundle: Bundle, settings: Settings, metrics: Metrics, log: Log | None = None) -> Transformer:
+    """The transformer for a bundle, with a client for its predictor; its decisions go to the log.
 
     Raises ValueError if predictor_host is not a host, and BundleError if the preprocessor can't be loaded.
     """
@@ -213,4 +216,4 @@ def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Transformer:
     preprocess = None
     if bundle.manifest.preprocessor is not None:
         preprocess = engines.load_preprocessor(bundle)
-    return Transformer(bundle, PredictorClient(target), settings, metrics, preprocess)
+    return Transformer(bundle, PredictorClient(target), settings, metrics, preprocess, log)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from tabserve.inference.settings import Positive, ServerSettings
+from tabserve.inference.settings import Positive, ServerSettings, split
 
 _HOST = re.compile(
     r"(?:http://)?(?:\[(?P<ipv6>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?/?"
@@ -26,6 +26,22 @@ class Settings(ServerSettings, frozen=True, kw_only=True, forbid_unknown_fields=
         float, Meta(gt=0, description="Seconds between looking up the predictor's addresses.")
     ] = 2.0
     max_predictor_bytes: Annotated[Positive, Meta(description="Largest answer of the predictor.")] = 64 * 2**20
+    decision_log: Annotated[
+        str, Meta(description="Where decision records go: a folder, or s3://BUCKET/PATH; none if empty.")
+    ] = ""
+    decision_log_sample: Annotated[float, Meta(ge=0, le=1, description="The share of records that are logged.")] = 1.0
+    decision_log_always: Annotated[
+        str, Meta(description="Decisions whose records are all logged: comma-separated.")
+    ] = ""
+    decision_log_buffer_rows: Annotated[Positive, Meta(description="Most records that wait to be written.")] = 20_000
+    decision_log_buffer_bytes: Annotated[Positive, Meta(description="Most bytes that they take.")] = 32 * 2**20
+    decision_log_file_seconds: Annotated[float, Meta(gt=0, description="Seconds after which a file ends.")] = 60.0
+    decision_log_file_rows: Annotated[Positive, Meta(description="Records after which a file ends.")] = 100_000
+
+    @property
+    def always_logged(self) -> tuple[str, ...]:
+        """The names in `decision_log_always`."""
+        return split(self.decision_log_always)
 
 
 def host_and_port(predictor_host: str) -> tuple[str, int]:

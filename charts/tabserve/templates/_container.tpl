@@ -40,7 +40,7 @@ env:
   {{- if not (contains "ORT_DISABLE_TELEMETRY" (toJson $values.env)) }}
   - {name: ORT_DISABLE_TELEMETRY, value: "1"}
   {{- end }}
-  {{- with $values.env }}
+  {{- range compact (list $values.env $values.logEnv) }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- if $standard }}

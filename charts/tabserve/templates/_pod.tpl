@@ -67,17 +67,19 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 
 {{- /*
 The sum of the containers' longest sleep before SIGTERM, their longest drain, the second in which a service then ends what
-is left, and 4 for the container to go.
+is left, 4 for the container to go, and 5 in which a transformer writes what its decision log holds.
 */ -}}
 {{- define "tabserve.graceSeconds" -}}
 {{- $sleep := 0 -}}
 {{- $drain := 0 -}}
+{{- $log := 0 -}}
 {{- range ternary (list "predictor" "transformer") (list .component) (eq .root.Values.transformer.placement "collocated") -}}
 {{- $values := index $.slot . -}}
 {{- $sleep = max $sleep $values.preStopSeconds -}}
 {{- $drain = max $drain (ceil (dig "drain_seconds" 20 $values.settings)) -}}
+{{- if hasKey $values "logEnv" }}{{ $log = 5 }}{{ end -}}
 {{- end -}}
-{{ add $sleep $drain 1 4 }}
+{{ add $sleep $drain 1 4 $log }}
 {{- end }}
 
 {{- /* The labels, set by KServe, that only a workload's pods have. */ -}}

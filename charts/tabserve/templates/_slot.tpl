@@ -11,7 +11,26 @@ imageReference. Takes: root, slot, component.
 {{- with $image.digest }}{{ $reference = printf "%s@%s" $reference . }}{{ end -}}
 {{- $_ := set $values "imageReference" $reference -}}
 {{- with $root.Values.trusted }}{{ $_ := set $values.settings "trusted" (join "," .) }}{{ end -}}
+{{- if and (eq .component "transformer") $root.Values.decisionLog.to }}{{ include "tabserve.logged" (dict "values" $values "log" $root.Values.decisionLog) }}{{ end -}}
 {{ toJson $values }}
+{{- end }}
+
+{{- /*
+Adds to the transformer's values what its decision log needs: settings, environment, volumes and their mounts.
+Takes: values, log (`decisionLog`).
+*/ -}}
+{{- define "tabserve.logged" -}}
+{{- $log := .log -}}
+{{- $settings := dict "decision_log" $log.to "decision_log_sample" $log.sample "decision_log_always" (join "," $log.always) -}}
+{{- range list "buffer_rows" "buffer_bytes" "file_seconds" "file_rows" -}}
+{{- $_ := set $settings (printf "decision_log_%s" .) (index $log (camelcase . | untitle)) -}}
+{{- end -}}
+{{- $_ := set .values "settings" (merge $settings .values.settings) -}}
+{{- $_ := set .values "logEnv" $log.env -}}
+{{- with $log.claim -}}
+{{- $_ := set $.values "extraVolumes" (append $.values.extraVolumes (dict "name" "decisions" "persistentVolumeClaim" (dict "claimName" .))) -}}
+{{- $_ := set $.values "extraVolumeMounts" (append $.values.extraVolumeMounts (dict "name" "decisions" "mountPath" "/mnt/decisions")) -}}
+{{- end -}}
 {{- end }}
 
 {{- /*
@@ -19,7 +38,7 @@ Settings of the operation: they neither compute nor limit an answer, so changing
 release stays. All others belong to the answer, and so to the release. The README's list is written from this one.
 */ -}}
 {{- define "tabserve.operation" -}}
-allow_joblib trusted log_level log_format cors_origins drain_seconds read_timeout write_timeout keep_alive predictor_refresh max_connections memory_limit_bytes
+allow_joblib trusted log_level log_format cors_origins drain_seconds read_timeout write_timeout keep_alive predictor_refresh max_connections memory_limit_bytes decision_log decision_log_sample decision_log_always decision_log_buffer_rows decision_log_buffer_bytes decision_log_file_seconds decision_log_file_rows
 {{- end }}
 
 {{- /* A service's part of a release: image, environment and settings of the answer, as JSON. Takes its values. */ -}}
