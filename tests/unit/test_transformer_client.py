@@ -201,5 +201,5 @@ async def test_ready_ends_when_no_predictor_answers_for_a_while(monkeypatch: pyt
         await client.addresses.look()
         assert client.ready
         await client.infer(REQUEST, Context())  # it still answers while it drains
-        monkeypatch.setattr(addresses, "READY_SECONDS", 0.0)
+        monkeypatch.setattr(addresses, "MOST_MISSED", 0)
         assert not client.ready

@@ -312,3 +312,36 @@ def test_whatever_shape_the_predictor_claims_is_an_answer_or_an_error(
     head = json.dumps({"outputs": [output]}).encode()
     with suppress(InferenceError):
         decode(Response(200, {b"inference-header-content-length": b"%d" % len(head)}, head + raw))
+
+
+async def test_a_silent_address_gets_no_requests_until_it_answers_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address, "SILENT_SECONDS", 0.5)
+    first = FakePredictor(reply=silent)
+    second = FakePredictor("127.0.0.2", first.port)
+    async with client_of_both(first, second) as client:
+        waiting = asyncio.gather(*(client.infer(REQUEST, Context()) for _ in range(2)), return_exceptions=True)
+        while not any(each.is_silent(time.monotonic()) for each in client.addresses):
+            await asyncio.wait([waiting], timeout=0.01)
+        for _ in range(20):
+            await asyncio.gather(*(client.infer(REQUEST, Context()) for _ in range(4)))
+        assert len(first.calls) == 1, "although it has the fewest requests under way"
+
+        first.reply = well
+        await client.addresses.look()
+        while len(first.calls) == 1:
+            await asyncio.gather(*(client.infer(REQUEST, Context()) for _ in range(4)))
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+
+
+async def test_deadlines_of_clients_open_the_breaker_if_probes_are_not_answered_either() -> None:
+    server = FakePredictor()
+    async with predictors(server), client_of(server.port) as client:
+        server.reply = silent
+        (only,) = client.addresses
+        only.ready = False
+        for _ in range(breaker.FAILURES_TO_OPEN):
+            await fails(client, DeadlineExceeded, Context(deadline=time.monotonic() + 0.02))
+        await fails(client, PredictorUnavailable)
+    assert len(server.calls) == breaker.FAILURES_TO_OPEN

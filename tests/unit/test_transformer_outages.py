@@ -7,9 +7,10 @@ import time
 
 import pytest
 
+from tabserve.inference.logs import QUIET_SECONDS
 from tabserve_transformer.predictor_client.address import Address, Endpoint
 from tabserve_transformer.predictor_client.breaker import FAILURES_TO_OPEN
-from tabserve_transformer.predictor_client.outages import Outages
+from tabserve_transformer.predictor_client.outages import Outages, Told
 
 
 @pytest.fixture
@@ -27,8 +28,9 @@ def outages(caplog: pytest.LogCaptureFixture) -> Outages:
 
 
 def told(log: pytest.LogCaptureFixture) -> list[str]:
-    """The first words of each line, after the predictor's name."""
-    return [" ".join(record.getMessage().partition("p:80 ")[2].split()[:2]) for record in log.records]
+    """The events about all addresses together, without the prefix that they have in common."""
+    events = [str(getattr(record, "event")) for record in log.records]  # noqa: B009
+    return [event.removeprefix("predictor_") for event in events if event.startswith("predictor_")]
 
 
 def fail(address: Address) -> None:
@@ -41,8 +43,9 @@ def test_each_change_is_told_once(address: Address, outages: Outages, caplog: py
         address.ready = ready
         outages.look([address], heard=0.0)
 
-    assert told(caplog) == ["answers", "does not", "answers"]
-    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "INFO"]
+    assert told(caplog) == ["found", "gone", "back"]
+    levels = [record.levelname for record in caplog.records if "the predictor at p:80" in record.getMessage()]
+    assert levels == ["INFO", "WARNING", "INFO"]
 
 
 def test_a_probe_that_came_too_late_is_no_outage_while_requests_are_answered(
@@ -51,7 +54,7 @@ def test_a_probe_that_came_too_late_is_no_outage_while_requests_are_answered(
     address.ready = False
     outages.look([address], heard=time.monotonic())
 
-    assert told(caplog) == ["answers"]
+    assert told(caplog) == ["found"]
 
 
 def test_an_open_breaker_is_told_and_so_is_that_it_closed(
@@ -64,7 +67,7 @@ def test_an_open_breaker_is_told_and_so_is_that_it_closed(
     address.breaker.succeeded()
     outages.look([address], heard=0.0)
 
-    assert told(caplog) == ["answers", "fails in", "answers"]
+    assert told(caplog) == ["found", "failing", "back"]
 
 
 def test_a_breaker_that_opened_before_the_predictor_was_back_says_nothing(
@@ -79,7 +82,7 @@ def test_a_breaker_that_opened_before_the_predictor_was_back_says_nothing(
     for _ in range(2):
         outages.look([address], heard=0.0)
 
-    assert told(caplog) == ["does not", "answers"]
+    assert told(caplog) == ["gone", "back"]
 
 
 def test_a_predictor_of_another_release_is_none(
@@ -90,7 +93,57 @@ def test_a_predictor_of_another_release_is_none(
     address.own = False
     outages.look([address], heard=0.0)
 
-    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
-        "the predictor at p",
-        "there is no predictor of this release at p",
-    ]
+    assert told(caplog) == ["gone", "missing"]
+
+
+def of_address(log: pytest.LogCaptureFixture) -> list[str]:
+    """The events about one address."""
+    events = [str(getattr(record, "event")) for record in log.records]  # noqa: B009
+    return [event for event in events if not event.startswith("predictor_")]
+
+
+def test_an_address_is_told_with_what_is_the_matter(
+    address: Address, outages: Outages, caplog: pytest.LogCaptureFixture
+) -> None:
+    outages.look([address], heard=0.0)
+    address.ready = False
+    for trouble in ("lost", "hung", "unready"):
+        address.trouble = trouble
+        for _ in range(2):
+            outages.look([address], heard=0.0)
+
+    assert of_address(caplog) == ["address_ready", "address_lost", "address_hung", "address_unready"]
+
+
+def test_the_state_of_a_breaker_is_told(address: Address, outages: Outages, caplog: pytest.LogCaptureFixture) -> None:
+    outages.look([address], heard=0.0)
+    fail(address)
+    outages.look([address], heard=0.0)
+    address.breaker.succeeded()
+    outages.look([address], heard=0.0)
+
+    assert of_address(caplog) == ["address_ready", "breaker_open", "breaker_closed"]
+
+
+class Clock:
+    """Seconds that a test sets."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_state_that_changes_often_is_told_seldom_and_in_the_end_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    caplog.set_level(logging.INFO)
+    state = Told("a:1", clock)
+    for number in range(101):
+        state.see("address_lost" if number % 2 else "address_ready")
+    assert of_address(caplog) == ["address_ready", "address_lost"]
+
+    clock.now += QUIET_SECONDS
+    for _ in range(2):
+        state.see("address_ready")
+    assert of_address(caplog) == ["address_ready", "address_lost", "address_ready"]
+    assert getattr(caplog.records[-1], "fields") == {"address": "a:1", "suppressed": 98}  # noqa: B009

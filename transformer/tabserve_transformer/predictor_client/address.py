@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 
 import msgspec
@@ -15,6 +16,8 @@ from tabserve_transformer.predictor_client.connection import Connection, Connect
 CONNECT_SECONDS = 1.0
 STALE_SECONDS = 1.0
 """How long a connection must have been idle for that to count as the reason why it ended."""
+SILENT_SECONDS = 0.25
+"""After how long without an answer to anything an address gets no more requests, if another one answers."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -22,6 +25,9 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     host: str
     port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Unreached(OSError):
@@ -32,7 +38,8 @@ class Address:
     """Exchanges requests with one predictor.
 
     own: whether the predictor is of the transformer's release; None until it has answered. ready: whether it last said
-    that it is. outstanding: requests under way.
+    that it is. trouble: why a probe found it not ready: `lost`, `hung` or `unready`. outstanding: requests under way.
+    probe: the last probe.
     """
 
     def __init__(self, endpoint: Endpoint, max_bytes: int) -> None:
@@ -40,7 +47,10 @@ class Address:
         self.breaker = Breaker()
         self.own: bool | None = None
         self.ready = False
+        self.trouble = "lost"
         self.outstanding = 0
+        self.probe: asyncio.Task[None] | None = None
+        self._unheard_since = math.inf
         self._max_bytes = max_bytes
         self._deadlines = Deadlines()  # for all its connections, because each may end long before its last deadline
         self._kept: list[Connection] = []
@@ -52,6 +62,8 @@ class Address:
         Raises Unreached if no predictor can have started it, ConnectionLost if one may have, ResponseTooLarge,
         DeadlineExceeded.
         """
+        if self._unheard_since == math.inf:
+            self._unheard_since = time.monotonic()
         connection = self._take_kept()
         idle = connection.idle_seconds if connection else 0.0
         self.outstanding += 1
@@ -59,6 +71,7 @@ class Address:
             if connection is None:
                 connection = await self._connect(deadline)
             response = await connection.exchange(request, deadline)
+            self._unheard_since = time.monotonic() if self.outstanding > 1 else math.inf
         except ConnectionLost as error:
             # A server may end an idle connection just as the request is sent (RFC 9112, section 9.5). One that ends
             # a busy connection may have died of this very request, which must not reach another.
@@ -74,6 +87,10 @@ class Address:
             self._kept.append(connection)
         return response
 
+    def is_silent(self, now: float) -> bool:
+        """Whether nothing asked of this address has been answered for a while."""
+        return now - self._unheard_since > SILENT_SECONDS
+
     def drop_kept(self) -> None:
         """Close the idle connections, for which a draining server would wait."""
         while self._kept:
@@ -83,6 +100,8 @@ class Address:
         """Close idle connections now, and the others when their requests are done."""
         self._closed = True
         self.drop_kept()
+        if self.probe is not None:
+            self.probe.cancel()
 
     def _take_kept(self) -> Connection | None:
         while self._kept:

@@ -12,14 +12,19 @@ from contextlib import suppress
 import msgspec
 
 from tabserve.inference.errors import DeadlineExceeded, NotReady, PredictorUnavailable
+from tabserve.inference.logs import limited
 from tabserve.inference.model import PREDICTOR_RELEASE
 from tabserve_transformer.predictor_client.address import Address, Endpoint
 from tabserve_transformer.predictor_client.connection import Response, ResponseTooLarge
 from tabserve_transformer.predictor_client.outages import Outages
 
 _RELEASE_HEADER = PREDICTOR_RELEASE.encode()
-READY_SECONDS = 10.0
-"""How long the transformer stays ready after the last answer from a predictor of its release."""
+PROBE_EVERY_SECONDS = 0.5
+MOST_MISSED = 3
+"""After how many rounds of probes without an answer from a predictor of its release the transformer is not ready.
+
+These are 1.5 s. Rounds are counted, so time in which the transformer itself stood still does not count.
+"""
 PROBE_SECONDS = 1.0
 LOOKUP_SECONDS = 5.0
 SHORTEST_PAUSE_SECONDS = 0.2
@@ -32,7 +37,7 @@ class ClientOptions(msgspec.Struct, frozen=True):
 
     host, port: its name and port; every address of the name is used. release: the only release whose answers are used.
     timeout: most seconds for one request, retry included. max_bytes: the largest answer.
-    refresh: seconds between looking up the name and asking every address whether it is ready.
+    refresh: seconds between looking up the name.
     """
 
     host: str
@@ -48,7 +53,7 @@ class Addresses:
     """Knows which addresses are ready and of this transformer's release, by asking each of them again and again.
 
     probe: the request that asks for readiness. `start` begins the background rounds. `ready` is False until an address
-    has answered with this release, and after none has for READY_SECONDS.
+    has answered with this release, and after none has in MOST_MISSED rounds of probes.
     """
 
     def __init__(self, target: ClientOptions, probe: bytes) -> None:
@@ -60,7 +65,8 @@ class Addresses:
         self._heard_own = float("-inf")
         self._wake = asyncio.Event()
         self._outages = Outages(f"{target.host}:{target.port}")
-        self._rounds: asyncio.Task[None] | None = None
+        self._missed = MOST_MISSED
+        self._rounds: list[asyncio.Task[None]] = []
 
     def __iter__(self) -> Iterator[Address]:
         """All addresses, usable or not."""
@@ -69,19 +75,17 @@ class Addresses:
     @property
     def ready(self) -> bool:
         """Whether a predictor of this release has answered recently, and none has since said that it is not ready."""
-        lately = time.monotonic() - self._heard_own < READY_SECONDS
-        return lately and any(address.own for address in self._known.copy().values())
+        return self._missed < MOST_MISSED and any(address.own for address in self._known.copy().values())
 
     async def start(self) -> None:
         """Start the background rounds."""
-        self._rounds = asyncio.create_task(self._keep_looking())
+        self._rounds = [asyncio.create_task(each) for each in (self._keep_looking(), self._keep_probing())]
 
     async def stop(self) -> None:
         """End the rounds and close every connection."""
-        if self._rounds is not None:
-            self._rounds.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._rounds
+        for each in self._rounds:
+            each.cancel()
+        await asyncio.gather(*self._rounds, return_exceptions=True)
         for address in self:
             address.close()
 
@@ -107,7 +111,7 @@ class Addresses:
         turn = self._turn % len(allowed)
         return min(
             allowed[turn:] + allowed[:turn],
-            key=lambda address: (address is but, not address.ready, address.outstanding),
+            key=lambda address: (address is but, not address.ready or address.is_silent(now), address.outstanding),
         )
 
     def _unavailable(self, failing: bool) -> NotReady | PredictorUnavailable:
@@ -123,7 +127,9 @@ class Addresses:
         if release is None and response.status != 200:
             return True  # an error from a proxy or a mesh in between, which has no release
         if release != self._release and address.own is not False:
-            logger.warning("%s is a predictor of another release and is not used", address.endpoint)
+            where = str(address.endpoint)
+            message = f"{where} is a predictor of another release and is not used"
+            limited.tell(logger, logging.WARNING, "predictor_foreign", message, cause=where, address=where)
         address.own = release == self._release
         return address.own
 
@@ -135,7 +141,7 @@ class Addresses:
         elif response.status == 200:
             address.ready = True  # a probe may have come too late because every core was busy
         if response.status == 200:
-            self._heard_own = time.monotonic()
+            self._heard()
 
     async def look(self) -> None:
         """Run one round: look up the name, and ask every address for its readiness and release.
@@ -145,7 +151,7 @@ class Addresses:
         named = await self._look_up()
         for endpoint in named - self._known.keys():
             self._known[endpoint] = Address(endpoint, self._target.max_bytes)
-        await asyncio.gather(*(self._probe(address) for address in self))
+        await asyncio.gather(*(self._probed(address) for address in self))
         if any(self._known[endpoint].own for endpoint in named):
             for endpoint in self._known.keys() - named:
                 self._known.pop(endpoint).close()
@@ -157,28 +163,50 @@ class Addresses:
             async with asyncio.timeout(LOOKUP_SECONDS):
                 found = await asyncio.get_running_loop().getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
-            logger.warning("looking up the predictor's name: %s", error)
+            message = f"looking up {target.host}: {error or 'no answer'}"
+            limited.tell(logger, logging.WARNING, "lookup_failed", message, cause=target.host, host=target.host)
             return set(self._known)
         return {Endpoint(*where[:2]) for *_, where in found}
 
     async def _keep_looking(self) -> None:
         while True:
             await self.look()
-            self._outages.look(self._known.values(), self._heard_own)
             self._wake.clear()
             await asyncio.sleep(SHORTEST_PAUSE_SECONDS)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._target.refresh):
                     await self._wake.wait()
 
+    async def _keep_probing(self) -> None:
+        """Begin a probe of every address again and again, whether or not others or the name's lookup hang."""
+        while True:
+            self._missed += 1
+            for address in self:
+                self._probed(address)
+            await asyncio.sleep(PROBE_EVERY_SECONDS)
+            self._outages.look(self._known.values(), self._heard_own)
+
+    def _probed(self, address: Address) -> asyncio.Task[None]:
+        """The probe of an address that is under way, or a new one."""
+        if address.probe is None or address.probe.done():
+            address.probe = asyncio.create_task(self._probe(address))
+        return address.probe
+
     async def _probe(self, address: Address) -> None:
         try:
             response = await address.exchange(self._request, time.monotonic() + PROBE_SECONDS)
-        except (OSError, ResponseTooLarge, DeadlineExceeded):
-            address.ready = False
+        except DeadlineExceeded:
+            address.ready, address.trouble = False, "hung"
+        except (OSError, ResponseTooLarge):
+            address.ready, address.trouble = False, "lost"
         else:
-            address.ready = self.is_usable(address, response) and response.status == 200
+            address.ready, address.trouble = self.is_usable(address, response) and response.status == 200, "unready"
         if address.ready:
-            self._heard_own = time.monotonic()
+            self._heard()
         else:
             address.drop_kept()
+
+    def _heard(self) -> None:
+        """Note that a predictor of this release has answered."""
+        self._missed = 0
+        self._heard_own = time.monotonic()

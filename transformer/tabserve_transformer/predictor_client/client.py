@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import NamedTuple, Protocol
 
 from tabserve.inference.errors import DeadlineExceeded, NotReady, PredictionFailed, PredictorUnavailable
+from tabserve.inference.logs import limited
 from tabserve.inference.model import Context
 from tabserve.inference.tensors import InferRequest, InferResponse
 from tabserve_transformer.predictor_client.address import Address, Unreached
@@ -13,6 +15,8 @@ from tabserve_transformer.predictor_client.addresses import Addresses, ClientOpt
 from tabserve_transformer.predictor_client.breaker import RetryBudget
 from tabserve_transformer.predictor_client.codec import Codec, Parts, decode
 from tabserve_transformer.predictor_client.connection import ConnectionLost, Response, ResponseTooLarge
+
+logger = logging.getLogger(__name__)
 
 
 class RemotePredictor(Protocol):
@@ -36,7 +40,7 @@ class _Limit(NamedTuple):
     """The deadline, in time.monotonic(), for an answer.
 
     ours: whether it is the transformer's own timeout. A tighter deadline from the client says nothing about the
-    predictor, and must not open the breaker for others.
+    predictor, and must not open the breaker for others, unless probes of the predictor are not answered either.
     """
 
     deadline: float
@@ -105,11 +109,13 @@ class PredictorClient:
             breaker.failed(now)
             raise
         except DeadlineExceeded as error:
-            if limit.ours:
+            if limit.ours or not address.ready:
                 breaker.failed(now)
+            self._tell(address, "predictor_slow", "did not answer a request in time")
             raise DeadlineExceeded("the predictor did not answer in time") from error
         except ConnectionLost as error:
             breaker.failed(now)
+            self._tell(address, "predictor_cut", "ended a connection instead of answering a request")
             raise PredictorUnavailable("the connection to the predictor was lost") from error
         except ResponseTooLarge as error:
             raise PredictionFailed(f"the predictor's answer is over {self._target.max_bytes} bytes") from error
@@ -118,3 +124,9 @@ class PredictorClient:
             raise NotReady("the predictor is of another release")
         self.addresses.heed(address, response)
         return response
+
+    def _tell(self, address: Address, event: str, what: str) -> None:
+        where = str(address.endpoint)
+        limited.tell(
+            logger, logging.WARNING, event, f"address {where} of the predictor {what}", cause=where, address=where
+        )
