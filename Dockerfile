@@ -1,4 +1,4 @@
-# Images: `--target predictor`, `--target transformer`, and `--target batch` for `tabserve score`. No compiler, no package
+# Images: `--target predictor`, `--target transformer`, and `--target batch` for `tabserve score` and `log`. No compiler, no package
 # cache, user 65532.
 ARG BASE_IMAGE=python:3.13-slim-bookworm
 
@@ -29,7 +29,7 @@ RUN python3 -m compileall -q /opt/app/tabserve_transformer
 
 FROM build AS batch-build
 RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/tabserve/bin/python --require-hashes \
-    --constraint requirements.lock --requirement pyproject.toml --extra batch
+    --constraint requirements.lock --requirement pyproject.toml --extra batch --extra report
 
 FROM ${BASE_IMAGE} AS service
 ENV PATH=/opt/tabserve/bin:$PATH PYTHONPATH=/opt/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1

@@ -22,12 +22,14 @@ from tabserve import up as local
 from tabserve.bundle import Bundle, expected, metadata
 from tabserve.bundle.manifest import EngineName
 from tabserve.client import Client, ServiceError
+from tabserve.decision_log.commands import log
 from tabserve.engines.estimators import untrusted
 from tabserve.inference.rest import openapi
+from tabserve.options import ALLOW_JOBLIB, TRUSTED, trusted_names
 from tabserve.request import command as asking
 from tabserve.request import reading
-from tabserve.request.writing import table
 from tabserve.schema.schema import Task
+from tabserve.terminal import table
 from tabserve.train import command as training
 
 _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
@@ -60,20 +62,16 @@ def bundle() -> None:
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _PORT = click.IntRange(1, 65535)
-_ALLOW_JOBLIB = click.option("--allow-joblib", is_flag=True, help="Load joblib files, which can run any code.")
-_TRUSTED = click.option(
-    "--trusted", multiple=True, metavar="NAME", help="Also load this type from a skops file; may be repeated."
-)
 
 
 @bundle.command()
 @click.argument("directory", type=_DIRECTORY)
 @click.option("--digest", help="Refuse any bundle but this one, sha256:….")
-@_ALLOW_JOBLIB
-@_TRUSTED
+@ALLOW_JOBLIB
+@TRUSTED
 def check(directory: Path, digest: str | None, allow_joblib: bool, trusted: Sequence[str]) -> None:
     """Verify digests, versions, schema and the reference answers; exit with status 1 if a check fails."""
-    findings = bundles.check(directory, digest=digest, allow_joblib=allow_joblib, trusted=_names(trusted))
+    findings = bundles.check(directory, digest=digest, allow_joblib=allow_joblib, trusted=trusted_names(trusted))
     rows = [{"check": f.check, "result": "ok" if f.ok else "FAILED", "detail": f.detail} for f in findings]
     click.echo(table(rows))
     sys.exit(0 if all(finding.ok for finding in findings) else 1)
@@ -138,8 +136,8 @@ def _rounds(_: click.Context, option: click.Parameter, value: str | None) -> str
 @click.option(
     "--codes", multiple=True, metavar="NAME=A,B,…", help="Categories in the order of the numbers in their place."
 )
-@_ALLOW_JOBLIB
-@_TRUSTED
+@ALLOW_JOBLIB
+@TRUSTED
 def save(model: Path, into: Path | None, trusted: Sequence[str], **options: Any) -> None:
     """Save a model in a file as a bundle, with its schema and its training data.
 
@@ -150,15 +148,10 @@ def save(model: Path, into: Path | None, trusted: Sequence[str], **options: Any)
     wrote, or whose author you trust. The bundle itself has no pickle unless you say --format joblib --allow-joblib.
     """
     try:
-        told = training.save(model, into or Path(options["name"]), trusted=_names(trusted), **options)
+        told = training.save(model, into or Path(options["name"]), trusted=trusted_names(trusted), **options)
     except bundles.BundleError as error:
         raise click.ClickException(str(error)) from None
     click.echo(told)
-
-
-def _names(trusted: Sequence[str]) -> list[str]:
-    """Types split at commas, which the option may have because the services' setting does."""
-    return [name for given in trusted for name in given.split(",") if name]
 
 
 def _to_trust(found: Bundle) -> list[str]:
@@ -200,8 +193,8 @@ def draft(source: Path, target: str | None, sample: Path | None, task: Task | No
 @click.option("--predictor-grpc-port", type=_PORT, help="gRPC port of the predictor.  [8084, or a free one]")
 @click.option("--check", is_flag=True, help="Compare the first reference record's decision and stop.")
 @click.option("--watch", is_flag=True, help="Serve a bundle that is saved in this folder anew, losing no request.")
-@_ALLOW_JOBLIB
-@_TRUSTED
+@ALLOW_JOBLIB
+@TRUSTED
 def up(
     directory: Path, check: bool, watch: bool, allow_joblib: bool, trusted: Sequence[str], **ports: int | None
 ) -> None:
@@ -213,7 +206,7 @@ def up(
     given = {name.removesuffix("_port"): port for name, port in ports.items() if port}
     chosen = msgspec.structs.replace(local.choose_ports(), **given)
     options = ["--allow_joblib=true"] if allow_joblib else []
-    options += [f"--trusted={','.join(_names(trusted))}"] if trusted else []
+    options += [f"--trusted={','.join(trusted_names(trusted))}"] if trusted else []
     record = expected.record(found, 0)
 
     def load() -> str:
@@ -278,8 +271,8 @@ def _same(got: object, expected: object) -> bool:
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the model's library.")
 @click.option("--together", is_flag=True, help="Use the engine for many rows; answers may differ in the last bits.")
 @click.option("--digest", help="Refuse any bundle but this one, sha256:….")
-@_ALLOW_JOBLIB
-@_TRUSTED
+@ALLOW_JOBLIB
+@TRUSTED
 def score(directory: Path, source: str, target: str, **options: Any) -> None:
     """Score files into a folder: Parquet, CSV and JSON lines, here or at s3://, gs:// and abfs://.
 
@@ -287,11 +280,14 @@ def score(directory: Path, source: str, target: str, **options: Any) -> None:
     """
     from tabserve.scoring import command
 
-    trusted = _names(options.pop("trusted"))
+    trusted = trusted_names(options.pop("trusted"))
     try:
         command.score(directory, source, target, trusted=trusted, **options)
     except command.REFUSED as error:
         raise click.ClickException(str(error)) from None
+
+
+main.add_command(log)
 
 
 @main.command()

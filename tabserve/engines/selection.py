@@ -60,6 +60,14 @@ class EngineSet:
             raise KeyError(next(name for name in outputs if name not in self.outputs))
         return self._native
 
+    def named(self, name: str, outputs: Sequence[str]) -> Engine | None:
+        """The engine of this name, if it is in use and computes these outputs, alone or with native contributions."""
+        engine = self._by_name.get(name)
+        if engine is None or engine.outputs.issuperset(outputs):
+            return engine
+        explained = self._explained.get(name)
+        return explained if explained is not None and explained.outputs.issuperset(outputs) else None
+
 
 class Explained:
     """A converted engine, with contributions from the native one."""

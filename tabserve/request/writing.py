@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, Protocol
+
+from tabserve import terminal
 
 FORMATS = ("table", "csv", "jsonl", "parquet")
 
@@ -72,11 +74,11 @@ class _Table(_Text):
     _widths: dict[str, int] | None = None
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        cells = [_cells(row) for row in rows]
+        cells = [terminal.cells(row) for row in rows]
         if self._widths is None and cells:
             cells = [dict(zip(cells[0], cells[0], strict=True)), *cells]
-            self._widths = _widths(cells)
-        self._text.write("".join(f"{line}\n" for line in _aligned(cells, self._widths or {})))
+            self._widths = terminal.widths(cells)
+        self._text.write("".join(f"{line}\n" for line in terminal.aligned(cells, self._widths or {})))
 
 
 _TEXTS: dict[str, Callable[[io.TextIOWrapper, Sequence[str]], Sink]] = {
@@ -123,30 +125,3 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
         else:
             made[name] = "; ".join(map(str, value)) if isinstance(value, list) else value
     return made
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as aligned text, under the names of the first row's keys."""
-    names = list(rows[0]) if rows else []
-    cells = [dict(zip(names, names, strict=True)), *map(_cells, rows)]
-    return "\n".join(_aligned(cells, _widths(cells)))
-
-
-def _cells(row: Mapping[str, Any]) -> dict[str, str]:
-    return {name: _cell(value) for name, value in row.items()}
-
-
-def _widths(cells: Sequence[Mapping[str, str]]) -> dict[str, int]:
-    """The widths of the columns that the first row names."""
-    return {name: max(len(row.get(name, "")) for row in cells) for name in cells[0]}
-
-
-def _aligned(cells: Sequence[Mapping[str, str]], widths: Mapping[str, int]) -> Iterator[str]:
-    for row in cells:
-        yield "  ".join(f"{row.get(name, ''):{width}}" for name, width in widths.items()).rstrip()
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return "; ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)

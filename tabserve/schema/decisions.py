@@ -136,6 +136,14 @@ class Decisions:
             told[explained] = reasons.tell(_towards(some, self._column))
         return told
 
+    def towards_score(self, outputs: Mapping[str, Array]) -> Array:
+        """Contributions [rows, features + 1] to the score, the bias last.
+
+        They are made of contributions, and of what `needs` names for score and reasons.
+        """
+        of_label = self._column is None and len(self._classes) > 0
+        return _towards(outputs["contributions"], self._labels(outputs) if of_label else self._column)
+
     def _labelled(self, names: Collection[str]) -> bool:
         """Whether the label is needed for these names."""
         if not len(self._classes):

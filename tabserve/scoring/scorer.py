@@ -90,7 +90,7 @@ class Scorer:
         self._features = RecordFeatures(found, preprocess)
         self._accepted = ModelInput(found.manifest.model, may_miss(found))
         self._answering = Answering(
-            found, threads, alone=not together and (preprocess is None or _row_by_row(preprocess, found))
+            found, threads, alone=not together and (preprocess is None or row_by_row(preprocess, found))
         )
         self.schema = _schema(schema.id, self._answering.names, schema.outputs.targets)
 
@@ -166,7 +166,8 @@ class _Prepared:
         return {"matrix": self._preprocess(features)}
 
 
-def _row_by_row(preprocess: Preprocess, bundle: Bundle) -> bool:
+def row_by_row(preprocess: Preprocess, bundle: Bundle) -> bool:
+    """Whether a preprocessor makes the same bytes of a row whatever the other rows are."""
     features = derive(bundle.schema, bundle.reference.records)
     return parity.rows_are_independent(_Prepared(preprocess), features)
 

@@ -85,4 +85,6 @@ class Cores:
 
 
 def _as_text(array: Array) -> Array:
-    return array if array.dtype != object else np.array([text(each) for each in array.tolist()], object)
+    if array.dtype != object:
+        return array
+    return np.array([text(each) for each in array.ravel().tolist()], object).reshape(array.shape)

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tabserve.cli import main
-from tabserve.request.writing import table
+from tabserve.terminal import table
 
 
 def test_a_table_is_aligned() -> None:

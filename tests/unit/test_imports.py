@@ -72,5 +72,5 @@ def test_scikit_learn_and_pandas_can_still_be_imported_afterwards() -> None:
     assert {"sklearn", "pandas"} <= loaded
 
 
-def test_the_command_loads_neither_grpc_nor_arrow_until_they_are_needed() -> None:
-    assert loaded_by("import tabserve.cli") & {"grpc", "pyarrow"} == set()
+def test_the_command_loads_neither_grpc_nor_arrow_nor_templates_until_they_are_needed() -> None:
+    assert loaded_by("import tabserve.cli") & {"grpc", "jinja2", "pyarrow"} == set()

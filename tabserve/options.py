@@ -1,0 +1,17 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+ALLOW_JOBLIB = click.option("--allow-joblib", is_flag=True, help="Load joblib files, which can run any code.")
+TRUSTED = click.option(
+    "--trusted", multiple=True, metavar="NAME", help="Also load this type from a skops file; may be repeated."
+)
+
+
+def trusted_names(trusted: Sequence[str]) -> list[str]:
+    """Types split at commas, which the option may have because the services' setting does."""
+    return [name for given in trusted for name in given.split(",") if name]
