@@ -34,7 +34,7 @@ _THREADS = click.option(
 
 @click.group()
 def log() -> None:
-    """Replay logged decisions, and explain one."""
+    """Replay logged decisions, explain one, and remove those that are old or must be forgotten."""
 
 
 @log.command()
@@ -88,6 +88,29 @@ def explain(source: str, identity: str, bundles: Sequence[Path], out: Path | Non
 
     out.write_text(page(found), "utf-8")
     click.echo(f"{out}: {found.id}, {found.result}")
+
+
+def _days(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    if value is not None and not (value.endswith("d") and value[:-1].isdecimal()):
+        raise click.BadParameter(f"expected a number of days such as 180d, got {value!r}")
+    return None if value is None else int(value[:-1])
+
+
+@log.command()
+@click.argument("source", metavar="LOG")
+@click.option("--older-than", "days", metavar="DAYS", callback=_days, help="Remove the days before this many: 180d.")
+@click.option("--erase", "ids", multiple=True, metavar="ID", help="Remove the records with this id; may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+def prune(source: str, days: int | None, ids: Sequence[str], dry_run: bool) -> None:
+    """Remove old days, single records, and temporary files that nobody finishes.
+
+    LOG is a folder, or a URI such as s3://bucket/log. Files are replaced at once: if the command is killed, each is the
+    old one or the new one. Exit status: 0, or 2 if the log is unusable.
+    """
+    from tabserve.decision_log import prune as pruning
+
+    with _refusing():
+        pruning.prune(source, days, ids, click.echo, dry=dry_run)
 
 
 def _replayers(bundles: Sequence[Path], *, threads: int, allow_joblib: bool, trusted: Sequence[str]) -> list[Replayer]:
