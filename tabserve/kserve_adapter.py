@@ -133,7 +133,8 @@ class Hooked:
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
         """Answer a V2 request through the hooks."""
         answer = await self._call(kserve_request(request, self.metadata), context)
-        return InferResponse(tuple(_our_tensor(output) for output in answer.outputs))
+        parameters = to_http_parameters(answer.parameters or {})
+        return InferResponse(tuple(_our_tensor(output) for output in answer.outputs), parameters)
 
     async def predict(self, body: bytes, context: Context) -> bytes:
         """Answer a V1 request through the hooks."""
@@ -276,6 +277,7 @@ def kserve_response(
         metadata.name,
         outputs,
         model_version=metadata.versions[-1],
+        parameters=dict(response.parameters),
         use_binary_outputs=request.use_binary_outputs,
         requested_outputs=request.request_outputs,
     )

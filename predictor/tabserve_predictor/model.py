@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,17 @@ import orjson
 
 from tabserve import engines
 from tabserve.arrays import Features, rows, take
-from tabserve.bundle import Bundle
+from tabserve.bundle import Bundle, libraries
 from tabserve.bundle.metadata import of_predictor
 from tabserve.bundle.outputs import Outputs, of_engine
 from tabserve.bundle.tensors import class_names, may_miss
-from tabserve.engines import EngineSet
+from tabserve.engines import Engine, EngineSet
 from tabserve.inference.bounds import LARGE_BYTES
 from tabserve.inference.large import in_thread
 from tabserve.inference.logs import tell
 from tabserve.inference.metrics import Metrics
-from tabserve.inference.model import PREDICTOR_RELEASE, Context
-from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata, Tensor
+from tabserve.inference.model import ENGINE, PREDICTOR_RELEASE, RECORDED, VERSIONS, Context
+from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata, RequestedOutput, Tensor
 from tabserve_predictor.batching import Batcher
 from tabserve_predictor.inputs import Inputs
 from tabserve_predictor.instances import decode_tensors
@@ -52,6 +52,8 @@ class Predictor:
         self._batcher = Batcher(settings.max_batch_rows, self._instruments)
         self.headers: Mapping[str, str] = {PREDICTOR_RELEASE: settings.release or bundle.digest}
         self.metadata = self._metadata(bundle, settings.model_name)
+        self._with_added = lru_cache(maxsize=256)(self._chosen)
+        self._versions = libraries.versions(engine_set.names)
         self.ready = True
 
     def _facts(self, bundle: Bundle) -> dict[str, str]:
@@ -84,6 +86,8 @@ class Predictor:
         """Answer a V2 request. Raises InvalidRequest, RequestTooLarge, DeadlineExceeded, or what the engine raises."""
         features = self._inputs.features(request.inputs)
         names = self._outputs.requested(request.outputs)
+        if RECORDED in request.parameters:
+            return await self._recorded(features, names, str(request.parameters[RECORDED]), context)
         return InferResponse(await self.answer(features, names, context))
 
     async def answer(self, features: Features, names: Sequence[str], context: Context) -> tuple[Tensor, ...]:
@@ -91,10 +95,33 @@ class Predictor:
         count = rows(features)
         if not count:
             return self._outputs.empty(names)
-        wanted = of_engine(names)
-        engine = self._engines.select(count, wanted)
-        computed = await self._batcher.run(engine, features, wanted, context)
+        return await self._run(self._engines.select(count, of_engine(names)), features, names, context)
+
+    async def _run(
+        self, engine: Engine, features: Features, names: Sequence[str], context: Context
+    ) -> tuple[Tensor, ...]:
+        computed = await self._batcher.run(engine, features, of_engine(tuple(names)), context)
         return self._outputs.tensors(names, computed)
+
+    async def _recorded(
+        self, features: Features, names: tuple[str, ...], added: str, context: Context
+    ) -> InferResponse:
+        """The named outputs and the added ones that change no answer, and what answered."""
+        count = rows(features)
+        if not count:
+            return InferResponse(self._outputs.empty(names))
+        engine, names = self._with_added(count, names, added)
+        tensors = await self._run(engine, features, names, context)
+        return InferResponse(tensors, {ENGINE: engine.name, VERSIONS: self._versions})
+
+    def _chosen(self, count: int, names: tuple[str, ...], added: str) -> tuple[Engine, tuple[str, ...]]:
+        """The engine for the named outputs, and the outputs that it computes of these and the added ones."""
+        more = self._outputs.requested([RequestedOutput(name) for name in added.split(",")]) if added else ()
+        every = tuple(dict.fromkeys((*names, *more)))
+        engine, whole = (self._engines.select(count, of_engine(wanted)) for wanted in (names, every))
+        if whole.name == engine.name or names == ("contributions",):  # which are the native engine's anyway
+            return whole, every
+        return engine, tuple(name for name in every if engine.outputs.issuperset(of_engine((name,))))
 
     async def predict(self, body: bytes, context: Context) -> bytes:
         """Answer a V1 body, `{"instances": [[…], …]}` or named features, with `{"predictions": […]}` from `predict`."""

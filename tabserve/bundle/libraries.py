@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from tabserve import __version__
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import MANIFEST
 
@@ -31,6 +32,13 @@ def installed(library: str) -> str | None:
     if len(found) > 1:  # what they wrote last is there
         return _written(library)
     return next(iter(found.values()), None)
+
+
+def versions(engines: Iterable[str]) -> str:
+    """The versions of tabserve and of these engines' libraries: `tabserve 1.2.3, xgboost 3.1`."""
+    needed = dict.fromkeys(library for engine in engines for library in OF_ENGINE[engine])
+    found = {"tabserve": __version__, **{library: installed(library) for library in needed}}
+    return ", ".join(f"{library} {number}" for library, number in found.items() if number)
 
 
 def verify(libraries: Iterable[str], saved_with: Mapping[str, str]) -> None:

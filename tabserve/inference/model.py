@@ -20,6 +20,16 @@ ON_ERROR = "x-on-error"
 """The header, or gRPC metadata, that says what becomes of a batch with bad records."""
 
 
+RECORDED = "recorded"
+"""The request's parameter that asks a predictor to say what answered, and to add outputs for the decision record.
+
+Its value names the outputs, comma-separated. They are added if the engine that answers computes them, so that they
+change no answer.
+"""
+ENGINE, VERSIONS = "engine", "versions"
+"""The response's parameters that say what answered."""
+
+
 class Context(msgspec.Struct):
     """What comes with a request besides its tensors.
 

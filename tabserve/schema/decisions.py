@@ -13,6 +13,8 @@ from tabserve.inference.errors import PredictionFailed
 from tabserve.inference.tensors import TensorSpec, holds_any, text
 from tabserve.schema.schema import ANOMALY_SCORE, MARGIN, PREDICT, Reasons, Schema
 
+CODES = "codes"
+"""What `decide` gives besides `specs`, for the decision log: the code of each reason."""
 _FEW_ROWS = 32
 """Rows up to here are decided faster one by one than by numpy."""
 
@@ -101,12 +103,12 @@ class Decisions:
         return np.array([at for at, band in enumerate(bands.tolist()) if band in self._for], np.intp)
 
     def decide(self, outputs: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
-        """The named tensors for all rows: `decision` and `label` [rows], `score` [rows] FP64, `reasons` [rows, top].
+        """The named arrays for all rows: `decision` and `label` [rows], `score` [rows] FP64, `reasons` [rows, top].
 
         A name that this schema does not give (a regression's label) is left out.
-        `reasons` are texts, the strongest first, padded with "". Scores are compared with bands in the precision the
-        model answered in, so that a score written as a band's edge is in that band. Contributions are given for all
-        rows, or only for the `explained` ones.
+        `reasons` are texts, the strongest first, padded with ""; `codes` are theirs, given only with them. Scores are
+        compared with bands in the precision the model answered in, so that a score written as a band's edge is in that
+        band. Contributions are given for all rows, or only for the `explained` ones.
         Raises PredictionFailed where a score is NaN.
         """
         labels = self._labels(outputs) if self._labelled(names) else None
@@ -121,20 +123,23 @@ class Decisions:
             made["decision"] = self._decision(score, labels)
         if self._reasons and "reasons" in names:
             if not self._for:
-                made["reasons"] = self._reasons.tell(_towards(outputs["contributions"], column))
+                strongest = self._reasons.strongest(_towards(outputs["contributions"], column))
             else:
                 bands = made["decision"] if "decision" in made else self._decision(score, labels)
-                made["reasons"] = self._told(self._reasons, self._explained(bands), outputs)
+                strongest = self._strongest(self._reasons, self._explained(bands), outputs)
+            made["reasons"] = self._reasons.texts[strongest]
+            if CODES in names:
+                made[CODES] = self._reasons.codes[strongest]
         return made
 
-    def _told(self, reasons: _Reasons, explained: Array, outputs: Mapping[str, Array]) -> Array:
-        """The reasons [rows, top]: texts for the explained rows, padding for the others."""
-        told = np.full((len(outputs[self._source]), reasons.top), "", object)
+    def _strongest(self, reasons: _Reasons, explained: Array, outputs: Mapping[str, Array]) -> Array:
+        """The strongest features [rows, top] of the explained rows; none for the others."""
+        strongest = np.full((len(outputs[self._source]), reasons.top), _NONE)
         if len(explained):
             contributions = outputs["contributions"]
             some = contributions if len(contributions) == len(explained) else contributions[explained]
-            told[explained] = reasons.tell(_towards(some, self._column))
-        return told
+            strongest[explained] = reasons.strongest(_towards(some, self._column))
+        return strongest
 
     def towards_score(self, outputs: Mapping[str, Array]) -> Array:
         """Contributions [rows, features + 1] to the score, the bias last.
@@ -206,8 +211,12 @@ def _score(answer: Array, column: Any) -> Array:
     return score
 
 
+_NONE = -1
+"""The position of no feature, at which texts and codes are empty."""
+
+
 class _Reasons:
-    """The features that push a score up the most, in words."""
+    """The features that push a score up the most; texts, codes: of each, and last of none."""
 
     def __init__(self, reasons: Reasons, features: Sequence[Contributor]) -> None:
         sources = [feature.source or feature.name for feature in features]
@@ -216,17 +225,21 @@ class _Reasons:
         self._order = np.argsort(groups, kind="stable")
         self._starts = np.searchsorted(groups[self._order], np.arange(len(names)))
         self._one_each = len(names) == len(features)
-        self._texts = np.array([reasons.texts.get(name, name) for name in names], dtype=object)
+        self.texts = np.array([*(reasons.texts.get(name, name) for name in names), ""], dtype=object)
+        self.codes = np.array([*(reasons.codes.get(name, name) for name in names), ""], dtype=object)
         self.top = min(reasons.top, len(names))
 
-    def tell(self, contributions: Array) -> Array:
-        """Texts [rows, top] from contributions [rows, features + 1] to the score; features must push it up."""
+    def strongest(self, contributions: Array) -> Array:
+        """The features' positions [rows, top] from contributions [rows, features + 1] to the score, strongest first.
+
+        Features must push it up; the other places have none.
+        """
         pushes = contributions[:, :-1]
         if not self._one_each:
             pushes = np.add.reduceat(pushes[:, self._order], self._starts, axis=1, dtype=np.float64)
         strongest = np.argsort(-pushes, axis=1, kind="stable")[:, : self.top]
         pushing = pushes[np.arange(len(pushes))[:, np.newaxis], strongest] > 0
-        return np.where(pushing, self._texts[strongest], "")
+        return np.where(pushing, strongest, _NONE)
 
 
 def _towards(contributions: Array, chosen: Any) -> Array:

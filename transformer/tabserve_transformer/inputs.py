@@ -7,6 +7,8 @@ from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
+import numpy as np
+
 from tabserve.arrays import Array, Features
 from tabserve.bundle import Bundle
 from tabserve.bundle.model_input import ModelInput, Preprocess, RecordFeatures, fitting
@@ -26,22 +28,27 @@ class Taken(NamedTuple):
     """The predictor's inputs, and the ids of the records that they are made from; None if no record has one.
 
     places: the positions in the request of the records that fit; None if all do. faults: of the others.
+    columns: of those records; None if the inputs are the client's own tensors, or columns were not wanted.
     """
 
     tensors: tuple[Tensor, ...]
     ids: Array | None = None
     places: Array | None = None
     faults: Sequence[Misfit] = ()
+    columns: Columns | None = None
 
 
 class Inputs:
     """Makes the predictor's inputs from one bundle's records.
 
     preprocess: the bundle's preprocessor, None if it has none. max_rows: more records are a RequestTooLarge.
+    with_columns: whether the columns of all records are wanted; else there are none where records are the matrix.
     Anything else that does not fit is an InvalidRequest naming record and field.
     """
 
-    def __init__(self, bundle: Bundle, preprocess: Preprocess | None, max_rows: int) -> None:
+    def __init__(
+        self, bundle: Bundle, preprocess: Preprocess | None, max_rows: int, *, with_columns: bool = False
+    ) -> None:
         self._bundle = bundle
         self._schema = bundle.schema
         self._model = bundle.manifest.model
@@ -50,6 +57,7 @@ class Inputs:
         self._records = Records(bundle.schema)
         self._dtype = DATATYPES[self._model.datatype]
         self._fields = frozenset(spec.name for spec in self._records.tensor_specs)
+        self._with_columns = with_columns
         self._numbers = self._number_records() if preprocess is None else None
         self._plain = (frozenset({MATRIX}), frozenset(spec.name for spec in self._model.features))
         width = max(len(self._fields), len(self._model.features))
@@ -85,8 +93,15 @@ class Inputs:
         if self._numbers is not None:
             made = self._numbers.decode(body)
             self._check_count(len(made))
+            if self._with_columns:
+                return self._from_numbers(made)
             return Taken((Tensor(MATRIX, self._model.datatype, made),))
         return self._from_columns(self._records.decode(body))
+
+    def _from_numbers(self, made: Array) -> Taken:
+        """The matrix in the model's datatype, and the columns in FP64."""
+        matrix = Tensor(MATRIX, self._model.datatype, made.astype(self._dtype, copy=False))
+        return Taken((matrix,), columns=dict(zip(self._schema.fields, made.T, strict=True)))
 
     def _sifted(self, sifted: Sifted) -> Taken:
         columns, places, faults = sifted
@@ -95,8 +110,10 @@ class Inputs:
             faults = firsts(faults)
         made = fitting(columns, self._made, MOST_REFUSED)
         more = [fault._replace(record=int(places[fault.record])) for fault in made.faults]
-        ids = columns[self._schema.id][made.places] if self._schema.id else None
-        return Taken(self._tensors(made.features), ids, places[made.places], sorted([*faults, *more], key=_record))
+        if more:
+            columns = {name: column[made.places] for name, column in columns.items()}
+        every = sorted([*faults, *more], key=_record)
+        return Taken(self._tensors(made.features), self._ids(columns), places[made.places], every, columns)
 
     def _made(self, columns: Columns) -> Features:
         """The features of records, as the predictor accepts them."""
@@ -110,7 +127,9 @@ class Inputs:
         if schema.id is not None:
             return None
         same = [spec.name for spec in self._model.features] == list(schema.features) == list(schema.fields)
-        return NumberRecords(schema, self._records, self._dtype) if same and are_all(schema, self._dtype) else None
+        if not (same and are_all(schema, self._dtype)):
+            return None
+        return NumberRecords(schema, self._records, np.dtype(np.float64) if self._with_columns else self._dtype)
 
     def _are_plain(self, names: frozenset[str]) -> bool:
         """Whether inputs of these names are the predictor's own."""
@@ -131,7 +150,10 @@ class Inputs:
 
     def _from_columns(self, columns: Columns) -> Taken:
         self._check_count(rows(columns))
-        return Taken(self._tensors(self._features(columns)), columns[self._schema.id] if self._schema.id else None)
+        return Taken(self._tensors(self._features(columns)), self._ids(columns), columns=columns)
+
+    def _ids(self, columns: Columns) -> Array | None:
+        return columns[self._schema.id] if self._schema.id else None
 
     def _tensors(self, features: Features) -> tuple[Tensor, ...]:
         if isinstance(features, dict):

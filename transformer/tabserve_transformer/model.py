@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 from tabserve import engines
 from tabserve.bundle import Bundle
@@ -16,7 +17,7 @@ from tabserve.inference.bounds import LARGE_BYTES
 from tabserve.inference.errors import InferenceError, InvalidRequest, quoted
 from tabserve.inference.large import in_thread
 from tabserve.inference.metrics import Metrics
-from tabserve.inference.model import PREDICTOR_RELEASE, TRANSFORMER_RELEASE, Context
+from tabserve.inference.model import TRANSFORMER_RELEASE, Context
 from tabserve.inference.tensors import (
     DATATYPE_OF,
     InferRequest,
@@ -25,17 +26,24 @@ from tabserve.inference.tensors import (
     RequestedOutput,
     Tensor,
 )
-from tabserve.schema.decisions import Decisions
+from tabserve.schema.decisions import CODES, Decisions
 from tabserve.schema.misfits import nearest
 from tabserve_transformer import record_ids
+from tabserve_transformer.asking import Asking
 from tabserve_transformer.inputs import Inputs, Taken
 from tabserve_transformer.instruments import Instruments
 from tabserve_transformer.predictor_client.addresses import ClientOptions
 from tabserve_transformer.predictor_client.client import PredictorClient, RemotePredictor
 from tabserve_transformer.record_answers import RecordAnswers, requests, sifted_tensors
+from tabserve_transformer.recording import Recording
 from tabserve_transformer.settings import Settings, host_and_port
 
-_CONTRIBUTIONS = requests(("contributions",))
+
+class _Asked(NamedTuple):
+    """What the predictor is asked for, and the names that are decided with its answer."""
+
+    outputs: tuple[RequestedOutput, ...]
+    decided: Sequence[str]
 
 
 class Transformer:
@@ -50,14 +58,14 @@ class Transformer:
         preprocess: Preprocess | None = None,
         log: Log | None = None,
     ) -> None:
+        """log: of decisions. Raises BundleError if it needs a setting."""
         model = bundle.manifest.model
         classes = class_names(bundle)
         self._predictor = predictor
-        self._log = log
-        self._inputs = Inputs(bundle, preprocess, settings.max_rows)
+        self._inputs = Inputs(bundle, preprocess, settings.max_rows, with_columns=log is not None)
         self.bounds = self._inputs.bounds
         self._decisions = Decisions(bundle.schema, model, classes)
-        self._release = settings.release or bundle.digest
+        release = settings.release or bundle.digest
         self._id = bundle.schema.id
         self._own = (*model.outputs, *(["label"] if classes else []))
         self._added = (*([self._id] if self._id else []), *self._decisions.names)
@@ -66,7 +74,9 @@ class Transformer:
         self._records = RecordAnswers(self._decisions, classes, bundle.schema.outputs.targets, self._id)
         facts = {"name": bundle.manifest.name, "version": bundle.manifest.version, "digest": bundle.digest}
         self._instruments = Instruments(metrics, facts, probability=self._decisions.of_probability)
-        self.headers: Mapping[str, str] = {TRANSFORMER_RELEASE: self._release}
+        self._asking = Asking(predictor, self._decisions, self._instruments, release)
+        self._recording = None if log is None else Recording(bundle, self._decisions, log, settings)
+        self.headers: Mapping[str, str] = {TRANSFORMER_RELEASE: release}
         self.metadata = of_transformer(bundle, settings.model_name)
 
     @property
@@ -92,8 +102,7 @@ class Transformer:
             taken = await in_thread(partial(self._inputs.sift_tensors, request.inputs))
         else:
             taken = self._inputs.from_tensors(request.inputs)
-        tensors = await self._identified(taken, self._asks(names), names, context)
-        tensors |= self._decide(tensors, [name for name in names if name not in tensors])
+        tensors = await self._made(taken, self._asks(names), names, context)
         outputs = tuple(tensors[name] for name in names)
         if taken.places is None:
             return InferResponse(outputs)
@@ -112,21 +121,30 @@ class Transformer:
             taken = await in_thread(partial(self._inputs.from_body, body))
         else:
             taken = self._inputs.from_body(body)
-        tensors = await self._identified(taken, records.needs, records.names, context)
-        tensors |= self._decide(tensors, records.names)
+        tensors = await self._made(taken, _Asked(records.needs, records.names), records.names, context)
         if taken.places is None:
             return records.encode(tensors)
         return records.encode_sifted(tensors, taken.places.tolist(), taken.faults)
 
-    async def _identified(
-        self, taken: Taken, outputs: tuple[RequestedOutput, ...], names: Sequence[str], context: Context
+    async def _made(self, taken: Taken, asked: _Asked, names: Sequence[str], context: Context) -> dict[str, Tensor]:
+        """The predictor's tensors, ids and decisions, which the names are among."""
+        if self._recording is not None and taken.columns is not None:
+            return await self._recorded(self._recording, taken, asked, names, context)
+        tensors = (await self._asking.predict(taken.tensors, asked.outputs, names, context)).tensors
+        return tensors | self._decide(taken, tensors, asked.decided, names, context)
+
+    async def _recorded(
+        self, recording: Recording, taken: Taken, asked: _Asked, names: Sequence[str], context: Context
     ) -> dict[str, Tensor]:
-        """The predictor's tensors that are needed for the names, and the ids if they are among them."""
-        tensors = await self._predict(taken.tensors, outputs, names, context)
-        if self._id is not None and self._id in names:
-            places = range(len(taken.tensors[0].array)) if taken.places is None else taken.places.tolist()
-            tensors[self._id] = record_ids.tensor(self._id, taken.ids, places, context)
-        return tensors
+        """The same, and put into the log of decisions; what only the log needs fails no request."""
+        predicted = await self._asking.predict(taken.tensors, asked.outputs, names, context, recording.parameters)
+        if recording.explains(names, predicted):
+            with suppress(InferenceError):
+                predicted.tensors.update(await self._asking.explain(taken.tensors, predicted.tensors, context))
+        codes = [CODES] if "reasons" in asked.decided else []
+        made = self._decide(taken, predicted.tensors, [*asked.decided, *codes], names, context)
+        recording.put(taken, predicted, made, names, context)
+        return predicted.tensors | made
 
     def _requested(self, outputs: Sequence[RequestedOutput]) -> tuple[str, ...]:
         if not outputs:
@@ -138,51 +156,29 @@ class Transformer:
                 raise InvalidRequest(f"outputs: expected one of {', '.join(known)}; got {quoted(output.name)}{hint}")
         return tuple(dict.fromkeys(output.name for output in outputs))
 
-    async def _predict(
+    def _asked(self, names: tuple[str, ...]) -> _Asked:
+        """The outputs to ask the predictor for: its own among the names, and those that decisions among them need."""
+        own = [name for name in names if name in self._own]
+        decided = tuple(name for name in names if name in self._decisions.names)
+        return _Asked(requests((*own, *self._decisions.needs(decided))), decided)
+
+    def _decide(
         self,
-        inputs: tuple[Tensor, ...],
-        outputs: tuple[RequestedOutput, ...],
+        taken: Taken,
+        predicted: Mapping[str, Tensor],
+        decided: Sequence[str],
         names: Sequence[str],
         context: Context,
     ) -> dict[str, Tensor]:
-        """The predictor's answers to these outputs, and to what reasons need if they are among the names.
-
-        If only some bands have reasons, contributions are asked for in a second call, for only the rows in these bands.
-        """
-        tensors = await self._ask(inputs, outputs, context)
-        if "reasons" in names and "contributions" not in tensors:
-            explained = self._decisions.explained({name: tensor.array for name, tensor in tensors.items()})
-            if explained is not None and len(explained):
-                some = tuple(Tensor(each.name, each.datatype, each.array[explained]) for each in inputs)
-                tensors |= await self._ask(some, _CONTRIBUTIONS, context)
-        return tensors
-
-    async def _ask(
-        self, inputs: tuple[Tensor, ...], outputs: tuple[RequestedOutput, ...], context: Context
-    ) -> dict[str, Tensor]:
-        request = InferRequest(inputs, outputs=outputs)
-        started = time.perf_counter()
-        try:
-            response = await self._predictor.infer(request, context)
-        except InferenceError as error:
-            self._instruments.waited(time.perf_counter() - started, error.http_status)
-            raise
-        self._instruments.waited(time.perf_counter() - started, 200)
-        context.response_headers[PREDICTOR_RELEASE] = self._release
-        return {tensor.name: tensor for tensor in response.outputs}
-
-    def _asked(self, names: tuple[str, ...]) -> tuple[RequestedOutput, ...]:
-        """The outputs to ask the predictor for: its own among the names, and those that decisions among them need."""
-        own = [name for name in names if name in self._own]
-        decided = [name for name in names if name in self._decisions.names]
-        return requests((*own, *self._decisions.needs(decided)))
-
-    def _decide(self, predicted: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-        if not names:
-            return {}
-        made = self._decisions.decide({name: tensor.array for name, tensor in predicted.items()}, names)
-        self._instruments.decided(made)
-        return {name: Tensor(name, DATATYPE_OF[array.dtype], array) for name, array in made.items()}
+        """The decisions, and the ids if they are among the names."""
+        made: dict[str, Tensor] = {}
+        if self._id is not None and self._id in names:
+            made[self._id] = record_ids.tensor(self._id, taken, context)
+        if decided:
+            arrays = self._decisions.decide({name: tensor.array for name, tensor in predicted.items()}, decided)
+            self._instruments.decided(arrays)
+            made |= {name: Tensor(name, DATATYPE_OF[array.dtype], array) for name, array in arrays.items()}
+        return made
 
 
 def _sifts(parameters: Parameters, context: Context) -> bool:
@@ -199,9 +195,10 @@ def _sifts(parameters: Parameters, context: Context) -> bool:
 
 
 def load(bundle: Bundle, settings: Settings, metrics: Metrics, log: Log | None = None) -> Transformer:
-    """The transformer for a bundle, with a client for its predictor; its decisions go to the log.
+    """The transformer for a bundle, with a client for its predictor. log: of decisions.
 
-    Raises ValueError if predictor_host is not a host, and BundleError if the preprocessor can't be loaded.
+    Raises ValueError if predictor_host is not a host, and BundleError if the preprocessor can't be loaded, or a setting
+    of the log is missing.
     """
     host, port = host_and_port(settings.predictor_host)
     target = ClientOptions(

@@ -25,6 +25,9 @@ class Settings(ServerSettings, frozen=True, kw_only=True, forbid_unknown_fields=
     predictor_refresh: Annotated[
         float, Meta(gt=0, description="Seconds between looking up the predictor's addresses.")
     ] = 2.0
+    decision_log_hash_key_file: Annotated[
+        str, Meta(description="File with the secret that hashes the fields that the schema says to hash in the log.")
+    ] = ""
     max_predictor_bytes: Annotated[Positive, Meta(description="Largest answer of the predictor.")] = 64 * 2**20
     decision_log: Annotated[
         str, Meta(description="Where decision records go: a folder, or s3://BUCKET/PATH; none if empty.")

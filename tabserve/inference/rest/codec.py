@@ -365,7 +365,7 @@ _ALL = _All()
 
 
 def _binary_outputs(request: InferRequest) -> frozenset[str]:
-    if not request.outputs:
+    if all(output.binary is None for output in request.outputs):
         return _ALL if request.binary_output else frozenset()
     return frozenset(o.name for o in request.outputs if (request.binary_output if o.binary is None else o.binary))
 

@@ -20,6 +20,7 @@ from tabserve.inference.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from tabserve.inference.model import RECORDED
 from tabserve.inference.tensors import (
     DATATYPES,
     InferRequest,
@@ -76,13 +77,16 @@ class Codec:
         self.ready = f"GET {path}/ready HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()
 
     def encode(self, request: InferRequest, trace: Mapping[str, str]) -> Parts:
-        """Encode the request's tensors and outputs, all binary; its id and parameters are not sent."""
+        """Encode the request's tensors and outputs, all binary, and which outputs are recorded.
+
+        Its id and other parameters are not sent.
+        """
         contents = [elements_binary(tensor.array) for tensor in request.inputs]
         inputs = tuple(
             (tensor.name, tensor.datatype, tensor.array.shape, len(data))
             for tensor, data in zip(request.inputs, contents, strict=True)
         )
-        json = _head(inputs, request.outputs)
+        json = _head(inputs, request.outputs, request.parameters.get(RECORDED))
         sizes = b"inference-header-content-length: %d\r\ncontent-length: %d\r\n" % (
             len(json),
             len(json) + sum(map(len, contents)),
@@ -118,14 +122,19 @@ def decode(response: Response) -> InferResponse:
 
 
 @lru_cache(maxsize=256)
-def _head(inputs: tuple[tuple[str, str, tuple[int, ...], int], ...], outputs: tuple[RequestedOutput, ...]) -> bytes:
+def _head(
+    inputs: tuple[tuple[str, str, tuple[int, ...], int], ...],
+    outputs: tuple[RequestedOutput, ...],
+    recorded: str | int | float | bool | None,
+) -> bytes:
     """The JSON before the tensors' bytes. inputs: each input's name, datatype, shape and size."""
+    recording = {} if recorded is None else {RECORDED: recorded}
     head: dict[str, Any] = {
         "inputs": [
             {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
             for name, datatype, shape, size in inputs
         ],
-        "parameters": {"binary_data_output": True},
+        "parameters": {"binary_data_output": True, **recording},
     }
     if outputs:
         head["outputs"] = [{"name": output.name} for output in outputs]

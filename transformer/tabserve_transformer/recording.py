@@ -1,0 +1,106 @@
+"""What the transformer tells the decision log about each answered request of records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+
+from tabserve.arrays import Array
+from tabserve.bundle import Bundle
+from tabserve.bundle.tensors import class_names, output_specs
+from tabserve.decision_log.entry import Entry, Log
+from tabserve.decision_log.hiding import Hiding, read_key
+from tabserve.inference.errors import PredictionFailed
+from tabserve.inference.model import ENGINE, RECORDED, VERSIONS, Context
+from tabserve.inference.request_ids import REQUEST_ID
+from tabserve.inference.tensors import Parameters, Tensor
+from tabserve.schema.decisions import CODES, Decisions
+from tabserve_transformer import record_ids
+from tabserve_transformer.asking import Predicted
+from tabserve_transformer.inputs import Taken
+from tabserve_transformer.settings import Settings
+
+
+class Recording:
+    """Makes an entry of every answered request of records, and puts it into the log.
+
+    parameters: of a request to the predictor, so that its answer can be recorded.
+    """
+
+    def __init__(self, bundle: Bundle, decisions: Decisions, log: Log, settings: Settings) -> None:
+        """Raises BundleError if the schema hashes fields, and there is no key."""
+        model, schema, classes = bundle.manifest.model, bundle.schema, class_names(bundle)
+        self._log, self._decisions = log, decisions
+        self._hiding = Hiding(schema, read_key(settings.decision_log_hash_key_file))
+        self._release, self._digest, self._id = settings.release, bundle.digest, schema.id
+        self._targets = bool(schema.outputs.targets)
+        self._names = (*decisions.names, *(["label"] if classes else []))
+        specs = output_specs(model)
+        self._numeric = frozenset(name for name, spec in specs.items() if spec.datatype != "BYTES")
+        defaults = [name for name in model.default_outputs if name in self._numeric]
+        added = dict.fromkeys([*decisions.needs(self._names), *defaults])
+        self.parameters: Parameters = {RECORDED: ",".join(added)}
+
+    def explains(self, names: Collection[str], predicted: Predicted) -> bool:
+        """Whether there may be reasons that the client did not ask for."""
+        needed = self._decisions.needs(("decision",))
+        return "reasons" in self._names and "reasons" not in names and predicted.tensors.keys() >= set(needed)
+
+    def put(
+        self,
+        taken: Taken,
+        predicted: Predicted,
+        made: Mapping[str, Tensor],
+        names: Collection[str],
+        context: Context,
+    ) -> None:
+        """Put a request that holds records into the log, if any of them fits.
+
+        made: decisions, with codes if there are reasons, and ids. names: what the client asked for.
+        """
+        rows = len(taken.tensors[0].array)
+        if taken.columns is None or not rows:
+            return
+        outputs = {name: tensor.array for name, tensor in predicted.tensors.items()}
+        recorded = self._numeric if "contributions" in names else self._numeric - {"contributions"}
+        self._log.put(
+            Entry(
+                request_id=context.trace.get(REQUEST_ID, ""),
+                time=time.time(),
+                rows=rows,
+                engine=str(predicted.parameters.get(ENGINE, "")),
+                versions=str(predicted.parameters.get(VERSIONS, "")),
+                release=self._release,
+                digest=self._digest,
+                columns=self._hiding(taken.columns),
+                outputs={name: array for name, array in outputs.items() if name in recorded},
+                answers=self._answers(outputs, made),
+                ids=self._ids(taken, made, context),
+                places=taken.places,
+            )
+        )
+
+    def _ids(self, taken: Taken, made: Mapping[str, Tensor], context: Context) -> Array | None:
+        """The records' ids; None if they are made from the request's."""
+        if self._id is None and REQUEST_ID in context.trace:
+            return None
+        given = made.get(self._id) if self._id else None
+        return (given or record_ids.tensor("id", taken, context)).array
+
+    def _answers(self, outputs: Mapping[str, Array], made: Mapping[str, Tensor]) -> dict[str, Array]:
+        """All that can be decided, also what the client did not ask for."""
+        answers = {name: made[name].array for name in (*self._names, CODES) if name in made}
+        if not answers.keys() >= set(self._names):
+            with suppress(PredictionFailed):
+                more = [name for name in self._names if name not in answers and self._can_decide(name, outputs)]
+                answers |= self._decisions.decide(outputs, [*more, CODES] if "reasons" in more else more)
+        return answers | {"predict": outputs["predict"]} if self._targets else answers
+
+    def _can_decide(self, name: str, outputs: Mapping[str, Array]) -> bool:
+        if not outputs.keys() >= set(self._decisions.needs((name,))):
+            return False
+        if name != "reasons" or "contributions" in outputs:
+            return True
+        explained = self._decisions.explained(outputs)
+        return explained is not None and not len(explained)
