@@ -13,6 +13,7 @@ import pandas as pd
 from tabserve import engines
 from tabserve.arrays import Array
 from tabserve.bundle import Bundle
+from tabserve.decision_log.entry import Log
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context
 from tabserve.inference.tensors import (
@@ -60,13 +61,13 @@ def carried(tensor: Tensor) -> Tensor:
 
 
 class Cores:
-    """Records in, decisions out, as from the services."""
+    """Records in, decisions out, as from the services. log: of decisions; settings: the transformer's."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, log: Log | None = None, **settings: Any) -> None:
         self.predictor = predictor.load(bundle, PredictorSettings(threads=1), Metrics())
         preprocess = None if bundle.manifest.preprocessor is None else engines.load_preprocessor(bundle)
-        settings = TransformerSettings(predictor_host="localhost")
-        self.transformer = Transformer(bundle, _InProcess(self.predictor), settings, Metrics(), preprocess)
+        chosen = TransformerSettings(predictor_host="localhost", **settings)
+        self.transformer = Transformer(bundle, _InProcess(self.predictor), chosen, Metrics(), preprocess, log)
 
     def predictions(self, frame: pd.DataFrame) -> list[dict[str, Any]]:
         """V1's answers about a frame's rows, sent as JSON records with null for a missing value."""

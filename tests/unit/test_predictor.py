@@ -18,7 +18,7 @@ import tabserve.train
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Context
-from tabserve.inference.tensors import InferRequest, RequestedOutput, Tensor
+from tabserve.inference.tensors import InferRequest, InferResponse, RequestedOutput, Tensor
 from tabserve_predictor.model import Predictor, load
 from tabserve_predictor.settings import Settings
 from tests.unit.bundles import resealed, saved
@@ -227,3 +227,23 @@ def test_metadata_tell_of_an_engine_that_is_not_used_without_paths_of_the_machin
 
     assert "model.onnx: not a graph ONNX Runtime can read" in dropped
     assert "/" not in dropped
+
+
+def recorded(predictor: Predictor, inputs: Sequence[Tensor], added: str) -> InferResponse:
+    request = InferRequest(tuple(inputs), outputs=(RequestedOutput("predict"),), parameters={"recorded": added})
+    return asyncio.run(predictor.infer(request, Context()))
+
+
+def test_what_is_recorded_is_added_with_the_engine_and_its_versions(
+    predictor: Predictor, records: pd.DataFrame
+) -> None:
+    response = recorded(predictor, columns(records[:3]), "predict_proba,predict")
+    assert [tensor.name for tensor in response.outputs] == ["predict", "predict_proba"]
+    assert response.parameters["engine"] == "xgboost"
+    assert f"xgboost {xgboost.__version__}" in str(response.parameters["versions"])
+    assert [tensor.name for tensor in recorded(predictor, columns(records[:0]), "").outputs] == ["predict"]
+
+
+def test_only_outputs_can_be_recorded(predictor: Predictor, records: pd.DataFrame) -> None:
+    with pytest.raises(InvalidRequest, match=r'outputs: expected one of predict, .*; got "score"'):
+        recorded(predictor, columns(records[:1]), "score")

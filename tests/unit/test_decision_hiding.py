@@ -1,0 +1,110 @@
+"""What is dropped or hashed: how values are written to be hashed, and that nothing of them stays."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tabserve.bundle import BundleError
+from tabserve.decision_log.hiding import Hiding, read_key
+from tabserve.schema.columns import Columns
+from tabserve.schema.reading import parse
+from tabserve.schema.records import Records
+from tests.unit.test_decision_record import ALL_TYPES
+
+KEY = b"0123456789abcdef"
+HASHED = ALL_TYPES.replace("}\n", ", logged: hash}\n", 10)
+RECORD: dict[str, Any] = {
+    "amount": 12.5,
+    "country": "DE",
+    "visits": 3,
+    "member": True,
+    "note": "Zoë",
+    "opened": "2026-11-29T12:00:00.5+01:00",
+    "asked": 0,
+    "born": "1990-02-03",
+}
+WRITTEN = {
+    "amount": "12.5",
+    "country": "DE",
+    "visits": "3",
+    "member": "true",
+    "note": "Zoë",
+    "opened": "2026-11-29T11:00:00.500000+00:00",
+    "asked": "1970-01-01T00:00:00.000000+00:00",
+    "born": "1990-02-03",
+    "rate": "0.1",
+}
+
+
+def checked(text: str, *records: dict[str, Any]) -> Columns:
+    return Records(parse(text, "schema.yaml")).convert(list(records))
+
+
+def hidden(text: str, *records: dict[str, Any]) -> Columns:
+    return Hiding(parse(text, "schema.yaml"), KEY)(checked(text, *records))
+
+
+def by_openssl(value: str) -> str:
+    """The hash that docs/decisions.md tells people to look for."""
+    command = ["openssl", "dgst", "-sha256", "-hmac", KEY.decode()]
+    done = subprocess.run(command, input=value.encode(), capture_output=True, check=True)
+    return done.stdout.decode().split()[-1]
+
+
+def test_every_type_is_hashed_in_its_documented_form() -> None:
+    assert HASHED.count("logged: hash") == len(parse(ALL_TYPES, "schema.yaml").record)
+    made = hidden(HASHED, RECORD)
+    assert {name: column.tolist() for name, column in made.items()} == {
+        **{name: [by_openssl(value)] for name, value in WRITTEN.items()},
+        "sex": [None],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "written"),
+    [
+        ("amount", 3000.0, "3000"),
+        ("amount", -0.0, "0"),
+        ("amount", 1e16, "1e+16"),
+        ("amount", 1e-7, "1e-07"),
+        ("visits", 2**53 - 1, "9007199254740991"),
+        ("opened", 253_402_300_799.999999, "9999-12-31T23:59:59.000000+00:00"),
+        ("opened", -62_135_596_800, "0001-01-01T00:00:00.000000+00:00"),
+    ],
+)
+def test_numbers_and_times_have_one_form(name: str, value: float, written: str) -> None:
+    assert hidden(HASHED, RECORD | {name: value})[name].tolist() == [by_openssl(written)]
+
+
+def test_kept_columns_do_not_hold_the_memory_of_hidden_ones() -> None:
+    text = ALL_TYPES.replace("amount, type: number", "amount, type: number, logged: drop", 1)
+    before, made = checked(text, RECORD, RECORD), hidden(text, RECORD, RECORD)
+    assert made.keys() == before.keys() - {"amount"}
+    assert [name for name, column in made.items() if column.base is not None] == []
+    for name, column in made.items():
+        np.testing.assert_array_equal(column, before[name])
+
+
+def test_where_nothing_is_hidden_columns_are_not_copied() -> None:
+    columns = checked(ALL_TYPES, RECORD)
+    assert Hiding(parse(ALL_TYPES, "schema.yaml"), None)(columns) is columns
+
+
+def test_a_key_is_what_a_file_holds_without_its_last_line_end(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(KEY + b"\n")
+    assert (read_key(str(tmp_path / "key")), read_key("")) == (KEY, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [(b"short\n", "holds 5 bytes. Set it"), (None, "cannot be read: No such file")]
+)
+def test_a_key_that_is_none_is_refused(content: bytes | None, problem: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "key").write_bytes(content)
+    with pytest.raises(BundleError, match=f"decision_log_hash_key_file: .*key {problem}"):
+        read_key(str(tmp_path / "key"))
