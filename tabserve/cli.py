@@ -271,18 +271,22 @@ def _same(got: object, expected: object) -> bool:
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the model's library.")
 @click.option("--together", is_flag=True, help="Use the engine for many rows; answers may differ in the last bits.")
 @click.option("--digest", help="Refuse any bundle but this one, sha256:….")
+@click.option("--log", metavar="LOG", help="Write a record of each decision into this folder, here or in a store.")
+@click.option("--hash-key-file", default="", metavar="FILE", help="With the key for fields that are hashed in LOG.")
 @ALLOW_JOBLIB
 @TRUSTED
-def score(directory: Path, source: str, target: str, **options: Any) -> None:
+def score(directory: Path, source: str, target: str, log: str | None, hash_key_file: str, **options: Any) -> None:
     """Score files into a folder: Parquet, CSV and JSON lines, here or at s3://, gs:// and abfs://.
 
     IN is a file, a folder, or a pattern with * in it. What was finished before is skipped.
     """
+    from tabserve.decision_log.scored import opener
     from tabserve.scoring import command
 
     trusted = trusted_names(options.pop("trusted"))
     try:
-        command.score(directory, source, target, trusted=trusted, **options)
+        open_log = opener(log, hash_key_file) if log else None
+        command.score(directory, source, target, trusted=trusted, open_log=open_log, **options)
     except command.REFUSED as error:
         raise click.ClickException(str(error)) from None
 

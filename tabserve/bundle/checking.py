@@ -14,6 +14,7 @@ import msgspec
 from tabserve.bundle import libraries, loading, reference
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import REFERENCE, Manifest
+from tabserve.schema.schema import Schema
 
 _SECONDS = 600.0
 
@@ -45,13 +46,14 @@ def check(
             findings.append(Finding(name, True, getattr(steps, name)()))
         except BundleError as error:
             return [*findings, Finding(name, False, str(error))]
-    return findings + steps.trial()
+    return [*findings, *steps.replay(), *steps.trial()]
 
 
 class _Steps:
     """The steps before the model is loaded, each of which says what it found or raises BundleError."""
 
     _contents: Manifest
+    _schema: Schema
 
     def __init__(self, folder: Path, digest: str | None, allow_joblib: bool, trusted: tuple[str, ...]) -> None:
         self._folder, self._digest = folder, digest
@@ -72,7 +74,7 @@ class _Steps:
         return f"{self._contents.model.file} is {self._contents.model.format}"
 
     def schema(self) -> str:
-        schema = loading.read_schema(self._folder, self._contents)
+        self._schema = schema = loading.read_schema(self._folder, self._contents)
         return f"{len(schema.record)} fields, {len(schema.features)} features, fits the model"
 
     def reference(self) -> str:
@@ -83,6 +85,18 @@ class _Steps:
         saved_with = self._contents.libraries
         libraries.verify(saved_with, saved_with)
         return ", ".join(f"{name} {libraries.installed(name)}" for name in saved_with)
+
+    def replay(self) -> list[Finding]:
+        """What the decision log lacks to make decisions again; nothing if it lacks nothing."""
+        words = {"hash": "hashed", "drop": "dropped"}
+        lacking = [
+            f"`{field.name}` is {words[field.logged]}"
+            for field in self._schema.record
+            if field.logged != "keep" and field.name in self._schema.fields_read
+        ]
+        if not lacking:
+            return []
+        return [Finding("replay", True, f"logged decisions cannot be replayed: {', '.join(lacking)}")]
 
     def trial(self) -> list[Finding]:
         """The findings of loading the model in another process."""

@@ -50,6 +50,13 @@ class Outputs:
         return Tensor(spec.name, spec.datatype, array if array.dtype == dtype else array.astype(dtype))
 
 
+def recorded(model: ModelInfo) -> tuple[str, ...]:
+    """The numeric outputs by default, which a decision record has besides those that its decisions need."""
+    specs = output_specs(model)
+    numeric = [name for name in model.default_outputs if specs[name].datatype != "BYTES"]
+    return tuple(name for name in numeric if name != "contributions")  # which take longer than all others
+
+
 @lru_cache
 def of_engine(names: tuple[str, ...]) -> tuple[str, ...]:
     """The outputs that an engine must compute for these."""

@@ -46,10 +46,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def nbytes(self) -> int:
-        """About how much memory it takes."""
-        arrays = [*self.columns.values(), *self.outputs.values(), *self.answers.values()]
-        arrays += [array for array in (self.ids, self.places) if array is not None]
-        return _STRUCT_BYTES + sum(map(_nbytes, arrays))
+        """About how much memory it takes; the texts of answers are few, and shared by all entries."""
+        given = [*self.columns.values(), *([] if self.ids is None else [self.ids])]
+        arrays = [*given, *self.outputs.values(), *self.answers.values()]
+        texts = sum([sum(map(sys.getsizeof, array.tolist())) for array in given if array.dtype == object])
+        places = 0 if self.places is None else self.places.nbytes
+        return _STRUCT_BYTES + _ARRAY_BYTES * len(arrays) + sum([array.nbytes for array in arrays]) + texts + places
 
 
 class Log(Protocol):
@@ -57,8 +59,3 @@ class Log(Protocol):
 
     def put(self, entry: Entry) -> None:
         """Take the decisions of one request; never waits, and never fails."""
-
-
-def _nbytes(array: Array) -> int:
-    texts = sum(map(sys.getsizeof, array.ravel().tolist())) if array.dtype == object else 0
-    return _ARRAY_BYTES + array.nbytes + texts

@@ -15,9 +15,8 @@ from tabserve.schema.columns import Columns
 from tabserve.schema.schema import Schema
 from tabserve.schema.timestamps import date_of
 
-HASH_KEY_FILE = "decision_log_hash_key_file"
-"""The setting with the path of the key."""
 FEWEST_KEY_BYTES = 16
+_REMEDY = f"Set it to a file with a secret of at least {FEWEST_KEY_BYTES} bytes."
 _EPOCH, _LAST_SECOND = datetime(1970, 1, 1, tzinfo=UTC), 253_402_300_799.0
 _EXACT = 1e16
 
@@ -25,16 +24,15 @@ _EXACT = 1e16
 class Hiding:
     """Makes of a record's columns what the log may hold, in memory too.
 
-    key: of the hashes, as from `read_key`; None if there is none.
+    key_file: with the key of the hashes; "" if there is none. setting: what names the file, for errors.
     """
 
-    def __init__(self, schema: Schema, key: bytes | None) -> None:
+    def __init__(self, schema: Schema, key_file: str, setting: str) -> None:
         """Raises BundleError if the schema hashes a field and there is no key."""
         hashed = [field for field in schema.record if field.logged == "hash"]
-        if hashed and key is None:
-            remedy = f"Set it to a file with a secret of at least {FEWEST_KEY_BYTES} bytes."
-            raise BundleError(HASH_KEY_FILE, f"not set, and the schema hashes the field `{hashed[0].name}`", remedy)
-        self._key = key or b""
+        if hashed and not key_file:
+            raise BundleError(setting, f"not set, and the schema hashes the field `{hashed[0].name}`", _REMEDY)
+        self._key = _read(key_file, setting) if hashed else b""
         self._texts = {field.name: _TEXTS.get(field.type, str) for field in hashed}
         self._plain = [field.name for field in schema.record if field.logged == "keep"]
         self._hides = len(self._plain) < len(schema.record)
@@ -53,17 +51,14 @@ class Hiding:
         return hmac.digest(self._key, text.encode(), "sha256").hex()
 
 
-def read_key(path: str) -> bytes | None:
-    """The key in a file, without the end of its line; None for no path. Raises BundleError."""
-    if not path:
-        return None
-    remedy = f"Set it to a file with a secret of at least {FEWEST_KEY_BYTES} bytes."
+def _read(path: str, setting: str) -> bytes:
+    """The key in a file, without the end of its line. Raises BundleError."""
     try:
         key = Path(path).read_bytes().rstrip(b"\r\n")
     except OSError as error:
-        raise BundleError(HASH_KEY_FILE, f"{path} cannot be read: {error.strerror}", remedy) from error
+        raise BundleError(setting, f"{path} cannot be read: {error.strerror}", _REMEDY) from error
     if len(key) < FEWEST_KEY_BYTES:
-        raise BundleError(HASH_KEY_FILE, f"{path} holds {len(key)} bytes", remedy)
+        raise BundleError(setting, f"{path} holds {len(key)} bytes", _REMEDY)
     return key
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tabserve.bundle import BundleError
 from tabserve.inference.errors import InferenceError
 from tabserve.progress import Progress
 from tabserve.schema.timestamps import seconds
-from tabserve.scoring.run import OnError, Options, run
+from tabserve.scoring.run import Log, OnError, Options, run
 from tabserve.scoring.scorer import Scorer
 from tabserve.scoring.storage import RunError
 from tabserve.scoring.where import ConditionError
@@ -37,8 +37,12 @@ def score(
     digest: str | None,
     allow_joblib: bool,
     trusted: Sequence[str],
+    open_log: Callable[[Scorer], Log] | None,
 ) -> None:
-    """Score files, and say how many rows were decided, how fast, and how many were not. Raises one of REFUSED."""
+    """Score files, and say how many rows were decided, how fast, and how many were not. Raises one of REFUSED.
+
+    open_log: makes the log of the decisions.
+    """
     options = Options(
         keep=tuple(name for name in keep.split(",") if name),
         where=where,
@@ -63,7 +67,7 @@ def score(
             share += part
             progress.report(rows, share)
 
-        record = run(open_scorer, source, target, options, report)
+        record = run(open_scorer, source, target, options, report, open_log)
     decided = sum(one.decided for one in record.inputs)
     rate = f" in this run, {progress.rate:,.0f} rows per second" if progress.count else " in this run"
     click.echo(f"{progress.count:,} rows read{rate}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
@@ -21,7 +22,7 @@ from tabserve.arrays import Array
 from tabserve.inference.errors import InvalidRequest
 from tabserve.schema.columns import Misfit
 from tabserve.scoring.arrow import readable
-from tabserve.scoring.scorer import Scorer, error_rows
+from tabserve.scoring.scorer import Basis, Scorer, error_rows
 from tabserve.scoring.storage import Place, RunError
 from tabserve.scoring.tables import FORMATS, WRITERS, Block, blocks, format_of
 from tabserve.scoring.where import Condition, parse
@@ -32,9 +33,21 @@ _ERRORS = "_errors"
 _PLACE = "_place"
 """The column that a condition's table has besides those of the file."""
 OnError: TypeAlias = Literal["fail", "record"]
+Told: TypeAlias = Callable[[Sequence[str], Array, Basis], None]
+"""A call with the ids, the positions in the input, and the basis of decisions."""
 Report: TypeAlias = Callable[[str, int, float], None]
 """A call with an input's name, how many more of its rows are read, and their share of all bytes, 0 to 1."""
 _ENDINGS = ", ".join(ending for endings in FORMATS.values() for ending in endings)
+
+
+class Log(Protocol):
+    """Takes the decisions on each input's rows, at once or not at all."""
+
+    def writing(self, uri: str, name: str, time: float) -> AbstractContextManager[Told]:
+        """Take those on an input, which are there when the block ends.
+
+        name: what stands for the input, the bundle and the options. time: of the decisions, in seconds since 1970.
+        """
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +86,11 @@ class Finished(msgspec.Struct, frozen=True):
     errors_in: str | None = None
 
 
-class Record(msgspec.Struct, frozen=True):
-    """The contents of `_tabserve.json` and `_progress.json`; `now` is the value of `default: now`."""
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The contents of `_tabserve.json` and `_progress.json`; `now` is the value of `default: now`.
+
+    logged: the time of the decisions in the decision log, in seconds since 1970; 0 without a log.
+    """
 
     name: str
     version: str
@@ -86,6 +102,7 @@ class Record(msgspec.Struct, frozen=True):
     rows: int
     errors: int
     inputs: list[Finished]
+    logged: float = 0.0
 
 
 class Input(msgspec.Struct, frozen=True):
@@ -97,10 +114,18 @@ class Input(msgspec.Struct, frozen=True):
     modified: int
 
 
-def run(open_scorer: Callable[[float], Scorer], source: str, target: str, options: Options, report: Report) -> Record:
+def run(
+    open_scorer: Callable[[float], Scorer],
+    source: str,
+    target: str,
+    options: Options,
+    report: Report,
+    open_log: Callable[[Scorer], Log] | None = None,
+) -> Record:
     """Score every input of `source` into the folder `target`; finished inputs are skipped.
 
-    open_scorer: makes a scorer with this `now`. Raises RunError, ConditionError, BundleError and OSError.
+    open_scorer: makes a scorer with this `now`. open_log: makes the log of its decisions.
+    Raises RunError, ConditionError, BundleError and OSError.
     """
     condition = parse(options.where) if options.where else None
     found, out = Place.of(source), Place.of(target)
@@ -111,7 +136,12 @@ def run(open_scorer: Callable[[float], Scorer], source: str, target: str, option
     now = _now(options, begun)
     scorer = open_scorer(now)
     out.patiently(out.clear)
-    scoring = _Scoring(scorer, found, out, condition, options)
+    logging = None
+    if open_log is not None:
+        logged = begun.logged if begun is not None and begun.logged else datetime.now(UTC).timestamp()
+        logging = _Logging(open_log(scorer), source.partition("://")[0] if "://" in source else "file", logged)
+        _write(out, PROGRESS, _record(scorer, options, now, begun.inputs if begun else [], logging))
+    scoring = _Scoring(scorer, found, out, condition, options, logging)
     known = {one.output: one for old in (before, begun) if old for one in old.inputs}
     finished: list[Finished] = []
     total = sum(one.size for one in inputs) or 1
@@ -124,18 +154,36 @@ def run(open_scorer: Callable[[float], Scorer], source: str, target: str, option
         errors = sum(other.errors for other in finished)
         score = partial(scoring.score, one, output, errors, report, one.size / total)
         finished.append((found if out.is_local else out).patiently(score))
-        _write(out, PROGRESS, _record(scorer, options, now, finished))
-    return _finish(out, _record(scorer, options, now, finished), before)
+        _write(out, PROGRESS, _record(scorer, options, now, finished, logging))
+    return _finish(out, _record(scorer, options, now, finished, logging), before)
+
+
+class _Logging(NamedTuple):
+    """The log of a run, the scheme of its inputs' URIs, and the time of its decisions."""
+
+    log: Log
+    scheme: str
+    time: float
+
+    def writing(self, one: Input, output: str) -> AbstractContextManager[Told]:
+        """Take the decisions on an input, whose output is named for it."""
+        return self.log.writing(f"{self.scheme}://{one.path}", PurePosixPath(output).stem, self.time)
 
 
 class _Scoring:
     """Reads, scores and writes each input."""
 
     def __init__(
-        self, scorer: Scorer, source: Place, out: Place, condition: Condition | None, options: Options
+        self,
+        scorer: Scorer,
+        source: Place,
+        out: Place,
+        condition: Condition | None,
+        options: Options,
+        logging: _Logging | None,
     ) -> None:
         self._scorer, self._source, self._out = scorer, source, out
-        self._condition, self._options = condition, options
+        self._condition, self._options, self._logging = condition, options, logging
         schema = scorer.bundle.schema
         fields = [*([schema.id] if schema.id else []), *schema.fields]
         self._wanted = list(dict.fromkeys([*fields, *options.keep, *(condition.columns if condition else ())]))
@@ -148,10 +196,11 @@ class _Scoring:
         rows = decided = 0
         done = 0.0
         errors: list[Misfit] = []
-        with self._out.whole(output) as stream:
+        logging = self._logging.writing(one, output) if self._logging else nullcontext()
+        with self._out.whole(output) as stream, logging as tell:  # the log's is whole before the output is
             writer = None
             for block in self._blocks(one):
-                made, misfits = self._scored(one, block)
+                made, misfits = self._scored(one, block, tell)
                 errors += misfits
                 self._refuse(one, errors, before)
                 writer = writer or WRITERS[str(format_of(output))](stream, made.schema)
@@ -173,29 +222,31 @@ class _Scoring:
         except InvalidRequest as error:
             raise RunError(f"{one.path}: {error}") from error
 
-    def _scored(self, one: Input, block: Block) -> tuple[pa.RecordBatch, list[Misfit]]:
+    def _scored(self, one: Input, block: Block, tell: Told | None) -> tuple[pa.RecordBatch, list[Misfit]]:
         """The decided rows, with id, kept columns and positions in the file; and the errors of the others."""
         batch, places = block.batch, block.places
         if self._condition is not None:
             chosen = _chosen(batch, self._condition, self._scorer)
             batch, places = batch.take(chosen), places[chosen.to_numpy()]
         try:
-            decided, errors = self._scorer.score(batch, texts=format_of(one.path) == "csv")
+            texts, recording = format_of(one.path) == "csv", tell is not None
+            (decided, errors), basis = self._scorer.record(batch, texts=texts, recording=recording)
         except InvalidRequest as error:
             raise RunError(f"{one.path}: {error}") from error
         rows = decided.column("row").to_numpy()
         decided = decided.set_column(0, self._scorer.schema.field("row"), pa.array(places[rows], pa.int64()))
         misfits = [Misfit(int(places[each["row"]]), *list(each.values())[1:]) for each in errors.to_pylist()]
+        identity = self._scorer.bundle.schema.id
+        if identity is not None:
+            ids = pa.array(_ids(one, decided, identity), pa.string())
+            decided = decided.set_column(decided.schema.get_field_index(identity), decided.schema.field(identity), ids)
+        if tell is not None and len(rows):
+            tell(_ids(one, decided, identity), places[rows], basis)
         return self._with_kept(one, decided, batch, rows), sorted([*block.unread, *misfits])
 
     def _with_kept(self, one: Input, decided: pa.RecordBatch, batch: pa.RecordBatch, rows: Array) -> pa.RecordBatch:
         columns = dict(zip(decided.schema.names, decided.columns, strict=True))
         identity = self._scorer.bundle.schema.id
-        if identity is not None:
-            places = columns["row"].to_pylist()
-            given = columns[identity].to_pylist()
-            ids = [known or f"{one.relative}/{at}" for known, at in zip(given, places, strict=True)]
-            columns[identity] = pa.array(ids, pa.string())
         for name in self._options.keep:
             if name not in batch.schema.names:
                 raise RunError(f"{one.path}: no column `{name}` to keep")
@@ -223,6 +274,13 @@ class _Scoring:
         with self._out.whole(name) as stream:
             pq.write_table(pa.Table.from_batches([error_rows(errors)]), stream, compression="zstd")
         return name
+
+
+def _ids(one: Input, decided: pa.RecordBatch, identity: str | None) -> list[str]:
+    """The ids of decided rows; a row without one gets the input's name and its position."""
+    places = decided.column("row").to_pylist()
+    given = [None] * len(places) if identity is None else decided.column(identity).to_pylist()
+    return [known or f"{one.relative}/{at}" for known, at in zip(given, places, strict=True)]
 
 
 def _told(misfit: Misfit) -> str:
@@ -284,7 +342,7 @@ def _now(options: Options, begun: Record | None) -> float:
     return begun.now if begun is not None else datetime.now(UTC).timestamp()
 
 
-def _record(scorer: Scorer, options: Options, now: float, finished: list[Finished]) -> Record:
+def _record(scorer: Scorer, options: Options, now: float, finished: list[Finished], logging: _Logging | None) -> Record:
     manifest = scorer.bundle.manifest
     return Record(
         manifest.name,
@@ -297,6 +355,7 @@ def _record(scorer: Scorer, options: Options, now: float, finished: list[Finishe
         sum(one.rows for one in finished),
         sum(one.errors for one in finished),
         finished,
+        logging.time if logging else 0.0,
     )
 
 

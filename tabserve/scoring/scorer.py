@@ -43,6 +43,13 @@ class Scored(NamedTuple):
     errors: pa.RecordBatch
 
 
+class Basis(NamedTuple):
+    """What decided rows were decided on: their fields' columns, after defaults, and the model's answer."""
+
+    columns: Columns
+    answer: Answer
+
+
 class Scorer:
     """Decides records in process as the services of a bundle do.
 
@@ -107,6 +114,10 @@ class Scorer:
         A row that does not fit becomes an error that names the field, what was expected and what it got.
         Raises InvalidRequest if a field's column is missing or has another type.
         """
+        return self.record(batch, texts=texts, recording=False)[0]
+
+    def record(self, batch: pa.RecordBatch, *, texts: bool = False, recording: bool = True) -> tuple[Scored, Basis]:
+        """Decide the rows of a batch as `score` does, and say on what. recording: whether also for the decision log."""
         self._arrow.verify(batch.schema, texts=texts)
         columns, places, misfits = self._arrow.read(batch)
         answer = Answer({}, "", 0)
@@ -114,9 +125,15 @@ class Scorer:
             features, fits, more = fitting(columns, self._made)
             misfits = sorted([*misfits, *(each._replace(record=int(places[each.record])) for each in more)])
             places = places[fits]
+            columns = {name: column[fits] for name, column in columns.items()} if more else columns
         if len(places):
-            answer = self._answering(features)
-        return Scored(self._batch(batch, places, answer), error_rows(misfits))
+            answer = self._answering(features, recording=recording)
+        return Scored(self._batch(batch, places, answer), error_rows(misfits)), Basis(columns, answer)
+
+    @property
+    def versions(self) -> str:
+        """The versions of tabserve and of the engines' libraries."""
+        return self._answering.versions
 
     def features(self, batch: pa.RecordBatch) -> Features:
         """What the model is given for a batch in which every row fits. Raises InvalidRequest."""

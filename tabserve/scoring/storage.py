@@ -50,9 +50,12 @@ class Place(msgspec.Struct, frozen=True):
         return f"{self.path.rstrip('/')}/{name}"
 
     @contextmanager
-    def whole(self, name: str) -> Iterator[pa.NativeFile]:
-        """A stream into a file of this folder, which appears under its name when the block ends without an error."""
-        unfinished = f"{_UNFINISHED}/{secrets.token_hex(8)}"
+    def whole(self, name: str, begun: str | None = None) -> Iterator[pa.NativeFile]:
+        """A stream into a file of this folder, which appears under its name when the block ends without an error.
+
+        begun: the name of what is not whole; one that no other has, if None.
+        """
+        unfinished = f"{_UNFINISHED}/{begun or secrets.token_hex(8)}"
         self._make_folder(unfinished)
         with self.files.open_output_stream(self.below(unfinished), compression=None) as stream:
             yield stream

@@ -46,6 +46,17 @@ def test_a_good_bundle_passes_every_check(folder: Path) -> None:
     assert names == ["manifest", "files", "formats", "schema", "reference", "libraries", "model"]
 
 
+def test_what_cannot_be_replayed_is_told(folder: Path) -> None:
+    schema = folder / "schema.yaml"
+    text = schema.read_text()
+    schema.write_text(text.replace("name: age,", "name: age, logged: drop,").replace("min: 0", "min: 0, logged: hash"))
+    resealed(folder)
+    findings = tabserve.bundle.check(folder)
+    assert [(one.ok, one.detail) for one in findings if one.check == "replay"] == [
+        (True, "logged decisions cannot be replayed: `amount` is hashed, `age` is dropped")
+    ]
+
+
 def test_the_name_is_checked(folder: Path) -> None:
     resealed(folder, lambda contents: contents.update(name="my model"))
     assert failed(folder).startswith("manifest: bundle.json: name: expected 1 to 60 characters")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tabserve.bundle import BundleError
-from tabserve.decision_log.hiding import Hiding, read_key
+from tabserve.decision_log.hiding import Hiding
 from tabserve.schema.columns import Columns
 from tabserve.schema.reading import parse
 from tabserve.schema.records import Records
@@ -41,12 +41,18 @@ WRITTEN = {
 }
 
 
+@pytest.fixture
+def key(tmp_path: Path) -> str:
+    (tmp_path / "key").write_bytes(KEY + b"\n")
+    return str(tmp_path / "key")
+
+
 def checked(text: str, *records: dict[str, Any]) -> Columns:
     return Records(parse(text, "schema.yaml")).convert(list(records))
 
 
-def hidden(text: str, *records: dict[str, Any]) -> Columns:
-    return Hiding(parse(text, "schema.yaml"), KEY)(checked(text, *records))
+def hidden(text: str, key: str, *records: dict[str, Any]) -> Columns:
+    return Hiding(parse(text, "schema.yaml"), key, "KEY")(checked(text, *records))
 
 
 def by_openssl(value: str) -> str:
@@ -56,9 +62,9 @@ def by_openssl(value: str) -> str:
     return done.stdout.decode().split()[-1]
 
 
-def test_every_type_is_hashed_in_its_documented_form() -> None:
+def test_every_type_is_hashed_in_its_documented_form(key: str) -> None:
     assert HASHED.count("logged: hash") == len(parse(ALL_TYPES, "schema.yaml").record)
-    made = hidden(HASHED, RECORD)
+    made = hidden(HASHED, key, RECORD)
     assert {name: column.tolist() for name, column in made.items()} == {
         **{name: [by_openssl(value)] for name, value in WRITTEN.items()},
         "sex": [None],
@@ -77,13 +83,13 @@ def test_every_type_is_hashed_in_its_documented_form() -> None:
         ("opened", -62_135_596_800, "0001-01-01T00:00:00.000000+00:00"),
     ],
 )
-def test_numbers_and_times_have_one_form(name: str, value: float, written: str) -> None:
-    assert hidden(HASHED, RECORD | {name: value})[name].tolist() == [by_openssl(written)]
+def test_numbers_and_times_have_one_form(name: str, value: float, written: str, key: str) -> None:
+    assert hidden(HASHED, key, RECORD | {name: value})[name].tolist() == [by_openssl(written)]
 
 
-def test_kept_columns_do_not_hold_the_memory_of_hidden_ones() -> None:
+def test_kept_columns_do_not_hold_the_memory_of_hidden_ones(key: str) -> None:
     text = ALL_TYPES.replace("amount, type: number", "amount, type: number, logged: drop", 1)
-    before, made = checked(text, RECORD, RECORD), hidden(text, RECORD, RECORD)
+    before, made = checked(text, RECORD, RECORD), hidden(text, key, RECORD, RECORD)
     assert made.keys() == before.keys() - {"amount"}
     assert [name for name, column in made.items() if column.base is not None] == []
     for name, column in made.items():
@@ -92,12 +98,7 @@ def test_kept_columns_do_not_hold_the_memory_of_hidden_ones() -> None:
 
 def test_where_nothing_is_hidden_columns_are_not_copied() -> None:
     columns = checked(ALL_TYPES, RECORD)
-    assert Hiding(parse(ALL_TYPES, "schema.yaml"), None)(columns) is columns
-
-
-def test_a_key_is_what_a_file_holds_without_its_last_line_end(tmp_path: Path) -> None:
-    (tmp_path / "key").write_bytes(KEY + b"\n")
-    assert (read_key(str(tmp_path / "key")), read_key("")) == (KEY, None)
+    assert Hiding(parse(ALL_TYPES, "schema.yaml"), "", "KEY")(columns) is columns
 
 
 @pytest.mark.parametrize(
@@ -106,5 +107,5 @@ def test_a_key_is_what_a_file_holds_without_its_last_line_end(tmp_path: Path) ->
 def test_a_key_that_is_none_is_refused(content: bytes | None, problem: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "key").write_bytes(content)
-    with pytest.raises(BundleError, match=f"decision_log_hash_key_file: .*key {problem}"):
-        read_key(str(tmp_path / "key"))
+    with pytest.raises(BundleError, match=f"^KEY: .*key {problem}"):
+        hidden(HASHED, str(tmp_path / "key"), RECORD)

@@ -222,7 +222,7 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return tabserve.bundle.load(bundle.path)
 
 
-async def test_numbers_are_recorded_as_they_were_sent(numbers: Bundle) -> None:
+def test_numbers_are_recorded_as_they_were_sent(numbers: Bundle) -> None:
     log = Kept()
     cores = Cores(numbers, log)
     assert cores.predictions(pd.DataFrame({"amount": [0.1, 2], "age": [30, 40]}))

@@ -8,9 +8,10 @@ from contextlib import suppress
 
 from tabserve.arrays import Array
 from tabserve.bundle import Bundle
+from tabserve.bundle.outputs import recorded
 from tabserve.bundle.tensors import class_names, output_specs
 from tabserve.decision_log.entry import Entry, Log
-from tabserve.decision_log.hiding import Hiding, read_key
+from tabserve.decision_log.hiding import Hiding
 from tabserve.inference.errors import PredictionFailed
 from tabserve.inference.model import ENGINE, RECORDED, VERSIONS, Context
 from tabserve.inference.request_ids import REQUEST_ID
@@ -32,14 +33,14 @@ class Recording:
         """Raises BundleError if the schema hashes fields, and there is no key."""
         model, schema, classes = bundle.manifest.model, bundle.schema, class_names(bundle)
         self._log, self._decisions = log, decisions
-        self._hiding = Hiding(schema, read_key(settings.decision_log_hash_key_file))
+        self._hiding = Hiding(schema, settings.decision_log_hash_key_file, "decision_log_hash_key_file")
         self._release, self._digest, self._id = settings.release, bundle.digest, schema.id
         self._targets = bool(schema.outputs.targets)
         self._names = (*decisions.names, *(["label"] if classes else []))
-        specs = output_specs(model)
-        self._numeric = frozenset(name for name, spec in specs.items() if spec.datatype != "BYTES")
-        defaults = [name for name in model.default_outputs if name in self._numeric]
-        added = dict.fromkeys([*decisions.needs(self._names), *defaults])
+        numeric = frozenset(name for name, spec in output_specs(model).items() if spec.datatype != "BYTES")
+        self._outputs, self._with_contributions = numeric - {"contributions"}, numeric
+        self._count = len(self._names) + ("reasons" in self._names)
+        added = dict.fromkeys([*decisions.needs(self._names), *recorded(model)])
         self.parameters: Parameters = {RECORDED: ",".join(added)}
 
     def explains(self, names: Collection[str], predicted: Predicted) -> bool:
@@ -62,8 +63,7 @@ class Recording:
         rows = len(taken.tensors[0].array)
         if taken.columns is None or not rows:
             return
-        outputs = {name: tensor.array for name, tensor in predicted.tensors.items()}
-        recorded = self._numeric if "contributions" in names else self._numeric - {"contributions"}
+        kept = self._with_contributions if "contributions" in names else self._outputs
         self._log.put(
             Entry(
                 request_id=context.trace.get(REQUEST_ID, ""),
@@ -74,8 +74,8 @@ class Recording:
                 release=self._release,
                 digest=self._digest,
                 columns=self._hiding(taken.columns),
-                outputs={name: array for name, array in outputs.items() if name in recorded},
-                answers=self._answers(outputs, made),
+                outputs={name: tensor.array for name, tensor in predicted.tensors.items() if name in kept},
+                answers=self._answers(predicted.tensors, made),
                 ids=self._ids(taken, made, context),
                 places=taken.places,
             )
@@ -88,14 +88,23 @@ class Recording:
         given = made.get(self._id) if self._id else None
         return (given or record_ids.tensor("id", taken, context)).array
 
-    def _answers(self, outputs: Mapping[str, Array], made: Mapping[str, Tensor]) -> dict[str, Array]:
+    def _answers(self, predicted: Mapping[str, Tensor], made: Mapping[str, Tensor]) -> dict[str, Array]:
         """All that can be decided, also what the client did not ask for."""
-        answers = {name: made[name].array for name in (*self._names, CODES) if name in made}
-        if not answers.keys() >= set(self._names):
-            with suppress(PredictionFailed):
-                more = [name for name in self._names if name not in answers and self._can_decide(name, outputs)]
-                answers |= self._decisions.decide(outputs, [*more, CODES] if "reasons" in more else more)
-        return answers | {"predict": outputs["predict"]} if self._targets else answers
+        answers = {name: made[name].array for name in self._names if name in made}
+        if CODES in made:
+            answers[CODES] = made[CODES].array
+        if len(answers) < self._count:
+            answers |= self._more({name: tensor.array for name, tensor in predicted.items()}, answers)
+        if self._targets:
+            answers["predict"] = predicted["predict"].array
+        return answers
+
+    def _more(self, outputs: Mapping[str, Array], known: Collection[str]) -> dict[str, Array]:
+        """What is not known; nothing if the score is not a number, which must not fail a request."""
+        with suppress(PredictionFailed):
+            more = [name for name in self._names if name not in known and self._can_decide(name, outputs)]
+            return self._decisions.decide(outputs, [*more, CODES] if "reasons" in more else more)
+        return {}
 
     def _can_decide(self, name: str, outputs: Mapping[str, Array]) -> bool:
         if not outputs.keys() >= set(self._decisions.needs((name,))):
