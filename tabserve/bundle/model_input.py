@@ -14,8 +14,8 @@ from tabserve.bundle.loading import Bundle
 from tabserve.bundle.manifest import ModelInfo
 from tabserve.inference.errors import InvalidRequest
 from tabserve.inference.tensors import DATATYPES, holds_all
-from tabserve.schema.columns import Columns, Misfit, UnfitError, rows
-from tabserve.schema.features import derive, matrix
+from tabserve.schema.columns import HIDDEN, Columns, Misfit, UnfitError, rows
+from tabserve.schema.features import derive, matrix, sources
 
 Preprocess: TypeAlias = Callable[[dict[str, Array]], Array]
 """A fitted preprocessor, from feature columns to the model's matrix."""
@@ -67,6 +67,8 @@ class RecordFeatures:
     def __init__(self, bundle: Bundle, preprocess: Preprocess | None) -> None:
         self._schema, self._model, self._preprocess = bundle.schema, bundle.manifest.model, preprocess
         self._dtype = DATATYPES[self._model.datatype]
+        logged = {name for name, field in self._schema.fields.items() if field.logged == "keep"}
+        self._hidden = {name for name, of in sources(self._schema).items() if not of <= logged}
         self._as_matrix = self._model.input == "matrix" or all(spec.type == "number" for spec in self._model.features)
 
     def __call__(self, columns: Columns) -> Features:
@@ -78,7 +80,15 @@ class RecordFeatures:
         if self._preprocess is not None:
             made = self._preprocess(features) if rows(columns) else np.empty((0, len(self._model.features)))
             return made.astype(self._dtype, copy=False)
-        return matrix(features, self._model.features, self._dtype) if self._as_matrix else features
+        return self._matrix(features) if self._as_matrix else features
+
+    def _matrix(self, features: Columns) -> Array:
+        try:
+            return matrix(features, self._model.features, self._dtype)
+        except UnfitError as error:
+            if error.misfit.field in self._hidden:
+                raise UnfitError(error.misfit._replace(got=HIDDEN)) from None
+            raise
 
 
 def largest(model: ModelInfo) -> float:

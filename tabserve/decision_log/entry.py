@@ -42,7 +42,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     places: Array | None = None
 
     def __len__(self) -> int:
-        return len(next(iter(self.outputs.values())))
+        return len(next(iter((self.outputs or self.answers or self.columns).values())))
 
     @property
     def nbytes(self) -> int:

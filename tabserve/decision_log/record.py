@@ -86,8 +86,9 @@ def _answers(bundle: Bundle) -> list[pa.Field]:
     }
     names = answers.names(Decisions(described, model, classes).names, classes, targets)
     codes = [pa.field("codes", _TEXTS)] if "reasons" in names else []
+    outputs = [pa.field("outputs", pa.struct(numeric), nullable=False)] if numeric else []
     return [
-        pa.field("outputs", pa.struct(numeric), nullable=False),
+        *outputs,
         *(pa.field(name, kinds[name]) for name in names),
         *codes,
     ]

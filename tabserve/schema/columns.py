@@ -23,6 +23,8 @@ Number, integer, boolean (0, 1), timestamp and date (seconds since 1970) are FP6
 are `str` objects, None where a category is missing. Ids are the same, if records have them.
 """
 
+HIDDEN = "a value that is not shown"
+"""What errors say of a value that may not be logged."""
 LONGEST_ID = 256
 """How many characters the id of a record may have."""
 _MOST_VALUES, _MOST_CHARACTERS = 10, 40
@@ -141,7 +143,7 @@ class Checks:
         fits |= np.isnan(numbers) & self._optional
         for record, index in np.argwhere(~fits.T).tolist():
             field = self.numeric[index]
-            yield Misfit(record, field.name, expectation(field), shown(given(field.name, record)))
+            yield Misfit(record, field.name, expectation(field), told(field, given(field.name, record)))
 
     def _fill(self, numbers: Array) -> None:
         """Write the defaults, and 0 for a negative zero that is a whole number or false."""
@@ -165,7 +167,7 @@ class Checks:
             allowed = self._allowed[field.name]
             for record, value in enumerate(values):
                 if value not in allowed:
-                    yield Misfit(record, field.name, expectation(field), shown(value))
+                    yield Misfit(record, field.name, expectation(field), told(field, value))
 
     def _words(self, field: Field, values: list[str | None]) -> Sequence[str | None]:
         """The values, with the default for missing ones, and `other` for unknown categories."""
@@ -248,6 +250,11 @@ def word(value: str | float) -> str:
     if isinstance(value, str):
         return value
     return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
+
+
+def told(field: Field, value: Any) -> str:
+    """A field's value as `shown`, for errors; not that of a field which the decision log may not hold."""
+    return shown(value) if field.logged == "keep" or value is None else HIDDEN
 
 
 def shown(value: Any) -> str:

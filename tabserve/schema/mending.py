@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tabserve.schema.columns import Misfit, expectation, shown
+from tabserve.schema.columns import HIDDEN, Misfit, expectation, shown
 from tabserve.schema.misfits import nearest
 from tabserve.schema.schema import Field
 
@@ -27,11 +27,15 @@ class Mended(NamedTuple):
 
 
 class Key(NamedTuple):
-    """A key of a record: what decodes its value, whether it must be there, and what is expected, in words."""
+    """A key of a record: what decodes its value, whether it must be there, and what is expected, in words.
+
+    hidden: whether its value may not be told.
+    """
 
     decode: Callable[[msgspec.Raw], Any]
     required: bool
     expected: str
+    hidden: bool
 
 
 class Mender:
@@ -76,7 +80,7 @@ class Mender:
                 values.append(key.decode(given[name]) if name in given else None)
             except MALFORMED:
                 values.append(None)
-                faults.append(Misfit(at, name, key.expected, _got(given[name])))
+                faults.append(Misfit(at, name, key.expected, HIDDEN if key.hidden else _got(given[name])))
             if key.required and name not in given:
                 faults.append(Misfit(at, name, key.expected, "nothing"))
         return tuple(values)
@@ -86,8 +90,8 @@ def _key(field: Field | None, json_type: Any) -> Key:
     """The key of a field, or of the id."""
     decode = msgspec.json.Decoder(json_type).decode
     if field is None:
-        return Key(decode, False, "a string or a whole number")
-    return Key(decode, field.required, expectation(field))
+        return Key(decode, False, "a string or a whole number", False)
+    return Key(decode, field.required, expectation(field), field.logged != "keep")
 
 
 def _got(raw: msgspec.Raw) -> str:

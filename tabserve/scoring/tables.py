@@ -18,7 +18,7 @@ from pyarrow.fs import FileSystem
 
 from tabserve.arrays import Array
 from tabserve.inference.errors import InvalidRequest
-from tabserve.schema.columns import Misfit, expectation, shown, word
+from tabserve.schema.columns import Misfit, expectation, shown, told, word
 from tabserve.schema.misfits import misnamed
 from tabserve.schema.schema import Field, Schema
 from tabserve.schema.timestamps import seconds
@@ -185,7 +185,7 @@ class _Lines:
             return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         made = _typed(field, value)
         if made is None and value is not None:
-            raise _Unread(Misfit(record, name, expectation(field), shown(value)))
+            raise _Unread(Misfit(record, name, expectation(field), told(field, value)))
         return made
 
 

@@ -223,6 +223,7 @@ CREDENTIALS = {"name": "AWS_ACCESS_KEY_ID", "valueFrom": {"secretKeyRef": {"name
 LOGGED: dict[str, Any] = {
     "to": "/mnt/decisions/fraud",
     "claim": "decisions",
+    "hashSecret": "decisions-key",
     "sample": 0.25,
     "always": ["block", "review"],
     "fileSeconds": 30,
@@ -246,10 +247,13 @@ def test_the_decision_log_is_the_transformers(helm: Path, name: str) -> None:
         "TABSERVE_DECISION_LOG_BUFFER_BYTES": "33554432",
         "TABSERVE_DECISION_LOG_FILE_SECONDS": "30",
         "TABSERVE_DECISION_LOG_FILE_ROWS": "100000",
+        "TABSERVE_DECISION_LOG_HASH_KEY_FILE": "/mnt/hash-key/key",
     }
     assert read(TransformerSettings, {"predictor_host": "p"}, told).always_logged == ("block", "review")
     assert {"name": "decisions", "mountPath": "/mnt/decisions"} in logging["volumeMounts"]
+    assert {"name": "hash-key", "mountPath": "/mnt/hash-key", "readOnly": True} in logging["volumeMounts"]
     assert str(objects).count("'claimName': 'decisions'") == 1
+    assert str(objects).count("'secretName': 'decisions-key'") == 1
 
 
 @pytest.mark.parametrize(("name", "grace"), [("standard", [35, 40]), ("collocated", [40])])

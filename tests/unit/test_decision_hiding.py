@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from tabserve.bundle import BundleError
+from tabserve.bundle.model_input import RecordFeatures
 from tabserve.decision_log.hiding import Hiding
+from tabserve.inference.errors import InvalidRequest
 from tabserve.schema.columns import Columns
 from tabserve.schema.reading import parse
 from tabserve.schema.records import Records
 from tests.unit.test_decision_record import ALL_TYPES
+from tests.unit.unsaved import REGRESSION, REGRESSOR, bundle_of
 
 KEY = b"0123456789abcdef"
 HASHED = ALL_TYPES.replace("}\n", ", logged: hash}\n", 10)
@@ -109,3 +113,29 @@ def test_a_key_that_is_none_is_refused(content: bytes | None, problem: str, tmp_
         (tmp_path / "key").write_bytes(content)
     with pytest.raises(BundleError, match=f"^KEY: .*key {problem}"):
         hidden(HASHED, str(tmp_path / "key"), RECORD)
+
+
+CANARY = "a-canary-of-a-value"
+WRONG: dict[str, Any] = dict.fromkeys(
+    ("amount", "visits", "member", "opened", "asked", "born", "rate", "sex"), CANARY
+) | {"country": 7}
+
+
+@pytest.mark.parametrize("wrong", [*({name: value} for name, value in WRONG.items()), WRONG], ids=str)
+def test_errors_do_not_tell_the_values_of_hidden_fields(wrong: dict[str, Any]) -> None:
+    reader = Records(parse(HASHED, "schema.yaml"))
+    body = orjson.dumps({"instances": [RECORD | wrong]})
+    with pytest.raises(InvalidRequest) as refused:
+        reader.decode(body)
+    faults = reader.sift(body).faults
+    assert {fault.field for fault in faults} == set(wrong)
+    assert CANARY not in f"{refused.value.message} {faults}"
+    (told,) = {fault.got for fault in faults}
+    assert told == "a value that is not shown"
+
+
+def test_an_error_of_the_model_does_not_tell_the_values_of_hidden_fields() -> None:
+    text = REGRESSION.replace("number}", "number, logged: drop}")
+    features = RecordFeatures(bundle_of(text, REGRESSOR), None)
+    with pytest.raises(InvalidRequest, match=r"`size`: expected a number within .*, got a value that is not shown"):
+        features({"size": np.array([7.25e200])})

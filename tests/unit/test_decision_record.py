@@ -154,6 +154,18 @@ def test_a_regression_of_several_targets_has_them_by_name() -> None:
     assert first.keys().isdisjoint(["decision", "score", "label", "reasons", "codes"])
 
 
+def test_a_model_that_answers_only_with_words_has_no_outputs() -> None:
+    text = BINARY.replace(
+        "  decision: {score: fraud, bands: [{from: 0.5, label: review}, {from: 0, label: accept}]}\n", ""
+    )
+    text = text.replace("  reasons: {top: 2, texts: {amount: unusual amount}}\n", "")
+    model = msgspec.structs.replace(MODEL, outputs=("predict",), default_outputs=("predict",), classes=("a", "b"))
+    words = np.array(["fraud", "accept"], object)
+    first, second = told(entry(outputs={}, answers={"decision": words, "label": words}), text=text, model=model)
+    assert (first["decision"], second["label"]) == ("fraud", "accept")
+    assert first.keys().isdisjoint(["outputs", "score"])
+
+
 def test_a_dropped_field_has_no_place_and_a_hashed_one_is_text() -> None:
     text = BINARY.replace("min: 0}", "min: 0, logged: hash}").replace("FR], ", "FR], logged: drop, ")
     hidden = {"amount": np.array(["ab12", None], object), "opened": COLUMNS["opened"]}

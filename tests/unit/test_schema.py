@@ -52,11 +52,6 @@ def error_of(text: str) -> str:
     return str(caught.value)
 
 
-def test_the_fields_that_features_are_made_from() -> None:
-    text = changed("record:", "record:\n  - {name: sex, type: category, values: [f, m], use: audit}")
-    assert parse(text, "schema.yaml").fields_read == {"amount", "country", "opened", "asked", "income"}
-
-
 def test_reasons_for_a_band_need_bands() -> None:
     text = changed("top: 3", "for: [block]", re.sub(r"  decision:\n.*\n.*\n", "", TEXT))
     assert "`outputs.reasons.for[0]`: expected a band, got `block`; there is none" in error_of(text)

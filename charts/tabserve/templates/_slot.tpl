@@ -25,6 +25,11 @@ Takes: values, log (`decisionLog`).
 {{- range list "buffer_rows" "buffer_bytes" "file_seconds" "file_rows" -}}
 {{- $_ := set $settings (printf "decision_log_%s" .) (index $log (camelcase . | untitle)) -}}
 {{- end -}}
+{{- with $log.hashSecret -}}
+{{- $_ := set $settings "decision_log_hash_key_file" "/mnt/hash-key/key" -}}
+{{- $_ := set $.values "extraVolumes" (append $.values.extraVolumes (dict "name" "hash-key" "secret" (dict "secretName" .))) -}}
+{{- $_ := set $.values "extraVolumeMounts" (append $.values.extraVolumeMounts (dict "name" "hash-key" "mountPath" "/mnt/hash-key" "readOnly" true)) -}}
+{{- end -}}
 {{- $_ := set .values "settings" (merge $settings .values.settings) -}}
 {{- $_ := set .values "logEnv" $log.env -}}
 {{- with $log.claim -}}
@@ -38,7 +43,7 @@ Settings of the operation: they neither compute nor limit an answer, so changing
 release stays. All others belong to the answer, and so to the release. The README's list is written from this one.
 */ -}}
 {{- define "tabserve.operation" -}}
-allow_joblib trusted log_level log_format cors_origins drain_seconds read_timeout write_timeout keep_alive predictor_refresh max_connections memory_limit_bytes decision_log decision_log_sample decision_log_always decision_log_buffer_rows decision_log_buffer_bytes decision_log_file_seconds decision_log_file_rows
+allow_joblib trusted log_level log_format cors_origins drain_seconds read_timeout write_timeout keep_alive predictor_refresh max_connections memory_limit_bytes decision_log decision_log_sample decision_log_always decision_log_buffer_rows decision_log_buffer_bytes decision_log_file_seconds decision_log_file_rows decision_log_hash_key_file
 {{- end }}
 
 {{- /* A service's part of a release: image, environment and settings of the answer, as JSON. Takes its values. */ -}}
