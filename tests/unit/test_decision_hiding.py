@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tabserve.inference.errors import InvalidRequest
 from tabserve.schema.columns import Columns
 from tabserve.schema.reading import parse
 from tabserve.schema.records import Records
+from tests.serving import ROOT
 from tests.unit.test_decision_record import ALL_TYPES
 from tests.unit.unsaved import REGRESSION, REGRESSOR, bundle_of
 
@@ -73,6 +75,15 @@ def test_every_type_is_hashed_in_its_documented_form(key: str) -> None:
         **{name: [by_openssl(value)] for name, value in WRITTEN.items()},
         "sex": [None],
     }
+
+
+def test_the_documented_command_finds_a_hashed_value(key: str) -> None:
+    page = (ROOT / "docs" / "decisions.md").read_text()
+    command, hashed = re.findall(r"\$ (printf .*openssl.*)\n.*= ([0-9a-f]{64})", page)[0]
+    value = command.split()[2]
+    assert hidden(HASHED, key, RECORD | {"note": value})["note"].tolist() == [hashed]
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == hashed
 
 
 @pytest.mark.parametrize(
