@@ -14,7 +14,6 @@ import msgspec
 from tabserve.bundle import libraries, loading, reference
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.manifest import REFERENCE, Manifest
-from tabserve.schema.features import sources
 from tabserve.schema.schema import Schema
 
 _SECONDS = 600.0
@@ -90,11 +89,10 @@ class _Steps:
     def replay(self) -> list[Finding]:
         """What the decision log lacks to make decisions again; nothing if it lacks nothing."""
         words = {"hash": "hashed", "drop": "dropped"}
-        needed = frozenset().union(*sources(self._schema).values())
         lacking = [
             f"`{field.name}` is {words[field.logged]}"
             for field in self._schema.record
-            if field.logged != "keep" and field.name in needed
+            if field.logged != "keep" and field.name in self._schema.fields_read
         ]
         if not lacking:
             return []

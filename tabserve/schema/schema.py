@@ -289,6 +289,12 @@ class Schema(Strict, frozen=True):
         return tuple(f if isinstance(f, str) else f.name for f in self.features)
 
     @property
+    def fields_read(self) -> frozenset[str]:
+        """The fields that features are made from."""
+        derived = [sources for f in self.features if not isinstance(f, str) for sources in f.rules.values()]
+        return frozenset().union((f for f in self.features if isinstance(f, str)), *derived)
+
+    @property
     def may_miss(self) -> frozenset[str]:
         """The features that have no value for some valid record."""
         optional = {
