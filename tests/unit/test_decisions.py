@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tabserve.arrays import Array
 from tabserve.bundle.manifest import FeatureSpec
 from tabserve.inference.errors import PredictionFailed
-from tabserve.schema.decisions import Decisions
+from tabserve.schema.decisions import CODES, Decisions
 from tabserve.schema.schema import Band, Decision, Field, Outputs, Reasons, Schema
 
 RECORD = (Field("amount", "number"), Field("country", "category", values=("DE", "FR")), Field("age", "number"))
@@ -123,6 +123,14 @@ def test_reasons_are_the_strongest_pushes_up_in_words() -> None:
         EVERYTHING,
     )
     assert made["reasons"].tolist() == [["country", "age"], ["unusual amount", ""], ["", ""]]
+
+
+def test_every_reason_has_a_code_or_the_features_name() -> None:
+    made = decisions(decision=Decision("fraud", BANDS), reasons=Reasons(2, codes={"age": "A07"}, for_=("block",)))
+    contributions = {"contributions": np.array([[0.1, 0.5, 0.7, 9.0]])}
+    told = made.decide(probabilities(0.95, 0.1) | contributions, (*EVERYTHING, CODES))
+    assert told["codes"].tolist() == [["A07", "country"], ["", ""]]
+    assert told["reasons"].tolist() == [["age", "country"], ["", ""]]
 
 
 def test_reasons_for_the_first_class_of_two_are_the_pushes_down() -> None:

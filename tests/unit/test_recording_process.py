@@ -59,7 +59,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     )
     model = XGBClassifier(n_estimators=5, max_depth=2, enable_categorical=True)
     model.fit(tabserve.train.features(path, given), (given.amount > 300).astype(int))
-    return tabserve.train.save(model, folder / "bundle", name="fraud", version="1", schema=path, sample=given)
+    options: dict[str, Any] = {"schema": path, "sample": given, "engine": "xgboost"}
+    return tabserve.train.save(model, folder / "bundle", name="fraud", version="1", **options)
 
 
 class Served(NamedTuple):
@@ -135,15 +136,19 @@ def test_records_of_every_protocol_are_in_the_log_and_dropped_values_are_nowhere
     sifted = served.predict({"phone": CANARY * 5}, FRAUD, x_request_id="b", x_on_error="record")
     body = json.dumps({"inputs": tensors(), "outputs": [{"name": "score"}]}).encode()
     v2 = served.target.http("POST", "/v2/models/fraud/infer", body, {"x-request-id": "c"}).json()
+    body = json.dumps({"inputs": tensors(), "outputs": [{"name": "margin"}]}).encode()
+    margins = served.target.http("POST", "/v2/models/fraud/infer", body, {"x-request-id": "e"}).json()["outputs"]
     decisions = by_grpc(served.transformer.grpc)
     metrics = served.transformer.metrics() + served.predictor.metrics()
     rows = {row["id"]: row for row in served.records()}
 
-    assert list(rows) == ["a/0", "a/1", "b/1", "c/0", "c/1", "d/0", "d/1"]
+    assert list(rows) == ["a/0", "a/1", "b/1", "c/0", "c/1", "d/0", "d/1", "e/0", "e/1"]
     assert [{name: rows[f"a/{at}"][name] for name in v1[at]} for at in (0, 1)] == v1
     assert {name: rows["b/1"][name] for name in v1[1]} == sifted["predictions"][1] == v1[1]
     assert [rows["c/0"]["score"], rows["c/1"]["score"]] == v2["outputs"][0]["data"]
     assert [rows["d/0"]["decision"].encode(), rows["d/1"]["decision"].encode()] == decisions
+    assert [rows[name]["outputs"]["margin"] for name in ("e/0", "e/1")] == [[each] for each in margins[0]["data"]]
+    assert [rows[name]["score"] for name in ("e/0", "e/1")] == v2["outputs"][0]["data"]
     assert {row["decision"]: bool(row["codes"]) for row in rows.values()} == {"accept": False, "review": True}
     assert rows["a/1"]["codes"][0] == "A01"
     assert {(row["engine"] != "", row["versions"][:9], row["release"], row["weight"]) for row in rows.values()} == {
