@@ -72,6 +72,7 @@ class Transformer:
         self._default = (*model.default_outputs, *self._added)
         self._asks = lru_cache(maxsize=64)(self._asked)
         self._records = RecordAnswers(self._decisions, classes, bundle.schema.outputs.targets, self._id)
+        self._whole = _Asked(self._records.needs, self._records.names)
         facts = {"name": bundle.manifest.name, "version": bundle.manifest.version, "digest": bundle.digest}
         self._instruments = Instruments(metrics, facts, probability=self._decisions.of_probability)
         self._asking = Asking(predictor, self._decisions, self._instruments, release)
@@ -121,7 +122,7 @@ class Transformer:
             taken = await in_thread(partial(self._inputs.from_body, body))
         else:
             taken = self._inputs.from_body(body)
-        tensors = await self._made(taken, _Asked(records.needs, records.names), records.names, context)
+        tensors = await self._made(taken, self._whole, records.names, context)
         if taken.places is None:
             return records.encode(tensors)
         return records.encode_sifted(tensors, taken.places.tolist(), taken.faults)
