@@ -147,7 +147,8 @@ def test_records_of_every_protocol_are_in_the_log_and_dropped_values_are_nowhere
     assert {name: rows["b/1"][name] for name in v1[1]} == sifted["predictions"][1] == v1[1]
     assert [rows["c/0"]["score"], rows["c/1"]["score"]] == v2["outputs"][0]["data"]
     assert [rows["d/0"]["decision"].encode(), rows["d/1"]["decision"].encode()] == decisions
-    assert [rows[name]["outputs"]["margin"] for name in ("e/0", "e/1")] == [[each] for each in margins[0]["data"]]
+    recorded = np.array([rows[name]["outputs"]["margin"] for name in ("e/0", "e/1")], np.float32)
+    assert recorded.ravel().tolist() == np.array(margins[0]["data"], np.float32).tolist()
     assert [rows[name]["score"] for name in ("e/0", "e/1")] == v2["outputs"][0]["data"]
     assert {row["decision"]: bool(row["codes"]) for row in rows.values()} == {"accept": False, "review": True}
     assert rows["a/1"]["codes"][0] == "A01"
