@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-long long-models long-score long-request long-redis long-contract long-tutorial long-onedal models lint format lock proto clean
+.PHONY: help demo quick test test-long long-models long-score long-log long-request long-redis long-contract long-tutorial long-onedal models lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -36,6 +36,9 @@ long-models: .venv/ready ## every model of docs/models.md, compared with its own
 
 long-score: .venv/ready ## tabserve score in earnest: millions of rows, kills, an object store that fails
 	$(PYTHON) -m pytest -q -s -m long tests/data/test_score_long.py
+
+long-log: .venv/ready ## the decision log under attack, and half an hour of memory; MINUTES=2 for less
+	MINUTES=$(or $(MINUTES),30) $(PYTHON) -m pytest -q -s -m long tests/data/test_decision_log_long.py
 
 long-request: .venv/ready ## tabserve request on 100,000 records, with one request under way and with 16
 	$(PYTHON) -m pytest -q -s -m long tests/data/test_request_long.py

@@ -114,6 +114,7 @@ class Built:
     copies: tuple[str, ...]  # files and folders of the context
     target: str = ""
     version: str = "testbed"
+    arguments: tuple[str, ...] = ()  # NAME=VALUE, for the Dockerfile's ARG
 
     @property
     def tag(self) -> str:
@@ -124,6 +125,7 @@ class Built:
     def archive(self) -> Path:
         """The OCI archive in the cache; its name changes with every file that goes into it."""
         digest = hashlib.sha256(PYTHON_BASE.archive.name.encode())
+        digest.update("".join(self.arguments).encode())
         for path in self.files():
             digest.update(str(path.relative_to(self.context)).encode() + path.read_bytes())
         return cache() / "images" / f"{self.name}-{digest.hexdigest()[:12]}.tar"
@@ -139,6 +141,7 @@ class Built:
         given = [part for name, value in settings.items() for part in ("--env", f"{name}={value}")]
         mounted = [part for folder in folders(settings) for part in ("--volume", f"{folder}:{folder}:ro")]
         target = ["--target", self.target] if self.target else []
+        target += [part for argument in self.arguments for part in ("--build-arg", argument)]
         buildah("bud", "--pull-never", "--build-arg", f"BASE_IMAGE={PYTHON}", *given, *mounted, *target,
                 "--tag", self.tag, "--file", self.dockerfile, self.context)  # fmt: skip
         container = buildah("from", self.tag).strip()
