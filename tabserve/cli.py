@@ -160,7 +160,7 @@ def _to_trust(found: Bundle) -> list[str]:
     parts = [part for part in (found.manifest.model, preprocessor) if part is not None and part.format == "skops"]
     if not parts:
         return []
-    return sorted(set().union(*(untrusted(found.file(part.file)) for part in parts)))
+    return sorted(set().union(*(untrusted(found.read(part.file)) for part in parts)))
 
 
 @main.group()

@@ -78,7 +78,7 @@ class _Steps:
         return f"{len(schema.record)} fields, {len(schema.features)} features, fits the model"
 
     def reference(self) -> str:
-        found = reference.read(self._folder / REFERENCE)
+        found = reference.read(loading.read_file(self._folder, self._contents, REFERENCE))
         return f"{len(next(iter(found.records.values())))} rows, outputs {', '.join(found.outputs)}"
 
     def libraries(self) -> str:

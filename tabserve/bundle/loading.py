@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
@@ -14,6 +13,7 @@ import msgspec
 
 from tabserve.bundle import agreement, formats, manifest, reference
 from tabserve.bundle.errors import BundleError
+from tabserve.bundle.files import File
 from tabserve.bundle.manifest import (
     MANIFEST,
     MAX_BYTES,
@@ -22,7 +22,6 @@ from tabserve.bundle.manifest import (
     SCHEMA,
     FileEntry,
     Manifest,
-    Seal,
 )
 from tabserve.schema import reading
 from tabserve.schema.schema import Schema
@@ -39,7 +38,6 @@ class Bundle(msgspec.Struct, frozen=True):
 
     digest: `sha256:…` of `bundle.json`, which names the whole bundle.
     trusted: types in a skops file to load besides the known safe ones.
-    seals: of the files that were verified; none while the bundle is being written.
     """
 
     path: Path
@@ -48,29 +46,14 @@ class Bundle(msgspec.Struct, frozen=True):
     digest: str
     reference: reference.Reference
     trusted: tuple[str, ...] = ()
-    seals: dict[str, Seal] = {}
 
     def file(self, name: str) -> Path:
         """The path of one of the bundle's files."""
         return self.path / name
 
-    def verify_unchanged(self, *names: str) -> None:
-        """Refuse files whose content was changed or replaced after it was verified. Raises BundleError."""
-        for name in names:
-            seal, path = self.seals.get(name), self.file(name)
-            try:
-                same = seal in (None, Seal.of(path.lstat())) or manifest.entry(path) == self.manifest.files[name]
-            except OSError as error:
-                raise BundleError(name, f"cannot be read: {error.strerror}", _AGAIN) from error
-            if not same:
-                raise BundleError(name, _CHANGED, _LATER)
-
-    def content(self, name: str) -> bytes:
-        """The content of a file, with the digest that it was verified with. Raises BundleError."""
-        content = self.file(name).read_bytes()
-        if name in self.seals and hashlib.sha256(content).hexdigest() != self.manifest.files[name].sha256:
-            raise BundleError(name, _CHANGED, _LATER)
-        return content
+    def read(self, name: str) -> File:
+        """One of the bundle's files, with the content that was verified. Raises BundleError."""
+        return read_file(self.path, self.manifest, name)
 
 
 def load(
@@ -90,13 +73,11 @@ def load(
     """
     folder = Path(path)
     contents, found = read_manifest(folder, digest)
-    seals = verify_files(folder, contents)
+    verify_files(folder, contents)
     verify_formats(folder, contents, allow_joblib=allow_joblib, opened=opened)
     schema = read_schema(folder, contents)
-    rows = reference.read(folder / REFERENCE)
-    bundle = Bundle(folder, contents, schema, found, rows, tuple(trusted), seals)
-    bundle.verify_unchanged(*seals)
-    return bundle
+    rows = reference.read(read_file(folder, contents, REFERENCE))
+    return Bundle(folder, contents, schema, found, rows, tuple(trusted))
 
 
 def read_manifest(folder: Path, digest: str | None) -> tuple[Manifest, str]:
@@ -108,11 +89,21 @@ def read_manifest(folder: Path, digest: str | None) -> tuple[Manifest, str]:
     return manifest.decode(data), found
 
 
-def verify_files(folder: Path, contents: Manifest) -> dict[str, Seal]:
-    """Refuse a folder whose files differ from the manifest in name, kind, size or digest; otherwise return their seals.
+def read_file(folder: Path, contents: Manifest, name: str) -> File:
+    """A file with the digest that the manifest has for it, if it has one. Raises BundleError."""
+    try:
+        with open(os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+            file = File(name, opened.read())
+    except OSError as error:
+        raise BundleError(name, f"cannot be read: {error.strerror}", _AGAIN) from error
+    expected = contents.files.get(name)
+    if expected is not None and file.sha256 != expected.sha256:
+        raise BundleError(name, _CHANGED, _LATER)
+    return file
 
-    Raises BundleError.
-    """
+
+def verify_files(folder: Path, contents: Manifest) -> None:
+    """Refuse a folder whose files differ from the manifest in name, kind, size or digest. Raises BundleError."""
     for name in contents.files:
         if not _PLAIN_NAME.fullmatch(name) or name == MANIFEST:
             raise BundleError(MANIFEST, f"file name {name!r} leads outside the bundle", "Save the bundle again.")
@@ -125,7 +116,8 @@ def verify_files(folder: Path, contents: Manifest) -> dict[str, Seal]:
     for name, most in MAX_BYTES.items():
         if contents.files[name].size > most:
             raise BundleError(name, f"over {most} bytes", "Save the bundle again with a smaller one.")
-    return {name: _verify_file(folder / name, entry) for name, entry in contents.files.items()}
+    for name, expected in contents.files.items():
+        _verify_file(folder / name, expected)
 
 
 def verify_formats(
@@ -147,7 +139,7 @@ def verify_formats(
 def read_schema(folder: Path, contents: Manifest) -> Schema:
     """The schema, which must fit the model. Raises BundleError."""
     try:
-        schema = reading.load(folder / SCHEMA)
+        schema = reading.decode(read_file(folder, contents, SCHEMA).content, str(folder / SCHEMA))
     except ValueError as error:
         raise BundleError(SCHEMA, str(error), "Correct the schema and save the bundle again.") from error
     agreement.verify(contents, schema)
@@ -160,13 +152,13 @@ def _named(contents: Manifest) -> list[str]:
     return [name for name in names if name is not None]
 
 
-def _verify_file(path: Path, expected: FileEntry) -> Seal:
+def _verify_file(path: Path, expected: FileEntry) -> None:
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
             raise BundleError(path.name, "not a regular file (a link or a folder)", _AGAIN)
         # The size first: a file that grew is not read to its end.
-        found, seal = manifest.sealed_entry(path) if status.st_size == expected.size else (None, Seal.of(status))
+        found = manifest.entry(path) if status.st_size == expected.size else None
     except FileNotFoundError as error:
         raise BundleError(path.name, "missing", _AGAIN) from error
     except OSError as error:
@@ -175,7 +167,6 @@ def _verify_file(path: Path, expected: FileEntry) -> Seal:
         raise BundleError(path.name, f"expected {expected.size} bytes, got {status.st_size}", _AGAIN)
     if found != expected:
         raise BundleError(path.name, f"expected sha256 {expected.sha256}, got {found.sha256}", _AGAIN)
-    return seal
 
 
 def _manifest_bytes(folder: Path) -> bytes:

@@ -194,27 +194,5 @@ def digest(data: bytes) -> str:
 
 def entry(path: Path) -> FileEntry:
     """Digest and size of a file, read in pieces and never through a symbolic link. Raises OSError."""
-    return sealed_entry(path)[0]
-
-
-class Seal(_Strict, frozen=True):
-    """Identifies a file and its last change: any change of the file or of its name changes the seal."""
-
-    device: int
-    inode: int
-    size: int
-    modified: int
-    changed: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Seal:
-        """The seal of a file with this status."""
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def sealed_entry(path: Path) -> tuple[FileEntry, Seal]:
-    """The file's entry, as from `entry`, and the seal that it had before it was read. Raises OSError."""
     with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-        seal = Seal.of(os.fstat(file.fileno()))
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return FileEntry(sha256, file.tell()), seal
+        return FileEntry(hashlib.file_digest(file, "sha256").hexdigest(), file.tell())

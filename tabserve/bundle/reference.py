@@ -16,6 +16,7 @@ from numpy.lib import format as npy
 
 from tabserve.arrays import Array, Features
 from tabserve.bundle.errors import BundleError
+from tabserve.bundle.files import File
 from tabserve.bundle.manifest import FeatureSpec
 
 MAX_ROWS = 1_000
@@ -92,12 +93,12 @@ def write(reference: Reference, path: Path) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def read(path: Path) -> Reference:
+def read(file: File) -> Reference:
     """The reference in a file, read without unpickling if it is not too large. Raises BundleError."""
     try:
-        return _reference(_arrays(path.read_bytes()))
+        return _reference(_arrays(file.content))
     except _MALFORMED as error:
-        raise BundleError(path.name, f"not a reference of format 1: {error}", "Save the bundle again.") from error
+        raise BundleError(file.name, f"not a reference of format 1: {error}", "Save the bundle again.") from error
 
 
 def _arrays(content: bytes) -> dict[str, Array]:

@@ -6,13 +6,13 @@ import io
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tabserve.arrays import Array, Features
 from tabserve.bundle.errors import BundleError, UntrustedError
+from tabserve.bundle.files import File
 from tabserve.bundle.manifest import FeatureSpec
 from tabserve.engines import shapes, skops_nodes, skops_types, states, tables
 from tabserve.engines.trusted import TYPES
@@ -23,26 +23,26 @@ _HOME = (
 )
 
 
-def read(path: Path, form: str, trusted: Sequence[str] = ()) -> Any:
+def read(file: File, form: str, trusted: Sequence[str] = ()) -> Any:
     """The estimator in a skops file, or in a joblib file that the caller allowed. Raises BundleError.
 
     trusted: types to load besides the known safe ones.
     """
     if form == "joblib":
-        return unpickled(path.name, path.read_bytes())
-    from skops.io import load
+        return _unpickled(file)
+    from skops.io import loads
     from skops.io.exceptions import UntrustedTypesFoundException
 
     try:
-        skops_nodes.verify(path)
-        model = load(path, trusted=[*TYPES, *trusted])
+        skops_nodes.verify(file.content)
+        model = loads(file.content, trusted=[*TYPES, *trusted])
         skops_types.verify(model)
         states.verify(model)
         shapes.verify(model)
     except UntrustedTypesFoundException as error:
-        raise UntrustedError(path.name, sorted(untrusted(path) - {*trusted})) from error
+        raise UntrustedError(file.name, sorted(untrusted(file) - {*trusted})) from error
     except ModuleNotFoundError as error:
-        raise _without_module(path.name, error) from error
+        raise _without_module(file.name, error) from error
     except (
         zipfile.BadZipFile,
         ValueError,
@@ -55,15 +55,15 @@ def read(path: Path, form: str, trusted: Sequence[str] = ()) -> Any:
         MemoryError,
         zlib.error,
     ) as error:
-        raise BundleError(path.name, f"not a model skops can read: {error}", _AGAIN) from error
+        raise BundleError(file.name, f"not a model skops can read: {error}", _AGAIN) from error
     return model
 
 
-def untrusted(path: Path) -> set[str]:
+def untrusted(file: File) -> set[str]:
     """The types in a skops file that neither skops nor tabserve knows to be safe; nothing in it is loaded."""
     from skops.io import get_untrusted_types
 
-    return set(get_untrusted_types(file=path)) - TYPES
+    return set(get_untrusted_types(data=file.content)) - TYPES
 
 
 _METHODS = {"margin": "decision_function", "anomaly_score": "decision_function"}
@@ -102,15 +102,15 @@ def _without_module(name: str, error: ModuleNotFoundError) -> BundleError:
     return BundleError(name, f"needs the module `{error.name}`, which is not installed here", _HOME)
 
 
-def unpickled(name: str, content: bytes) -> Any:
-    """The estimator in a joblib file's content, which runs its author's code. Raises BundleError."""
+def _unpickled(file: File) -> Any:
+    """The estimator in a joblib file, which runs its author's code. Raises BundleError."""
     import pickle
 
     import joblib
 
     try:
-        return joblib.load(io.BytesIO(content))
+        return joblib.load(io.BytesIO(file.content))
     except ModuleNotFoundError as error:
-        raise _without_module(name, error) from error
+        raise _without_module(file.name, error) from error
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, ImportError) as error:
-        raise BundleError(name, f"not a model joblib can read: {error}", _AGAIN) from error
+        raise BundleError(file.name, f"not a model joblib can read: {error}", _AGAIN) from error

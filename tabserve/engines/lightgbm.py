@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tabserve.arrays import Array, Features
 from tabserve.bundle.errors import BundleError
+from tabserve.bundle.files import File
 from tabserve.bundle.manifest import ModelInfo
 from tabserve.engines import parity
 
@@ -22,15 +22,15 @@ class LightGBMEngine:
 
     name = "lightgbm"
 
-    def __init__(self, path: Path, info: ModelInfo, *, threads: int, reference: Features | None = None) -> None:
+    def __init__(self, file: File, info: ModelInfo, *, threads: int, reference: Features | None = None) -> None:
         """reference: rows to prove independence with. Raises BundleError."""
-        self._booster = read(path)
+        self._booster = read(file)
         self._classes = np.array(info.classes, _dtype(info)) if info.classes else None
         self._threads = threads
         self.outputs = frozenset(info.outputs)
         if self._booster.num_feature() != len(info.features):
             got, expected = self._booster.num_feature(), len(info.features)
-            raise BundleError(path.name, f"expected {expected} features, got {got}", "Save the bundle again.")
+            raise BundleError(file.name, f"expected {expected} features, got {got}", "Save the bundle again.")
         self.row_independent = (
             reference is not None and self.name in info.row_independent and parity.rows_are_independent(self, reference)
         )
@@ -71,7 +71,7 @@ def contributions(booster: Any, values: Array) -> Array:
     return values if groups == 1 else values.reshape(len(values), groups, -1)
 
 
-def read(path: Path) -> Any:
+def read(file: File) -> Any:
     """The Booster in a text file, read by LightGBM itself. Raises BundleError.
 
     A malformed file can end the process, so verify its digest first.
@@ -79,10 +79,10 @@ def read(path: Path) -> Any:
     import lightgbm
 
     try:
-        return lightgbm.Booster(model_file=str(path))
+        return lightgbm.Booster(model_str=file.content.decode())
     except (lightgbm.basic.LightGBMError, ValueError, UnicodeDecodeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BundleError(path.name, f"not a model LightGBM can read: {reason}", "Save the bundle again.") from error
+        raise BundleError(file.name, f"not a model LightGBM can read: {reason}", "Save the bundle again.") from error
 
 
 def objective(booster: Any) -> str:

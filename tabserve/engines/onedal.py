@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from tabserve import extras
 from tabserve.arrays import Array, Features, blanked
 from tabserve.bundle.errors import BundleError
+from tabserve.bundle.files import File
 from tabserve.bundle.manifest import ModelInfo
 from tabserve.engines import xgboost as xgb
 
@@ -30,10 +30,10 @@ class OneDALEngine:
     name = "onedal"
     row_independent = False
 
-    def __init__(self, path: Path, info: ModelInfo) -> None:
+    def __init__(self, file: File, info: ModelInfo) -> None:
         """Raises BundleError."""
         daal4py = library()
-        self._model = _converted(daal4py, path)
+        self._model = _converted(daal4py, file)
         daal4py.daalinit(1)
         self._missing = info.missing
         self._classes = np.array(info.classes) if info.classes else None
@@ -58,14 +58,14 @@ def library() -> Any:
     return daal4py
 
 
-def _converted(daal4py: Any, path: Path) -> Any:
+def _converted(daal4py: Any, file: File) -> Any:
     """The model in a file, up to the best iteration of early stopping. Raises BundleError."""
-    booster = xgb.read(path)
+    booster = xgb.read(file)
     objective, kind = xgb.objective(booster), xgb.kind(booster)
     if "c" in (booster.feature_types or ()):
-        raise BundleError(path.name, "oneDAL's trees have no categorical splits", _REMEDY)
+        raise BundleError(file.name, "oneDAL's trees have no categorical splits", _REMEDY)
     if kind != "gbtree" or objective not in _CLASSES | _VALUES:
-        raise BundleError(path.name, f"{kind} with {objective} is not converted to oneDAL", _REMEDY)
+        raise BundleError(file.name, f"{kind} with {objective} is not converted to oneDAL", _REMEDY)
     best = xgb.iterations(booster)[1]
     booster = booster[:best] if best else booster
     # The converter counts trees by it, which is wrong where there are several in a round.
@@ -76,4 +76,4 @@ def _converted(daal4py: Any, path: Path) -> Any:
         return daal4py.mb.convert_model(booster)
     except (TypeError, ValueError, KeyError, RuntimeError) as error:  # what the converter and oneDAL raise
         reason = (str(error).splitlines() or [""])[0]
-        raise BundleError(path.name, f"not converted to oneDAL: {type(error).__name__}: {reason}", _REMEDY) from error
+        raise BundleError(file.name, f"not converted to oneDAL: {type(error).__name__}: {reason}", _REMEDY) from error

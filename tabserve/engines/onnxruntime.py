@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tabserve.arrays import Array, Features, blanked, rows, take
 from tabserve.bundle.errors import BundleError
+from tabserve.bundle.files import File
 from tabserve.bundle.manifest import ModelInfo
 from tabserve.engines import parity
 
@@ -39,7 +39,7 @@ class Session:
     Inputs go by position, because a converter keeps only names that are identifiers.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: File) -> None:
         """Raises BundleError."""
         onnxruntime = library()
         options = onnxruntime.SessionOptions()
@@ -49,11 +49,11 @@ class Session:
         options.enable_cpu_mem_arena = False
         options.log_severity_level = 4  # failures are raised as well
         try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(file.content, options, providers=["CPUExecutionProvider"])
         except errors() as error:
             reason = str(error).splitlines()[0]
             raise BundleError(
-                path.name, f"not a graph ONNX Runtime can read: {reason}", "Save the bundle again."
+                file.name, f"not a graph ONNX Runtime can read: {reason}", "Save the bundle again."
             ) from error
         self._inputs = [(one.name, _DTYPES[one.type]) for one in session.get_inputs()]
         self.outputs = tuple(one.name for one in session.get_outputs())
@@ -78,9 +78,9 @@ class OnnxEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, info: ModelInfo, *, threads: int, reference: Features | None = None) -> None:
+    def __init__(self, file: File, info: ModelInfo, *, threads: int, reference: Features | None = None) -> None:
         """threads: each computes a part of the rows. reference: rows to prove independence with. Raises BundleError."""
-        self._session, self._threads = Session(path), threads
+        self._session, self._threads = Session(file), threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="onnxruntime")
         self._missing = info.missing
         self._float, self._targets = _FLOATS[info.datatype], info.targets

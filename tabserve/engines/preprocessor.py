@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -11,10 +10,11 @@ import numpy as np
 from tabserve.arrays import Array, Features, dense
 from tabserve.bundle import libraries
 from tabserve.bundle.errors import BundleError
+from tabserve.bundle.files import File
 from tabserve.bundle.loading import Bundle
 from tabserve.bundle.manifest import FeatureSpec, PreprocessorInfo
 from tabserve.engines import parity
-from tabserve.engines.estimators import one_job, presenter, read, unpickled
+from tabserve.engines.estimators import one_job, presenter, read
 from tabserve.engines.onnxruntime import Session
 from tabserve.schema import features as schema_features
 
@@ -31,11 +31,7 @@ def load_preprocessor(bundle: Bundle) -> Preprocess:
     info = bundle.manifest.preprocessor
     if info is None:
         raise BundleError("preprocessor", "this bundle has none", "Build the matrix from the features.")
-    bundle.verify_unchanged(info.file)
-    path = bundle.file(info.file)
-    pickled = bundle.content(info.file) if info.format == "joblib" else None  # it runs while it is read
-    preprocess = open_preprocessor(path, info, bundle.manifest.libraries, bundle.trusted, pickled)
-    bundle.verify_unchanged(info.file)
+    preprocess = open_preprocessor(bundle.read(info.file), info, bundle.manifest.libraries, bundle.trusted)
     dtype = np.float32 if bundle.manifest.model.datatype == "FP32" else np.float64
     reference = bundle.reference
     made = preprocess(schema_features.derive(bundle.schema, reference.records)).astype(dtype)
@@ -53,22 +49,15 @@ def _typed(matrix: Array, dtype: type) -> Array:
 
 
 def open_preprocessor(
-    path: Path,
-    info: PreprocessorInfo,
-    saved_with: dict[str, str],
-    trusted: Sequence[str] = (),
-    pickled: bytes | None = None,
+    file: File, info: PreprocessorInfo, saved_with: dict[str, str], trusted: Sequence[str] = ()
 ) -> Preprocess:
-    """A preprocessor from its file, not yet compared with the reference rows. Raises BundleError.
-
-    pickled: the file's content, if that is a pickle that has been verified.
-    """
+    """A preprocessor from its file, not yet compared with the reference rows. Raises BundleError."""
     if info.format == "onnx":
         libraries.verify(libraries.OF_ENGINE["onnxruntime"], saved_with)
-        session = Session(path)
+        session = Session(file)
         return lambda columns: session.run(given(info.features, info.frame, columns), ["matrix"])[0]
     libraries.verify(libraries.OF_ENGINE["sklearn"], saved_with)
-    transformer = read(path, info.format, trusted) if pickled is None else unpickled(path.name, pickled)
+    transformer = read(file, info.format, trusted)
     one_job(transformer)
     table = presenter(info.features, info.frame)
     return lambda columns: dense(transformer.transform(table(given(info.features, info.frame, columns))))

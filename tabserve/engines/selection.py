@@ -12,7 +12,7 @@ from tabserve.bundle.loading import Bundle
 from tabserve.bundle.manifest import EngineName, EngineRange, ModelInfo
 from tabserve.engines import parity
 from tabserve.engines.engine import Engine
-from tabserve.engines.estimators import read, unpickled
+from tabserve.engines.estimators import read
 from tabserve.engines.lightgbm import LightGBMEngine
 from tabserve.engines.onedal import OneDALEngine
 from tabserve.engines.onnxruntime import OnnxEngine
@@ -137,25 +137,16 @@ def open_engine(bundle: Bundle, name: EngineName, threads: int) -> Engine:
     """One engine of a bundle, not yet compared with its reference rows. Raises BundleError."""
     info = bundle.manifest.model
     libraries.verify(libraries.OF_ENGINE[name], bundle.manifest.libraries)
-    engine = _opened(bundle, name, threads)
-    bundle.verify_unchanged(str(info.onnx) if name == "onnxruntime" else info.file)
-    return engine
-
-
-def _opened(bundle: Bundle, name: EngineName, threads: int) -> Engine:
-    info, features = bundle.manifest.model, bundle.reference.features
+    file, features = bundle.read(str(info.onnx) if name == "onnxruntime" else info.file), bundle.reference.features
     if name == "onnxruntime":
-        return OnnxEngine(bundle.file(str(info.onnx)), info, threads=threads, reference=features)
+        return OnnxEngine(file, info, threads=threads, reference=features)
     if name == "onedal":
-        return OneDALEngine(bundle.file(info.file), info)
+        return OneDALEngine(file, info)
     if name == "xgboost":
-        return XGBoostEngine(bundle.file(info.file), info, threads=threads, reference=features)
+        return XGBoostEngine(file, info, threads=threads, reference=features)
     if name == "lightgbm":
-        return LightGBMEngine(bundle.file(info.file), info, threads=threads, reference=features)
-    if info.format == "joblib":
-        model = unpickled(info.file, bundle.content(info.file))
-    else:
-        model = read(bundle.file(info.file), info.format, bundle.trusted)
+        return LightGBMEngine(file, info, threads=threads, reference=features)
+    model = read(file, info.format, bundle.trusted)
     return SklearnEngine(model, info, threads=threads, reference=features)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from tabserve.engines.trusted import FUNCTIONS, TYPES
@@ -27,15 +27,14 @@ _MADE = frozenset({"ObjectNode", "DTypeNode", "PartialNode", "SparseMatrixNode",
 _BUNCH = ("DictNode", "sklearn.utils._bunch.Bunch")
 
 
-def verify(path: Path) -> None:
+def verify(content: bytes) -> None:
     """Refuse a file in which skops would call a name that we trust with what the file holds.
 
     skops trusts a name wherever it is in the file. Names that skops trusts by itself are not looked at. A file that
     inflates to far more than it is, or is nested as no model is, is refused before it is parsed. Raises ValueError.
     """
-    size = path.stat().st_size
-    with zipfile.ZipFile(path) as file:
-        _verify_sizes(file.infolist(), size)
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        _verify_sizes(file.infolist(), len(content))
         text = file.read("schema.json")
     if holds_more(text, b"[{,", len(text) // FEWEST_BYTES + SLACK):
         raise ValueError("schema.json holds more values than those of a model")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tabserve.arrays import Array, Features, blanked
 from tabserve.bundle.errors import BundleError
+from tabserve.bundle.files import File
 from tabserve.bundle.manifest import ModelInfo
 from tabserve.engines import parity
 from tabserve.engines.contributions import boosters
@@ -32,9 +32,9 @@ class XGBoostEngine:
 
     name = "xgboost"
 
-    def __init__(self, path: Path, info: ModelInfo, *, threads: int, reference: Features | None = None) -> None:
+    def __init__(self, file: File, info: ModelInfo, *, threads: int, reference: Features | None = None) -> None:
         """reference: rows to prove independence with. Raises BundleError."""
-        self._booster = read(path, threads)
+        self._booster = read(file, threads)
         self._classes = np.array(info.classes) if info.classes else None
         self._threads = threads
         self._missing = info.missing
@@ -43,10 +43,10 @@ class XGBoostEngine:
         self.outputs = frozenset(info.outputs)
         if self._booster.num_features() != len(info.features):
             got, expected = self._booster.num_features(), len(info.features)
-            raise BundleError(path.name, f"expected {expected} features, got {got}", "Save the bundle again.")
+            raise BundleError(file.name, f"expected {expected} features, got {got}", "Save the bundle again.")
         self._shallow = (
             boosters.contributor(self._booster, self._trees, blanked(np.asarray(reference), self._missing))
-            if reference is not None and path.stat().st_size <= _LARGE
+            if reference is not None and len(file.content) <= _LARGE
             else None
         )
         self.row_independent = (
@@ -106,7 +106,7 @@ class XGBoostEngine:
         return np.asarray(self._classes[best])
 
 
-def read(path: Path, threads: int = 1) -> Any:
+def read(file: File, threads: int = 1) -> Any:
     """The Booster in a `.ubj` or `.json` file, read by XGBoost itself. Raises BundleError.
 
     A malformed file can crash the process (dmlc/xgboost#7903), so verify its digest first.
@@ -115,7 +115,7 @@ def read(path: Path, threads: int = 1) -> Any:
 
     booster = xgboost.Booster()
     try:
-        booster.load_model(_padded(path.read_bytes()))  # recognised by its content, not by its name
+        booster.load_model(_padded(file.content))  # recognised by its content, not by its name
         booster.set_param({"nthread": threads, "device": "cpu"})
         if objective(booster) == _ANSWERS_CLASSES:
             booster.set_param({"objective": _ANSWERS_PROBABILITIES})
@@ -124,7 +124,7 @@ def read(path: Path, threads: int = 1) -> Any:
             booster.num_features()
     except (xgboost.core.XGBoostError, ValueError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
-        raise BundleError(path.name, f"not a model XGBoost can read: {reason}", "Save the bundle again.") from error
+        raise BundleError(file.name, f"not a model XGBoost can read: {reason}", "Save the bundle again.") from error
     return booster
 
 

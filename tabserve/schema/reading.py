@@ -37,11 +37,16 @@ def load(path: Path) -> Schema:
 
     Raises SchemaError naming file, line and column, and OSError where the file cannot be read.
     """
+    return decode(path.read_bytes(), str(path))
+
+
+def decode(content: bytes, source: str) -> Schema:
+    """The schema in the bytes of a file; `source` is its name in errors. Raises SchemaError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = content.decode()
     except UnicodeDecodeError as error:
-        raise SchemaError(f"{path}: expected UTF-8, got {error.reason} at byte {error.start}") from error
-    return parse(text, str(path))
+        raise SchemaError(f"{source}: expected UTF-8, got {error.reason} at byte {error.start}") from error
+    return parse(text, source)
 
 
 def parse(text: str, source: str) -> Schema:

@@ -12,6 +12,7 @@ import click
 
 from tabserve.bundle import formats
 from tabserve.bundle.errors import BundleError, UntrustedError
+from tabserve.bundle.files import File
 from tabserve.bundle.manifest import ModelFormat
 from tabserve.engines import estimators
 from tabserve.schema.schema import Task
@@ -93,7 +94,7 @@ def opened(path: Path, trusted: Sequence[str]) -> Any:
 
 def _read(path: Path, form: str, trusted: Sequence[str]) -> Any:
     try:
-        return estimators.read(path, form, trusted)
+        return estimators.read(File.of(path), form, trusted)
     except UntrustedError:
         raise
     except BundleError as error:

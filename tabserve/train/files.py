@@ -11,6 +11,7 @@ import msgspec
 
 from tabserve.bundle import formats
 from tabserve.bundle.errors import BundleError
+from tabserve.bundle.files import File
 from tabserve.engines import lightgbm as lgbm
 from tabserve.engines import xgboost as xgb
 from tabserve.train.facts import Facts
@@ -44,7 +45,7 @@ def opened(path: Path, facts: Facts) -> tuple[Any, Facts]:
         raise BundleError(path.name, "is in XGBoost's old binary format, which XGBoost no longer reads", remedy)
     if found == "lightgbm":
         _try(path, "LightGBM")
-        return lgbm.read(path), facts
+        return lgbm.read(File.of(path)), facts
     if found not in ("ubj", "json"):
         got = "a pickle, which runs its author's code" if found == "joblib" else f"{found} content"
         remedy = (
@@ -52,7 +53,7 @@ def opened(path: Path, facts: Facts) -> tuple[Any, Facts]:
         )
         raise BundleError(path.name, f"expected a model file, got {got}", remedy)
     _try(path, "XGBoost")
-    booster = xgb.read(path)
+    booster = xgb.read(File.of(path))
     is_api = booster.attr("scikit_learn") is not None and facts.rounds is None
     return booster, msgspec.structs.replace(facts, rounds="best") if is_api else facts
 

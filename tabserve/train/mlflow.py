@@ -15,6 +15,7 @@ import yaml
 
 from tabserve.bundle import formats
 from tabserve.bundle.errors import BundleError, UntrustedError
+from tabserve.bundle.files import File
 from tabserve.engines import estimators
 from tabserve.engines import lightgbm as lgbm
 from tabserve.engines import xgboost as xgb
@@ -46,8 +47,8 @@ def model_of(folder: str | os.PathLike[str], *, allow_joblib: bool, trusted: Seq
         raise BundleError(file.name, "is a pickle, and reading it runs its author's code", remedy)
     try:
         if found in ("joblib", "skops"):
-            return estimators.read(file, found, trusted)
-        return lgbm.read(file) if found == "lightgbm" else _xgboost(file, str(flavour.get("model_class", "")))
+            return estimators.read(File.of(file), found, trusted)
+        return lgbm.read(File.of(file)) if found == "lightgbm" else _xgboost(file, str(flavour.get("model_class", "")))
     except UntrustedError:
         raise
     except BundleError as error:
@@ -97,7 +98,7 @@ def _contents(folder: Path) -> dict[str, Any]:
 
 def _xgboost(file: Path, model_class: str) -> Any:
     """The XGBoost estimator that the folder names, or else the Booster."""
-    booster = xgb.read(file)
+    booster = xgb.read(File.of(file))
     if not model_class.startswith("xgboost.sklearn."):
         return booster
     import xgboost

@@ -11,6 +11,7 @@ import numpy as np
 
 from tabserve.arrays import Array, Features, concatenate, dense, take
 from tabserve.bundle.errors import BundleError
+from tabserve.bundle.files import File
 from tabserve.bundle.manifest import FeatureSpec, PreprocessorInfo
 from tabserve.bundle.reference import Columns
 from tabserve.engines import parity
@@ -135,5 +136,5 @@ def _names(preprocessor: Any, count: int) -> list[str]:
 
 
 def _gap(folder: Path, info: PreprocessorInfo, probes: Columns, expected: Array, trusted: Sequence[str]) -> float:
-    made = open_preprocessor(folder / info.file, info, {}, trusted)(probes)
+    made = open_preprocessor(File.of(folder / info.file), info, {}, trusted)(probes)
     return parity.differences({"": made.astype(np.float64)}, {"": expected})[""]

@@ -26,7 +26,15 @@ MIB_PER_MINUTE = 1.0
 def test_25_three_times_the_capacity_leaves_goodput_and_refuses_the_rest_at_once(
     bundle: Path, tmp_path: Path, loadtest: Loadtest
 ) -> None:
-    options = ("overload", "--user=binary", "--set=seconds=60", "--users=4000", TRUSTING, f"--bundle={bundle}")
+    options = (
+        "overload",
+        "--user=json",
+        "--set=rows=200",
+        "--set=seconds=60",
+        "--users=4000",
+        TRUSTING,
+        f"--bundle={bundle}",
+    )
     with running("tabserve_predictor", f"--model_dir={bundle}", log=tmp_path / "log") as service:
         before = service.resident_bytes()
         run = loadtest(*options, f"--url={service.url}")

@@ -25,6 +25,7 @@ from sklearn.svm import SVC, SVR, NuSVC, OneClassSVM
 from sklearn.tree import DecisionTreeClassifier
 
 from tabserve.bundle import BundleError
+from tabserve.bundle.files import File
 from tabserve.engines.estimators import read
 
 X = np.random.default_rng(0).random((60, 4))
@@ -68,19 +69,19 @@ def test_what_was_fitted_is_read(model: Any, tmp_path: Path) -> None:
     table = X @ X.T if getattr(model, "kernel", "") == "precomputed" else X
     model.fit(table, THREE)
 
-    assert np.array_equal(read(stored(model, tmp_path), "skops").predict(table), model.predict(table))
+    assert np.array_equal(read(File.of(stored(model, tmp_path)), "skops").predict(table), model.predict(table))
 
 
 def test_several_targets_of_neighbours_are_read(tmp_path: Path) -> None:
     model = KNeighborsClassifier().fit(X, np.column_stack([Y, THREE]))
 
-    assert np.array_equal(read(stored(model, tmp_path), "skops").predict(X), model.predict(X))
+    assert np.array_equal(read(File.of(stored(model, tmp_path)), "skops").predict(X), model.predict(X))
 
 
 def test_splits_on_categories_are_read(tmp_path: Path) -> None:
     model, table = categorical(), np.column_stack([THREE, X[:, 1]])
 
-    assert np.array_equal(read(stored(model, tmp_path), "skops").predict(table), model.predict(table))
+    assert np.array_equal(read(File.of(stored(model, tmp_path)), "skops").predict(table), model.predict(table))
 
 
 def _set(name: str, change: Callable[[Any], Any]) -> Callable[[Any], None]:
@@ -124,7 +125,7 @@ def test_a_crafted_model_is_refused(model: Any, damage: Any, problem: str, tmp_p
     damage(model)
 
     with pytest.raises(BundleError, match=problem):
-        read(stored(model, tmp_path), "skops")
+        read(File.of(stored(model, tmp_path)), "skops")
 
 
 def test_a_first_estimate_of_other_columns_is_refused(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_a_first_estimate_of_other_columns_is_refused(tmp_path: Path) -> None:
     model.init_ = GradientBoostingClassifier(init="zero", **FEW).fit(X, np.arange(60) % 2)
 
     with pytest.raises(BundleError, match="first estimate: expected shape"):
-        read(stored(model, tmp_path), "skops")
+        read(File.of(stored(model, tmp_path)), "skops")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ def test_crafted_categories_are_refused(damage: Any, problem: str, tmp_path: Pat
     damage(model)
 
     with pytest.raises(BundleError, match=problem):
-        read(stored(model, tmp_path), "skops")
+        read(File.of(stored(model, tmp_path)), "skops")
 
 
 def _bitsets(model: Any, change: Callable[[Any], Any]) -> None:
@@ -163,4 +164,4 @@ def test_a_tree_that_two_models_share_is_looked_at_in_both(tmp_path: Path) -> No
     narrow.beside_ = wide
 
     with pytest.raises(BundleError, match="a feature beyond the 1 it has"):
-        read(stored(narrow, tmp_path), "skops")
+        read(File.of(stored(narrow, tmp_path)), "skops")

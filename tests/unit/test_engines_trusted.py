@@ -25,6 +25,7 @@ from xgboost import XGBClassifier
 import tabserve.bundle
 import tabserve.train
 from tabserve.bundle import BundleError, libraries
+from tabserve.bundle.files import File
 from tabserve.cli import main
 from tabserve.engines.estimators import read
 from tabserve.engines.trusted import LEFT, REVIEWED, TYPES
@@ -136,14 +137,14 @@ def stored(model: Any, folder: Path) -> Path:
 @pytest.mark.parametrize("algorithm", ["kd_tree", "ball_tree"])
 def test_a_crafted_search_tree_is_refused(at: int, damage: Any, problem: str, algorithm: str, tmp_path: Path) -> None:
     model = KNeighborsClassifier(algorithm=algorithm, leaf_size=5).fit(X, Y)
-    assert read(stored(model, tmp_path), "skops").predict(X).tolist() == model.predict(X).tolist()
+    assert read(File.of(stored(model, tmp_path)), "skops").predict(X).tolist() == model.predict(X).tolist()
 
     state = list(model._tree.__getstate__())
     state[at] = damage(state[at])
     model._tree.__setstate__(tuple(state))
 
     with pytest.raises(BundleError, match=problem):
-        read(stored(model, tmp_path), "skops")
+        read(File.of(stored(model, tmp_path)), "skops")
 
 
 def _with(nodes: Any, field: str, value: int) -> Any:
@@ -159,17 +160,17 @@ def test_a_metric_of_other_columns_is_refused(tmp_path: Path) -> None:
     metric = state[11]
     metric.__setstate__((2.0, np.ones(1), np.zeros((1, 1))))
     with pytest.raises(BundleError, match="size"):
-        read(stored(model, tmp_path), "skops")
+        read(File.of(stored(model, tmp_path)), "skops")
 
 
 def test_a_crafted_sparse_matrix_is_refused(tmp_path: Path) -> None:
     model = Ridge().fit(X, Y)
     model.extra_ = sparse.csr_matrix(np.eye(4))
-    assert read(stored(model, tmp_path), "skops").extra_.nnz == 4
+    assert read(File.of(stored(model, tmp_path)), "skops").extra_.nnz == 4
     model.extra_.indices[0] = 10_000_000
 
     with pytest.raises(BundleError, match="not a model skops can read"):
-        read(stored(model, tmp_path), "skops")
+        read(File.of(stored(model, tmp_path)), "skops")
 
 
 def test_a_crafted_spline_is_refused(tmp_path: Path) -> None:
@@ -178,7 +179,7 @@ def test_a_crafted_spline_is_refused(tmp_path: Path) -> None:
     spline.c = spline.c[:2]
 
     with pytest.raises(BundleError, match="Knots, coefficients and degree are inconsistent"):
-        read(stored(model, tmp_path), "skops")
+        read(File.of(stored(model, tmp_path)), "skops")
 
 
 def test_a_type_of_ones_own_is_trusted_by_name_all_the_way(tmp_path: Path) -> None:
@@ -220,7 +221,7 @@ def test_a_module_that_is_not_installed_is_named_with_where_to_put_it(tmp_path: 
     path = stored(model, tmp_path)
     path.write_bytes(path.read_bytes())
     with pytest.raises(BundleError, match=r"needs the module `nowhere`.*the images of both services"):
-        read(_renamed(path, "tests.unit.test_engines_trusted", "nowhere"), "skops", ["nowhere.Own"])
+        read(File.of(_renamed(path, "tests.unit.test_engines_trusted", "nowhere")), "skops", ["nowhere.Own"])
 
 
 def _table(folder: Path) -> tuple[Any, Any]:
@@ -282,7 +283,7 @@ def test_what_we_trust_is_never_called_as_a_file_is_loaded(name: str, loader: st
     path = stored(LogisticRegression().fit(X, Y), tmp_path)
 
     with pytest.raises(BundleError, match=rf"{name} would be called by loading the file \({loader}\)"):
-        read(_as_called(path, name, loader), "skops")
+        read(File.of(_as_called(path, name, loader)), "skops")
 
 
 def test_a_module_that_a_joblib_file_needs_is_named_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,4 +298,4 @@ def test_a_module_that_a_joblib_file_needs_is_named_as_well(tmp_path: Path, monk
     monkeypatch.delitem(sys.modules, "gone")
 
     with pytest.raises(BundleError, match=r"needs the module `gone`, .*the images of both services"):
-        read(tmp_path / "model.joblib", "joblib")
+        read(File.of(tmp_path / "model.joblib"), "joblib")

@@ -12,6 +12,7 @@ from typing import Any
 
 from tabserve import extras
 from tabserve.bundle.errors import BundleError
+from tabserve.bundle.files import File
 from tabserve.bundle.manifest import FeatureSpec, ModelInfo
 from tabserve.engines import xgboost as xgb
 from tabserve.engines.contributions import trees
@@ -63,7 +64,7 @@ def failures() -> tuple[type[Exception], ...]:
 
 def booster_graph(file: Path, info: ModelInfo) -> Any:
     """The ONNX form of a Booster, made from its saved file. Raises NotConvertedError."""
-    booster = xgb.read(file)
+    booster = xgb.read(File.of(file))
     if "c" in (booster.feature_types or ()):
         raise NotConvertedError("ONNX trees have no categorical splits")
     if xgb.kind(booster) != "gbtree":
