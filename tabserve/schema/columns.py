@@ -78,8 +78,8 @@ class Checks:
         bounds = np.array([_bounds(field) for field in self.numeric]).reshape(-1, 2)
         self._low, self._high = bounds[:, :1], bounds[:, 1:]
         self._optional = np.array([[not field.required] for field in self.numeric], dtype=bool).reshape(-1, 1)
-        self._whole = any(field.type in _STEPS for field in self.numeric)
-        self._fractional = np.array([[field.type not in _STEPS] for field in self.numeric], dtype=bool).reshape(-1, 1)
+        fractional = np.array([[field.type not in _STEPS] for field in self.numeric], dtype=bool).reshape(-1, 1)
+        self._fractional = None if fractional.all() else fractional
         self._steps = np.array([[_STEPS.get(field.type, 1.0)] for field in self.numeric]).reshape(-1, 1)
         self._zeros = np.array([[-0.0 if field.type in _SIGNED else 0.0] for field in self.numeric]).reshape(-1, 1)
         self._defaults = [(i, field) for i, field in enumerate(self.numeric) if field.default is not None]
@@ -136,7 +136,7 @@ class Checks:
 
     def _number_misfits(self, numbers: Array, given: Callable[[str, int], Any]) -> Iterator[Misfit]:
         fits = (numbers >= self._low) & (numbers <= self._high)
-        if self._whole:
+        if self._fractional is not None:
             fits &= self._fractional | (np.floor(numbers / self._steps) * self._steps == numbers)
         if holds_all(fits):
             return
