@@ -26,6 +26,7 @@ from prometheus_client import REGISTRY, generate_latest
 
 from tabserve.arrays import Array
 from tabserve.inference import admin, server
+from tabserve.inference.arms import ARM, SHADOW, arm
 from tabserve.inference.bounds import UNBOUNDED
 from tabserve.inference.content_types import CONTENT_TYPE, check_output, check_request, misfit
 from tabserve.inference.contract import Contract
@@ -309,4 +310,5 @@ def _described(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
 def _context(headers: Mapping[str, str]) -> Context:
     timeout = headers.get(TIMEOUT)
     trace = {name: headers[name] for name in TRACE_HEADERS if name in headers}
-    return Context(deadline(timeout.encode() if timeout else None), trace, on_error=headers.get(ON_ERROR, ""))
+    came = arm(trace.get(SHADOW), trace.get(ARM))
+    return Context(deadline(timeout.encode() if timeout else None), trace, on_error=headers.get(ON_ERROR, ""), arm=came)

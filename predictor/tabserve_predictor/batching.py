@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -23,7 +24,7 @@ from tabserve.engines import Engine
 from tabserve.inference.deadlines import Deadlines
 from tabserve.inference.errors import DeadlineExceeded
 from tabserve.inference.model import Context
-from tabserve_predictor.instruments import Instruments
+from tabserve_predictor.instruments import First, Instruments
 
 INLINE_SECONDS = 0.002
 """A call expected to need more CPU time than this runs in a thread, so that health and metrics are still answered.
@@ -86,7 +87,7 @@ class Batcher:
             size = _size(engine, outputs, count)
             if self._cpu_seconds.get(size, 1.0) <= AT_ONCE_SECONDS:
                 call = _call(engine, [features], outputs, time.perf_counter)
-                self._measure(size, count, call, [since])
+                self._measure(size, count, call, [since], [(0, context.arm)])
                 return call.value()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Outputs] = loop.create_future()
@@ -107,7 +108,7 @@ class Batcher:
         work = partial(_call, first.engine, [one.features for one in batch], first.outputs, time.thread_time)
 
         def finish(call: _Call) -> None:
-            self._measure(size, count, call, [waiting.since for waiting in batch])
+            self._measure(size, count, call, [waiting.since for waiting in batch], _firsts(batch))
             self._finish(loop, batch, call)
 
         if self._cpu_seconds.get(size, 1.0) > INLINE_SECONDS:
@@ -158,14 +159,19 @@ class Batcher:
         else:
             self._busy = False
 
-    def _measure(self, size: _Size, count: int, call: _Call, since: Sequence[float]) -> None:
+    def _measure(self, size: _Size, count: int, call: _Call, since: Sequence[float], firsts: Sequence[First]) -> None:
         before = self._cpu_seconds.get(size, call.cpu_seconds)
         # Wall time may include time in which something else had the core.
         taken = min(call.cpu_seconds, max(2 * before, AT_ONCE_SECONDS))
         self._cpu_seconds[size] = 0.8 * before + 0.2 * taken
         self._instruments.called(size[0], count, call.seconds, [call.started - each for each in since])
         if not isinstance(call.result, Exception):
-            self._instruments.predicted(call.result)
+            self._instruments.predicted(call.result, firsts)
+
+
+def _firsts(batch: Sequence[_Waiting]) -> list[First]:
+    starts = accumulate((waiting.rows for waiting in batch[:-1]), initial=0)
+    return [(at, waiting.context.arm) for at, waiting in zip(starts, batch, strict=True)]
 
 
 def _call(engine: Engine, parts: Sequence[Features], outputs: tuple[str, ...], cpu_clock: Callable[[], float]) -> _Call:

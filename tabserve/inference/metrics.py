@@ -28,6 +28,11 @@ SECONDS = (
 )  # fmt: skip
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096, 16384)
 PROBABILITY = tuple(i / 20 for i in range(1, 21))
+LOGIT = (
+    0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9997,
+    0.9999,
+)  # fmt: skip
+"""Bounds of probabilities about as far apart in their logit, which also tell rare events' scores apart."""
 
 
 class Counter:
@@ -138,9 +143,9 @@ class Metrics:
     """The server's metrics of every request; a model adds its own instruments."""
 
     def __init__(self) -> None:
-        self.requests = Counter("tabserve_requests", "Requests answered", ("protocol", "status"))
+        self.requests = Counter("tabserve_requests", "Requests answered", ("protocol", "status", "arm"))
         self.seconds = Histogram(
-            "tabserve_request_seconds", "From a request's headers to its answer", SECONDS, ("protocol",)
+            "tabserve_request_seconds", "From a request's headers to its answer", SECONDS, ("protocol", "arm")
         )
         self.rejected = Counter("tabserve_requests_rejected", "Requests refused by admission", ("protocol",))
         self._instruments: list[Instrument] = [self.requests, self.seconds, self.rejected]

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from tabserve.inference.arms import SPLIT
 from tabserve.inference.bounds import Bounds
 from tabserve.inference.errors import DeadlineExceeded
 from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata
@@ -35,9 +36,10 @@ class Context(msgspec.Struct):
 
     deadline: time.monotonic() seconds; infinite where the client named none. What the model waits for, it waits for no
         longer (`Deadlines.in_time`), and raises DeadlineExceeded then.
-    trace: headers to pass on unchanged (W3C `traceparent`, `tracestate`, and `x-request-id`).
+    trace: headers to pass on unchanged (W3C `traceparent`, `tracestate`, `x-request-id`, and those of the arm).
     alone: whether no other request comes together with this one, so that a batch has nothing to wait for.
     on_error: what becomes of a batch with bad records, `fail` or `record`; empty if the header does not say.
+    arm: which way it came, `split`, `forced` or `shadow`.
     response_headers: filled by the model, sent as HTTP headers or gRPC trailing metadata.
     When the client goes away, whatever is awaited for its answer is cancelled.
     """
@@ -46,6 +48,7 @@ class Context(msgspec.Struct):
     trace: Mapping[str, str] = {}
     alone: bool = False
     on_error: str = ""
+    arm: str = SPLIT
     response_headers: dict[str, str] = msgspec.field(default_factory=dict)
 
     def remaining(self) -> float:

@@ -6,8 +6,10 @@ import re
 import secrets
 from itertools import count
 
+from tabserve.inference.arms import ARM, SHADOW
+
 REQUEST_ID = "x-request-id"
-TRACE_HEADERS = ("traceparent", "tracestate", REQUEST_ID)
+TRACE_HEADERS = ("traceparent", "tracestate", REQUEST_ID, ARM, SHADOW)
 """Headers, and gRPC metadata, that are passed on to whatever a request leads to."""
 _FIT = re.compile(r"[!-~]{1,128}")
 """An id that may be in a header, in metadata and in a line of a log."""

@@ -59,6 +59,8 @@ class Decisions:
 
     specs: tuple[TensorSpec, ...]
     """The tensors `decide` can give."""
+    possible: tuple[str, ...]
+    """The decisions that there can be."""
 
     def __init__(self, schema: Schema, model: Model, classes: Sequence[str]) -> None:
         decision, reasons = schema.outputs.decision, schema.outputs.reasons
@@ -69,6 +71,7 @@ class Decisions:
         bands = decision.bands[::-1] if decision else ()
         self._edges = np.array([band.from_ for band in bands])
         self._bands = [*(band.label for band in bands[:1]), *(band.label for band in bands)]  # also below the lowest
+        self.possible = tuple(dict.fromkeys(self._bands or classes))
         self._reasons = _Reasons(reasons, model.features) if reasons else None
         self._for = frozenset(reasons.for_ if reasons else ())
         self.specs = (

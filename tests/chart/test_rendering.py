@@ -311,6 +311,18 @@ def test_the_rules_of_the_share_keep_their_places_when_a_canary_comes(helm: Path
     assert after[:2] == before
 
 
+def test_every_rule_says_which_way_a_request_came_and_lets_no_client_say_it(helm: Path) -> None:
+    rules = one(rendered(BOTH | {"traffic": {"canary": "b", "canaryPercent": 20}}, helm), "HTTPRoute")["spec"]["rules"]
+    found = [
+        ("x-tabserve-canary" in str(rule["matches"]), [part["requestHeaderModifier"] for part in rule["filters"]])
+        for rule in rules
+    ]
+    split = {"remove": ["tabserve-arm", "tabserve-shadow"]}
+    forced = {"set": [{"name": "tabserve-arm", "value": "forced"}], "remove": ["tabserve-shadow"]}
+
+    assert found == [(False, [split]), (False, [split]), (True, [forced]), (True, [forced])]
+
+
 def test_knative_has_one_service_and_nothing_it_forbids(helm: Path) -> None:
     objects = rendered(KNATIVE | BOTH | {"traffic": {"canary": "b", "canaryPercent": 20}}, helm)
     service = one(objects, "InferenceService")

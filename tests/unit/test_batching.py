@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -84,6 +85,22 @@ async def test_requests_of_one_turn_share_one_call_and_get_their_own_rows(batche
     answers = await asyncio.gather(ask(batcher, engine, 1), ask(batcher, engine, 2, 3), ask(batcher, engine, 4))
     assert list(answers) == [[2], [4, 6], [8]]
     assert engine.calls == [4]
+
+
+async def test_the_first_row_of_each_request_is_counted_by_its_arm(metrics: Metrics) -> None:
+    model = msgspec.structs.replace(DOUBLED, classes=(2, 4, 6, 8))
+    batcher, engine = Batcher(8, Instruments(metrics, {}, model, ("a", "b", "c", "d"))), Doubling()
+    await asyncio.gather(
+        ask(batcher, engine, 1), ask(batcher, engine, 2, 3), ask(batcher, engine, 4, context=Context(arm="forced"))
+    )
+    page = metrics.page().decode()
+    counts = [line.removeprefix("tabserve_first_class_total") for line in page.splitlines() if "first_class" in line]
+    assert engine.calls == [4]
+    assert [line for line in counts if line.endswith(" 1.0")] == [
+        '{arm="split",class="a"} 1.0',
+        '{arm="split",class="b"} 1.0',
+        '{arm="forced",class="d"} 1.0',
+    ]
 
 
 async def test_a_request_that_is_alone_is_answered_without_another_turn_of_the_loop(

@@ -15,16 +15,16 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:
 
 def test_counters_and_gauges() -> None:
     metrics = Metrics()
-    metrics.requests.add("rest", "200")
-    metrics.requests.add("rest", "200")
-    metrics.requests.add("grpc", "OK", count=3)
+    metrics.requests.add("rest", "200", "split")
+    metrics.requests.add("rest", "200", "split")
+    metrics.requests.add("grpc", "OK", "forced", count=3)
     held = 6
     metrics.add(Gauge("held", "", lambda: held))
     held += 1
 
     found = samples(metrics)
-    assert found["tabserve_requests_total", ("200", "rest")] == 2
-    assert found["tabserve_requests_total", ("OK", "grpc")] == 3
+    assert found["tabserve_requests_total", ("200", "rest", "split")] == 2
+    assert found["tabserve_requests_total", ("OK", "forced", "grpc")] == 3
     assert found["held", ()] == 7
 
 
@@ -54,9 +54,9 @@ def test_the_page_tells_of_the_process_and_of_facts() -> None:
 
 def test_latencies_under_a_millisecond_are_told_apart() -> None:
     metrics = Metrics()
-    metrics.seconds.observe(0.00008, "rest")
-    metrics.seconds.observe(0.0004, "rest")
+    metrics.seconds.observe(0.00008, "rest", "split")
+    metrics.seconds.observe(0.0004, "rest", "split")
 
     found = samples(metrics)
-    assert found["tabserve_request_seconds_bucket", ("0.0001", "rest")] == 1
-    assert found["tabserve_request_seconds_bucket", ("0.0005", "rest")] == 2
+    assert found["tabserve_request_seconds_bucket", ("0.0001", "rest", "split")] == 1
+    assert found["tabserve_request_seconds_bucket", ("0.0005", "rest", "split")] == 2

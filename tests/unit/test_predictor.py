@@ -216,6 +216,12 @@ def test_predictions_are_counted_by_class(folder: Path, records: pd.DataFrame) -
     counts = [float(line.split()[-1]) for line in page.splitlines() if line.startswith("tabserve_predictions_total{")]
     assert sum(counts) == ROWS + 1
     assert f"tabserve_score_count {ROWS + 1}" in page
+    assert total(page, "tabserve_first_class_total") == 2
+    assert 'tabserve_first_score_count{arm="split"} 2.0' in page
+
+
+def total(page: str, name: str) -> float:
+    return sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith(f"{name}{{"))
 
 
 def test_metadata_tell_of_an_engine_that_is_not_used_without_paths_of_the_machine(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import msgspec
@@ -357,6 +358,22 @@ def test_metrics_count_decisions_and_the_predictors_answers() -> None:
     assert 'tabserve_decisions_total{decision="review"} 1.0' in page
     assert 'tabserve_predictor_seconds_count{status="200"} 1.0' in page
     assert "tabserve_score_count 2.0" in page
+
+
+def test_of_each_request_the_first_record_is_counted_by_the_arm_it_came_by() -> None:
+    metrics = Metrics()
+    model = served(bundle_of(BINARY, MODEL), StandIn(OUTPUTS), metrics=metrics)
+    body = json.dumps({"instances": RECORDS}).encode()
+    for arm in ("split", "split", "shadow"):
+        asyncio.run(model.predict(body, Context(arm=arm)))
+    page = metrics.page().decode()
+    counts = [line for line in page.splitlines() if line.startswith("tabserve_first_decision_total{")]
+    assert counts == [
+        'tabserve_first_decision_total{arm="split",decision="accept"} 0.0',
+        'tabserve_first_decision_total{arm="split",decision="review"} 2.0',
+        'tabserve_first_decision_total{arm="shadow",decision="review"} 1.0',
+    ]
+    assert 'tabserve_first_score_count{arm="split"} 2.0' in page
 
 
 def test_the_predictors_errors_are_the_transformers() -> None:

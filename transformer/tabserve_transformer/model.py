@@ -74,7 +74,8 @@ class Transformer:
         self._records = RecordAnswers(self._decisions, classes, bundle.schema.outputs.targets, self._id)
         self._whole = _Asked(self._records.needs, self._records.names)
         facts = {"name": bundle.manifest.name, "version": bundle.manifest.version, "digest": bundle.digest}
-        self._instruments = Instruments(metrics, facts, probability=self._decisions.of_probability)
+        decisions = self._decisions
+        self._instruments = Instruments(metrics, facts, decisions.possible, probability=decisions.of_probability)
         self._asking = Asking(predictor, self._decisions, self._instruments, release)
         self._recording = None if log is None else Recording(bundle, self._decisions, log, settings)
         self.headers: Mapping[str, str] = {TRANSFORMER_RELEASE: release}
@@ -177,7 +178,7 @@ class Transformer:
             made[self._id] = record_ids.tensor(self._id, taken, context)
         if decided:
             arrays = self._decisions.decide({name: tensor.array for name, tensor in predicted.items()}, decided)
-            self._instruments.decided(arrays)
+            self._instruments.decided(arrays, context.arm)
             made |= {name: Tensor(name, DATATYPE_OF[array.dtype], array) for name, array in arrays.items()}
         return made
 

@@ -19,6 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tabserve import __version__
 from tabserve.inference import repository
 from tabserve.inference.admission import Admission
+from tabserve.inference.arms import ARM, SHADOW, arm
 from tabserve.inference.bounds import LARGE_BYTES
 from tabserve.inference.errors import InferenceError, InvalidRequest, ModelNotFound
 from tabserve.inference.grpc import open_inference_pb2 as pb
@@ -166,8 +167,7 @@ class Servicer:
         except Exception as error:  # noqa: BLE001 - the edge: logged by type and place, answered as INTERNAL
             refusal = failed(error)
         else:
-            self._metrics.requests.add("grpc", "OK")
-            self._metrics.seconds.observe(time.perf_counter() - started, "grpc")
+            self._count("OK", started, trace)
             self._messages.send(response, context)
             return response
         # Outside the block that caught the error, which would be kept with the call's end in a cycle.
@@ -179,6 +179,11 @@ class Servicer:
         trace = {name: given[name] for name in TRACE_HEADERS if name in given}
         trace[REQUEST_ID] = self._ids.of(trace.get(REQUEST_ID))
         return trace
+
+    def _count(self, status: str, started: float, trace: Mapping[str, str]) -> None:
+        came = _arm(trace)
+        self._metrics.requests.add("grpc", status, came)
+        self._metrics.seconds.observe(time.perf_counter() - started, "grpc", came)
 
     def _trailing(self, trace: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """The metadata of an answer."""
@@ -200,7 +205,7 @@ class Servicer:
                 request = await in_thread(partial(self._decode, data))
             else:
                 request = self._decode(data)
-            ours = Context(_deadline(context), trace, self._arrivals.comes_alone(), on_error)
+            ours = Context(_deadline(context), trace, self._arrivals.comes_alone(), on_error, _arm(trace))
             response = await self._model.infer(request, ours)
             if not self._may_answer.is_set():
                 await self._may_answer.wait()
@@ -222,12 +227,15 @@ class Servicer:
     async def _abort(
         self, error: InferenceError, context: grpc.aio.ServicerContext, started: float, trace: Mapping[str, str]
     ) -> None:
-        self._metrics.requests.add("grpc", error.grpc_status)
-        self._metrics.seconds.observe(time.perf_counter() - started, "grpc")
+        self._count(error.grpc_status, started, trace)
         trailing = self._trailing(trace)
         if error.retry_after is not None:
             trailing = (*trailing, ("retry-after", str(error.retry_after)))
         await context.abort(grpc.StatusCode[error.grpc_status], error.message, trailing)
+
+
+def _arm(trace: Mapping[str, str]) -> str:
+    return arm(trace.get(SHADOW), trace.get(ARM))
 
 
 def _deadline(context: grpc.aio.ServicerContext) -> float:

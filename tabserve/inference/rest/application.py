@@ -16,6 +16,7 @@ import orjson
 
 from tabserve.inference import repository
 from tabserve.inference.admission import Admission
+from tabserve.inference.arms import ARM, SHADOW, arm
 from tabserve.inference.bounds import LARGE_BYTES
 from tabserve.inference.deadlines import deadline
 from tabserve.inference.errors import (
@@ -43,6 +44,7 @@ Answer: TypeAlias = tuple[int, bytes, bytes]
 _TRACE = tuple((name.encode(), name) for name in TRACE_HEADERS)
 _ID = REQUEST_ID.encode()
 _ON_ERROR = ON_ERROR.encode()
+_ARM, _SHADOW = ARM.encode(), SHADOW.encode()
 
 _BINARY = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 # curl -d sends a form type, and many clients send none, so whatever can only be JSON is read as JSON.
@@ -234,8 +236,9 @@ class Application:
         return status, b"%b%b: %b\r\n" % (lines, _ID, request.headers[_ID]), body
 
     def _count(self, status: int, protocol: str, request: Request) -> None:
-        self._metrics.requests.add(protocol, str(status))
-        self._metrics.seconds.observe(time.perf_counter() - request.since, protocol)
+        came = _arm(request.headers)
+        self._metrics.requests.add(protocol, str(status), came)
+        self._metrics.seconds.observe(time.perf_counter() - request.since, protocol, came)
 
 
 def _repository_routes(metadata: ModelMetadata, ready: Callable[[], bool]) -> dict[bytes, Route]:
@@ -303,7 +306,12 @@ def _context(request: Request) -> Context:
     headers = request.headers
     trace = {name: headers[sent].decode("latin-1") for sent, name in _TRACE if sent in headers}
     on_error = headers[_ON_ERROR].decode("latin-1") if _ON_ERROR in headers else ""
-    return Context(deadline(headers.get(b"x-request-timeout-ms"), request.waited), trace, request.alone, on_error)
+    left = deadline(headers.get(b"x-request-timeout-ms"), request.waited)
+    return Context(left, trace, request.alone, on_error, _arm(headers))
+
+
+def _arm(headers: Mapping[bytes, bytes]) -> str:
+    return arm(headers.get(_SHADOW), headers.get(_ARM))
 
 
 def _check(headers: Mapping[bytes, bytes], limit: int) -> int:
