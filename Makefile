@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-long long-models long-score long-log long-request long-redis long-contract long-tutorial long-onedal models lint format lock proto clean
+.PHONY: help demo quick test test-long long-models long-score long-log long-request long-redis long-contract long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -15,7 +15,7 @@ demo: .venv/ready ## train breast_cancer, serve it, print a decision; CHECK=1 st
 	.venv/bin/tabserve up $(BUNDLE) $(if $(CHECK),--check)
 
 # Without tests that train or load many models, or start services.
-SECONDS := $(filter-out $(foreach slow,bundle_% cli codec_fuzz engines_% examples imports score scorer telemetry train_% \
+SECONDS := $(filter-out $(foreach slow,bundle_% cli codec_fuzz engines_% examples imports rollout_services score scorer telemetry train_% \
   transformer_faults transformer_process,tests/unit/test_$(slow).py),$(wildcard tests/unit/test_*.py))
 QUICK := $(if $(filter $(PYTHON3),$(OLDEST)),.venv,.venv-oldest)
 quick: $(QUICK)/ready ## the tests that take seconds, on the oldest Python there is
@@ -52,6 +52,9 @@ long-contract: .venv/ready ## requests and clients made from the contract: schem
 
 long-tutorial: .venv/ready ## docs/tutorial.md in a new environment, and which systems the extras resolve on; asks a package index
 	$(PYTHON) -m pytest -q -s -m long tests/docs
+
+long-rollout-simulate: .venv/ready ## false rollbacks and detection of worse canaries, in a thousand simulated rollouts each
+	$(PYTHON) -m pytest -q -s -m long tests/rollout/test_simulate_long.py
 
 long-onedal: .venv-onedal/ready ## models in oneDAL, in an environment that has the extra; asks a package index
 	.venv-onedal/bin/python -m pytest -q -s tests/unit/test_engines_onedal.py

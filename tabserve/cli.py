@@ -28,6 +28,7 @@ from tabserve.inference.rest import openapi
 from tabserve.options import ALLOW_JOBLIB, TRUSTED, trusted_names
 from tabserve.request import command as asking
 from tabserve.request import reading
+from tabserve.rollout.command import rollout
 from tabserve.schema.schema import Task
 from tabserve.terminal import table
 from tabserve.train import command as training
@@ -292,6 +293,7 @@ def score(directory: Path, source: str, target: str, log: str | None, hash_key_f
 
 
 main.add_command(log)
+main.add_command(rollout)
 
 
 @main.command()

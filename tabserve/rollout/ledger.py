@@ -1,0 +1,185 @@
+"""All that is known of one canary so far: the counts of both slots, the evidence in them, and the verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from tabserve.arrays import Array
+from tabserve.rollout.checks import BOUNDS, Budget, Judge, Rules, above
+from tabserve.rollout.dispersion import dispersion
+from tabserve.rollout.errors import RolloutError
+from tabserve.rollout.evidence import Counts
+from tabserve.rollout.scrape import Scrape, Series, Tally, tally
+
+Verdict: TypeAlias = Literal["back", "on", "not yet"]
+FORMAT = 1
+
+
+class Ledger:
+    """The counts and the evidence of a canary, added up tick by tick.
+
+    percent: the canary's share of the traffic by the route; None if unknown, and then the split is not judged.
+    dispersion: of stable's pods in their errors; None if unknown, and then the evidence of errors is not discounted.
+    """
+
+    def __init__(self, rules: Rules, percent: float | None = None, dispersion: float | None = None) -> None:
+        self.rules = rules
+        self.percent = percent
+        self.dispersion = dispersion
+        self.judge = Judge(rules, dispersion={} if dispersion is None else {"errors": np.array(dispersion)})
+        self.budgets = {
+            "errors": Budget(rules.errors, rules.false_advance),
+            "slow": Budget(rules.slow, rules.false_advance),
+        }
+        self.canary, self.stable = Tally(), Tally()
+        self.peak = 0.0
+        """The most evidence that there ever was, as a logarithm; later ticks do not take it away."""
+        self.decisions: list[str] = []
+        """The decisions that are judged: those that either slot knew at the first tick in which any were known."""
+
+    def add(self, canary: Tally, stable: Tally) -> None:
+        """Add what both slots counted in one tick."""
+        if not self.decisions:
+            self.decisions = sorted({*canary.decisions, *stable.decisions})
+        self.judge.add(self._counts(canary, stable))
+        self.peak = max(self.peak, float(self.judge.together()))
+        self.budgets["errors"].add(np.array(canary.errors), np.array(canary.requests))
+        over = canary.slower[BOUNDS.index(self.rules.slow_over)]
+        self.budgets["slow"].add(np.array(over), np.array(canary.timed))
+        self.canary, self.stable = _sum(self.canary, canary), _sum(self.stable, stable)
+
+    def totals(self) -> dict[str, Counts]:
+        """The counts [events] of all ticks by check."""
+        return self._counts(self.canary, self.stable)
+
+    def _counts(self, canary: Tally, stable: Tally) -> dict[str, Counts]:
+        requests = (canary.requests, stable.requests)
+        found = {
+            "errors": _pair([canary.errors], [stable.errors], *requests),
+            "refused": _pair([canary.refused], [stable.refused], *requests),
+            "latency": _pair(canary.slower, stable.slower, canary.timed, stable.timed),
+        }
+        if self.decisions:
+            ours, theirs = ([slot.decisions.get(name, 0) for name in self.decisions] for slot in (canary, stable))
+            found["decisions"] = _pair(ours, theirs, sum(ours), sum(theirs))
+        if self.canary.scores.any() or canary.scores.any():
+            found["scores"] = _pair(
+                above(canary.scores), above(stable.scores), canary.scores.sum(), stable.scores.sum()
+            )
+        if self.percent is not None:
+            share = self.percent / 100
+            found["split"] = Counts(*(np.array([value]) for value in (requests[0], share, requests[1], 1 - share)))
+        return found
+
+    def verdict(self) -> Verdict:
+        """Back, if the evidence of all checks is enough; on, if the budgets are proven and no mix is in doubt."""
+        if self.peak >= -np.log(self.rules.false_rollback):
+            return "back"
+        doubted = any(self.judge.of(check) >= -np.log(self.rules.false_advance) for check in ("decisions", "scores"))
+        proven = all(budget.proven() for budget in self.budgets.values())
+        return "on" if proven and not doubted else "not yet"
+
+
+class State:
+    """A ledger and the last look at each pod, which may be kept in a file between two looks."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.looks: dict[str, Scrape] = {}
+
+    def save(self, path: Path) -> None:
+        """Write it to a file, which is replaced as a whole."""
+        ledger = self.ledger
+        looks = {
+            source: [look.start, [[*series, value] for series, value in look.series.items()]]
+            for source, look in self.looks.items()
+        }
+        content = {
+            "format": FORMAT,
+            "rules": list(ledger.rules),
+            "percent": ledger.percent,
+            "peak": ledger.peak,
+            "decisions": ledger.decisions,
+            "logs": {check: logs.tolist() for check, logs in ledger.judge.logs.items()},
+            "budgets": {name: budget.logs.tolist() for name, budget in ledger.budgets.items()},
+            "canary": _plain(ledger.canary),
+            "stable": _plain(ledger.stable),
+            "looks": looks,
+        }
+        fresh = path.with_name(path.name + ".new")
+        fresh.write_text(json.dumps(content))
+        fresh.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, rules: Rules, percent: float | None) -> State:
+        """Read what `save` wrote. Raises RolloutError if it did not, or with other rules or another share."""
+        remedy = f"Remove {path} to start again, or name another file."
+        try:
+            content = json.loads(path.read_text())
+            if content["format"] != FORMAT:
+                raise RolloutError(str(path), f"expected format {FORMAT}, got {content['format']!r}", remedy)
+            if (content["rules"], content["percent"]) != (list(rules), percent):
+                raise RolloutError(str(path), "was written with other rules, or at another share", remedy)
+            return cls._of(content, rules)
+        except RolloutError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RolloutError(str(path), f"is no state of a rollout ({type(error).__name__})", remedy) from None
+
+    @classmethod
+    def _of(cls, content: dict[str, Any], rules: Rules) -> State:
+        state = cls(Ledger(rules, content["percent"]))
+        ledger = state.ledger
+        ledger.decisions, ledger.peak = content["decisions"], content["peak"]
+        ledger.judge.logs = {check: np.array(logs) for check, logs in content["logs"].items()}
+        for name, budget in ledger.budgets.items():
+            budget.logs = np.array(content["budgets"][name])
+        ledger.canary, ledger.stable = _tally(content["canary"]), _tally(content["stable"])
+        for source, (start, series) in content["looks"].items():
+            state.looks[source] = Scrape(
+                start, {(name, tuple((k, v) for k, v in labels)): value for name, labels, value in series}
+            )
+        return state
+
+
+def differing(pods: Sequence[Sequence[Mapping[Series, float]]]) -> float | None:
+    """What pods differ by in their errors, from what each counted in each minute; None for a single one."""
+    if len(pods) < 2:
+        return None
+    found = [[tally([minute]) for minute in course] for course in pods]
+    errors, requests = (
+        np.array([[getattr(minute, name) for minute in course] for course in found]) for name in ("errors", "requests")
+    )
+    return float(dispersion(errors, requests))
+
+
+def _pair(ours: Array | list[float], theirs: Array | list[float], canary: float, stable: float) -> Counts:
+    return Counts(np.asarray(ours, float), np.array([canary]), np.asarray(theirs, float), np.array([stable]))
+
+
+def _sum(one: Tally, other: Tally) -> Tally:
+    names = {*one.decisions, *other.decisions}
+    return Tally(
+        one.requests + other.requests,
+        one.errors + other.errors,
+        one.refused + other.refused,
+        one.timed + other.timed,
+        one.slower + other.slower,
+        {name: one.decisions.get(name, 0) + other.decisions.get(name, 0) for name in names},
+        one.scores + other.scores,
+    )
+
+
+def _plain(tally: Tally) -> dict[str, Any]:
+    content = dataclasses.asdict(tally)
+    return content | {"slower": tally.slower.tolist(), "scores": tally.scores.tolist()}
+
+
+def _tally(content: dict[str, Any]) -> Tally:
+    return Tally(**(content | {"slower": np.array(content["slower"]), "scores": np.array(content["scores"])}))
