@@ -20,6 +20,7 @@ from tabserve.rollout.plan import HOURS, median, plan, whole
 from tabserve.rollout.prometheus import EXAMPLE, courses
 from tabserve.rollout.scrape import read, since, tally
 from tabserve.rollout.simulate import CASES, GOOD, Traffic, run
+from tabserve.terminal import table
 
 EXIT = {"on": 0, "back": 1, "not yet": 2}
 """Exit statuses of `tabserve rollout verdict` by verdict."""
@@ -102,7 +103,7 @@ def status(as_json: bool, **options: Any) -> None:
         click.echo(json.dumps(_facts(ledger), ensure_ascii=False))
         return
     click.echo(f"{telling.sentence(ledger)}\n")
-    click.echo(_aligned([telling.HEAD, *(row.cells() for row in telling.table(ledger))]))
+    click.echo(table([dict(zip(telling.HEAD, row.cells(), strict=True)) for row in telling.table(ledger)]))
     if ledger.dispersion is not None:
         click.echo(
             f"\nStable's pods differ in their errors {ledger.dispersion:.2g} times as much as by chance, and the"
@@ -197,9 +198,12 @@ def planned(rpm: float, steps: str, stable_errors: float, runs: int, seed: int, 
     """Print how long each step takes at this traffic, and when a worse canary would be found."""
     rules, good = _rules(**chosen), GOOD._replace(errors=stable_errors)
     found = plan(rpm, _steps(steps), runs, seed, rules, good)
-    rows = [("step", "proven after", *CASES)]
-    rows += [(f"{s.percent:g} %", median(s.left), *(median(f.minutes) for f in s.found.values())) for s in found]
-    click.echo(_aligned(rows))
+    rows = [
+        {"step": f"{step.percent:g} %", "proven after": median(step.left)}
+        | {name: median(taken.minutes) for name, taken in step.found.items()}
+        for step in found
+    ]
+    click.echo(table(rows))
     total = whole(found)
     click.echo(
         f"\nMedians of {runs} simulated rollouts; a percentage is how many were found within 60 minutes, or proven"
@@ -228,11 +232,14 @@ def simulate(
             traffic = Traffic(rate, percent / 100, minutes, 1.0, kind, watched)
             found = run(GOOD, traffic, runs, seed, rules)
             click.echo(f"as good, bursts {kind}, {rate:g} a minute: {found.share:.1%} of {runs} taken back")
-    rows = [("worse", *(f"{rate:g} a minute" for rate in rates))]
+    rows = []
     for name, (check, case) in CASES.items():
-        cells = [run(case, Traffic(rate, percent / 100, minutes, 1.0), runs, seed, rules, only=check) for rate in rates]
-        rows.append((name, *(median(found.minutes) for found in cells)))
-    click.echo(_aligned(rows))
+        traffics = [Traffic(rate, percent / 100, minutes, 1.0) for rate in rates]
+        cells = [median(run(case, each, runs, seed, rules, only=check).minutes) for each in traffics]
+        rows.append(
+            {"worse": name} | {f"{each.rpm:g} a minute": cell for each, cell in zip(traffics, cells, strict=True)}
+        )
+    click.echo(table(rows))
 
 
 def _numbers(option: str, given: str) -> list[float]:
@@ -251,9 +258,3 @@ def _steps(given: str) -> list[float]:
     if max(found) >= 100 or sorted(set(found)) != found:
         raise click.BadParameter(f"expected rising percentages under 100, got {given!r}", param_hint="--steps")
     return found
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines)
