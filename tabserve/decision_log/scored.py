@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from tabserve.arrays import Array
 from tabserve.decision_log import record
 from tabserve.decision_log.entry import Entry
+from tabserve.decision_log.files import GROUP_ROWS
 from tabserve.decision_log.hiding import Hiding
 from tabserve.scoring.run import Told
 from tabserve.scoring.scorer import Basis, Scorer
@@ -44,7 +45,9 @@ class ScoredLog:
 
             def tell(ids: Sequence[str], places: Array, basis: Basis) -> None:
                 entry = self._entry(uri, time, ids, places, basis)
-                writer.write_table(record.table([entry], [np.ones(len(places))], self._schema))
+                writer.write_table(
+                    record.table([entry], [np.ones(len(places))], self._schema), row_group_size=GROUP_ROWS
+                )
 
             yield tell
 

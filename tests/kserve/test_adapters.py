@@ -91,6 +91,16 @@ def test_the_stock_predictor_answers_the_same_over_grpc(predictor: Service, stoc
     assert [o.contents.fp64_contents for o in stock.outputs] == [o.contents.fp64_contents for o in ours.outputs]
 
 
+def test_the_stock_predictor_says_what_answered_if_that_is_recorded(
+    predictor: Service, stock_predictor: Service
+) -> None:
+    body = v2(ROW) | {"outputs": [{"name": "label"}], "parameters": {"recorded": "label"}}
+    ours, stock = (post(each, f"/v2/models/{MODEL}/infer", body)[1] for each in (predictor, stock_predictor))
+
+    assert sorted(ours["parameters"]) == ["engine", "versions"]
+    assert stock["parameters"] == ours["parameters"]
+
+
 def test_a_request_without_an_id_is_answered(stock_predictor: Service) -> None:
     body = v2(ROW)
     del body["id"]

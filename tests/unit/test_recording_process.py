@@ -17,6 +17,8 @@ from xgboost import XGBClassifier
 
 import tabserve.train
 from tabserve.bundle import Bundle
+from tabserve.decision_log.replay import replay
+from tabserve.decision_log.replayer import Replayer
 from tabserve.inference.grpc import open_inference_pb2 as pb
 from tests.contract.target import Target
 from tests.serving import Service, running
@@ -131,7 +133,9 @@ def by_grpc(address: str) -> list[bytes]:
     return list(next(each for each in response.outputs if each.name == "decision").contents.bytes_contents)
 
 
-def test_records_of_every_protocol_are_in_the_log_and_dropped_values_are_nowhere(served: Served) -> None:
+def test_records_of_every_protocol_are_in_the_log_and_dropped_values_are_nowhere(
+    served: Served, bundle: Bundle
+) -> None:
     v1 = served.predict(HONEST, FRAUD, x_request_id="a")["predictions"]
     sifted = served.predict({"phone": CANARY * 5}, FRAUD, x_request_id="b", x_on_error="record")
     body = json.dumps({"inputs": tensors(), "outputs": [{"name": "score"}]}).encode()
@@ -158,6 +162,9 @@ def test_records_of_every_protocol_are_in_the_log_and_dropped_values_are_nowhere
     assert [rows[name]["rows"] for name in ("a/0", "b/1", "c/0")] == [2, 1, 2]
     assert {name for row in rows.values() for name in row["record"]} == (set(HONEST) | {"income", "asked"}) - {"phone"}
     assert len(rows["a/0"]["record"]["account"]) == 64
+
+    replayed = replay(str(served.log), [Replayer(bundle.path)])
+    assert (replayed.records, replayed.equal) == (9, 9)
 
     assert len(sifted["errors"]) == 3
     told = [served.transformer.text(), served.predictor.text(), metrics, json.dumps([v1, sifted, v2])]

@@ -18,6 +18,8 @@ from xgboost import XGBClassifier
 import tabserve.train
 from tabserve.bundle import Bundle
 from tabserve.cli import main
+from tabserve.decision_log.replay import replay
+from tabserve.decision_log.replayer import Replayer
 from tabserve.decision_log.scored import opener
 from tabserve.inference.model import Context
 from tabserve.scoring import Scorer
@@ -94,6 +96,18 @@ async def test_the_records_are_those_of_the_services(bundle: Bundle, key: str, t
     assert {row["digest"] for row in rows} == {bundle.digest}
     (time,) = {row["time"].timestamp() for row in rows}
     assert time == pytest.approx(run_record.logged, abs=1e-6)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_the_records_replay(bundle: Bundle, key: str, tmp_path: Path, together: bool) -> None:
+    written(frame(60), tmp_path / "in", "parquet", "csv")
+    open_log = opener(str(tmp_path / "log"), key)
+    source, target = str(tmp_path / "in"), str(tmp_path / "out")
+    options = Options(now=NOW, together=together)
+    run(lambda now: Scorer(bundle.path, now=now, together=together), source, target, options, lambda *_: None, open_log)
+    found = replay(str(tmp_path / "log"), [Replayer(bundle.path)])
+    assert (found.records, found.equal) == (120, 120)
+    assert {row["rows"] for row in logged(tmp_path)} == {60 if together else 1}
 
 
 def test_hashed_values_are_nowhere_in_the_log(bundle: Bundle, key: str, tmp_path: Path) -> None:
