@@ -86,18 +86,18 @@ def test_the_expectation_is_at_most_one_whenever_one_stops() -> None:
 
 @pytest.mark.parametrize("form", [rare, frequent])
 def test_as_good_canaries_are_hardly_ever_taken_for_worse_ones(form: object) -> None:
-    """2,000 canaries with rates that change all the time for both slots, looked at 60 times; the bound is 1 in 20."""
+    """1,000 canaries with rates that change all the time for both slots, looked at 60 times; the bound is 1 in 20."""
     assert callable(form)
     generator = np.random.default_rng(7)
-    logs, found = np.zeros((2000, len(RARE))), np.zeros(2000, bool)
+    logs, found = np.zeros((1000, len(RARE))), np.zeros(1000, bool)
     for tick in range(60):
-        canary, stable = generator.poisson(10 + tick, 2000), generator.poisson(40, 2000)
-        rates = generator.uniform(0, 0.2, 2000)
+        canary, stable = generator.poisson(10 + tick, 1000), generator.poisson(40, 1000)
+        rates = generator.uniform(0, 0.2, 1000)
         events = Counts(generator.binomial(canary, rates), canary, generator.binomial(stable, rates), stable)
         logs += form(events, 1.0, RARE)
         found |= log_mean(logs) >= log(20)
 
-    assert found.mean() <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 2000)
+    assert found.mean() <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 1000)
 
 
 def test_evidence_finds_what_is_worse_and_only_on_its_side() -> None:
