@@ -126,6 +126,8 @@ def _rounds(_: click.Context, option: click.Parameter, value: str | None) -> str
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.option("--schema", required=True, type=_FILE, help="schema.yaml; `tabserve schema draft` writes a first one.")
 @click.option("--sample", required=True, type=_FILE, help="The training data, a CSV or Parquet file.")
+@click.option("--held-out", type=_FILE, help="Records that the model was not trained on, to compare with later.")
+@click.option("--label", metavar="COLUMN", help="Of the held-out file, or the sample: what a record turned out to be.")
 @click.option("--name", required=True, help="What clients call the model.")
 @click.option("--version", default="1", show_default=True, help="Of the model.")
 @click.option("--into", type=click.Path(path_type=Path), help="The bundle's folder.  [default: the name]")

@@ -15,15 +15,16 @@ import numpy as np
 from numpy.lib import format as npy
 
 from tabserve.arrays import Array, Features
+from tabserve.bundle import evaluation
 from tabserve.bundle.errors import BundleError
+from tabserve.bundle.evaluation import Evaluation
 from tabserve.bundle.files import File
-from tabserve.bundle.manifest import FeatureSpec
+from tabserve.bundle.histogram import Histogram
 
 MAX_ROWS = 1_000
 MAX_BYTES = 96 << 20
 """The most bytes of all arrays together, uncompressed."""
 MAX_ARRAYS = 50_000
-BINS = 20
 _SHORT = 256
 _ENTRY = b"PK\x01\x02"
 """The bytes that begin an entry of a zip's directory."""
@@ -33,42 +34,17 @@ _MALFORMED = (
 Columns: TypeAlias = dict[str, Array]
 
 
-class Histogram(msgspec.Struct, frozen=True):
-    """How one feature was distributed.
-
-    bounds: for a number, the edges of the bins [bins + 1], quantiles of the data, both ends inclusive; for a category,
-    its values [bins]. counts: rows per bin [bins]. missing: rows without a value.
-    """
-
-    bounds: Array
-    counts: Array
-    missing: int
-
-
 class Reference(msgspec.Struct, frozen=True):
-    """Up to 1,000 rows: the records, the model's features and the model's answers; and histograms of all rows."""
+    """Up to 1,000 rows: the records, the model's features and the model's answers; and histograms of all rows.
+
+    evaluation: None if the bundle was saved without `held_out` and `labels`.
+    """
 
     records: Columns
     features: Features
     outputs: dict[str, Array]
     histograms: dict[str, Histogram]
-
-
-def histogram(spec: FeatureSpec, column: Array) -> Histogram:
-    """The distribution of a feature column, for a text of its length; categories are `str` objects, None if missing."""
-    if spec.type == "text":
-        column = np.array([len(text) for text in column], np.float64)
-    if spec.type == "category":
-        present = column[np.array([value is not None for value in column], bool)].astype(str)
-        values, counts = np.unique(present, return_counts=True)
-        return Histogram(values, counts, len(column) - len(present))
-    present = column[np.isfinite(column)].astype(np.float64)
-    if not len(present):
-        return Histogram(np.empty(0), np.empty(0, np.int64), len(column))
-    edges = np.unique(np.quantile(present, np.linspace(0, 1, BINS + 1)))
-    edges = edges if len(edges) > 1 else np.repeat(edges, 2)
-    counts = np.histogram(present, edges)[0] if edges[0] < edges[-1] else np.array([len(present)])
-    return Histogram(edges, counts, len(column) - len(present))
+    evaluation: Evaluation | None = None
 
 
 def write(reference: Reference, path: Path) -> None:
@@ -80,6 +56,7 @@ def write(reference: Reference, path: Path) -> None:
         "bounds": {name: one.bounds for name, one in reference.histograms.items()},
         "counts": {name: one.counts for name, one in reference.histograms.items()},
         "missing": {name: np.array(one.missing) for name, one in reference.histograms.items()},
+        "evaluation": evaluation.stored(reference.evaluation),
     }
     arrays: dict[str, Array] = {}
     for group, columns in groups.items():
@@ -156,7 +133,11 @@ def _reference(arrays: dict[str, Array]) -> Reference:
         for key in arrays
         if key.startswith("bounds/")
     }
-    return Reference(groups["record"], features.get("", features), groups["output"], histograms)
+    prefix = "evaluation/"
+    found = evaluation.read(
+        {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+    )
+    return Reference(groups["record"], features.get("", features), groups["output"], histograms, found)
 
 
 def _column(array: Array, absent: Array | None, ends: Array | None) -> Array:

@@ -45,6 +45,8 @@ def save(
     *,
     schema: Path,
     sample: Path,
+    held_out: Path | None,
+    label: str | None,
     preprocessor: Path | None,
     codes: Sequence[str],
     rounds: str | None,
@@ -53,12 +55,16 @@ def save(
 ) -> str:
     """Save a model in a file as a bundle, and say what was written. Raises BundleError in the words of the options."""
     try:
-        records = tables.sample(sample, sampling.read_schema(schema))
+        described = sampling.read_schema(schema)
+        records = tables.sample(sample, described)
+        others = None if held_out is None else tables.sample(held_out, described)
         saved = saving.save(
             opened(model, trusted),
             directory,
             schema=schema,
             sample=records,
+            held_out=others,
+            labels=None if label is None else _column(records if others is None else others, label),
             preprocessor=None if preprocessor is None else opened(preprocessor, trusted),
             codes=_codes(codes),
             rounds="best" if rounds == "best" else None if rounds is None else int(rounds),
@@ -72,6 +78,13 @@ def save(
     manifest = saved.manifest
     outputs = ", ".join(manifest.model.outputs)
     return f"{saved.path}: {manifest.name} {manifest.version} ({manifest.task}), {outputs}\ndigest {saved.digest}"
+
+
+def _column(records: Mapping[str, list[Any]], name: str) -> list[Any]:
+    if name not in records:
+        got = ", ".join(records)
+        raise BundleError("label", f"expected a column of the records, got {name!r}", f"Give one of these: {got}.")
+    return records[name]
 
 
 def opened(path: Path, trusted: Sequence[str]) -> Any:

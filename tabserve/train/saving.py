@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from tabserve.arrays import Features
-from tabserve.bundle import agreement, libraries, loading, manifest, reference
+from tabserve.bundle import agreement, histogram, libraries, loading, manifest, reference
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.loading import Bundle
 from tabserve.bundle.manifest import (
@@ -35,20 +35,24 @@ from tabserve.engines import selection
 from tabserve.inference import names
 from tabserve.schema import features as schema_features
 from tabserve.schema.schema import Schema
-from tabserve.train import files, mlflow, models, own, pipelines, preprocessing, proving, sampling, shape
+from tabserve.train import evaluating, files, mlflow, models, own, pipelines, preprocessing, proving, sampling, shape
 from tabserve.train.facts import Facts, Rounds
 from tabserve.train.own import Rows
 from tabserve.train.probes import Probes, probes
 
 
 class _Given(msgspec.Struct, frozen=True):
-    """Where to save, the schema and its file, and the sample, both as given and as the schema's columns."""
+    """Where to save, the schema and its file, and the sample, both as given and as the schema's columns.
+
+    evaluated: what the answers are compared on, None for nothing.
+    """
 
     target: Path
     path: Path
     schema: Schema
     sample: Any
     records: Columns
+    evaluated: evaluating.Rows | None
 
 
 class _Options(msgspec.Struct, frozen=True):
@@ -81,6 +85,8 @@ def save(
     missing: float | None = None,
     rounds: Rounds | None = None,
     codes: Mapping[str, Sequence[str]] | None = None,
+    labels: Any = None,
+    held_out: Any = None,
 ) -> Bundle:
     """Write a model, and all that is needed to serve it, as a bundle; then load it again to prove it.
 
@@ -101,6 +107,10 @@ def save(
     rounds: for a Booster, how many boosting rounds to predict with, or `best` for those up to where training stopped
     early. The default is all of them, as in `Booster.predict`.
     codes: by feature, categories in the order of the numbers, from 0, that the model was trained on in their place.
+    held_out: records that the model was not trained on. How its answers to them are distributed, and how good they are,
+    is what `tabserve monitor` compares with. Without them it compares with the sample, and raises no alarm.
+    labels: what the held-out records turned out to be, or those of the sample: class names or the model's own classes,
+    or the values of a regression.
     Raises BundleError.
     """
     if (problem := names.misfit(name)) is not None:
@@ -117,7 +127,9 @@ def save(
         if kind.startswith("__main__."):
             remedy = "Move it to a module of a package, and install that wherever the bundle is loaded."
             raise BundleError("trusted", f"`{kind}` is defined in the running script, which no service has", remedy)
-    given = _Given(Path(directory), Path(schema), loaded, sample, records)
+    given = _Given(
+        Path(directory), Path(schema), loaded, sample, records, evaluating.rows(loaded, records, held_out, labels)
+    )
     try:
         return _whole_or_apart(given, model, options)
     except BundleError as error:
@@ -151,6 +163,8 @@ def _saved(given: _Given, model: Any, options: _Options) -> Bundle:
             # About numbers far beyond the sample, which are tried.
             warnings.simplefilter("ignore", RuntimeWarning)
             _write(folder, model, given, options)
+        if given.evaluated is not None:
+            _evaluate(folder, given.evaluated, options)
         bundle = loading.load(folder, allow_joblib=options.allow_joblib, trusted=options.trusted)
         selection.load(bundle)
         _replace(target, folder)
@@ -163,7 +177,7 @@ def _write(folder: Path, model: Any, given: _Given, options: _Options) -> None:
     features = schema_features.derive(schema, records)
     rows = own.rows(schema, given.sample, features)
     tried = probes(features, schema)
-    histograms = {spec.name: reference.histogram(spec, features[spec.name]) for spec in agreement.specs(schema)}
+    histograms = {spec.name: histogram.histogram(spec, features[spec.name]) for spec in agreement.specs(schema)}
     with proving.answering():
         preprocessor, specs, features, tried, rows = _preprocess(folder, schema, features, tried, rows, options)
 
@@ -183,6 +197,15 @@ def _write(folder: Path, model: Any, given: _Given, options: _Options) -> None:
         bundle, trained, shape.given(info, tried.within), _fitting(info, tried.beyond), truths, options.engine
     )
     reference.write(bundle.reference, folder / REFERENCE)
+    _write_manifest(bundle)
+
+
+def _evaluate(folder: Path, rows: evaluating.Rows, options: _Options) -> None:
+    """Write the reference and the manifest again, with what the bundle's model answers to the rows."""
+    bundle = loading.load(folder, allow_joblib=options.allow_joblib, trusted=options.trusted)
+    bundle = evaluating.evaluated(bundle, rows)
+    reference.write(bundle.reference, folder / REFERENCE)
+    (folder / MANIFEST).unlink()
     _write_manifest(bundle)
 
 

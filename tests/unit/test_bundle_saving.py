@@ -31,6 +31,7 @@ import tabserve.train
 from tabserve import engines
 from tabserve.arrays import rows, take
 from tabserve.bundle import Bundle, BundleError
+from tabserve.bundle.histogram import of_numbers
 from tabserve.engines import Engine
 from tabserve.engines.contributions.trees import decompose
 from tabserve.engines.selection import open_engine
@@ -179,6 +180,23 @@ def test_a_sample_may_be_columns_or_records(tmp_path: Path) -> None:
     first, *others = (tabserve.train.features(path, sample) for sample in (frame, columns, one_by_one))
     for other in others:
         pd.testing.assert_frame_equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("values", "counts"),
+    [
+        ([0.0] * 30 + [1.0] * 70, [30, 70]),
+        ([7.0, 7.0], [2]),
+        ([np.finfo(np.float64).max] * 2, [2]),
+        ([0.0] * 60 + [1.0, 2.0] * 20, [60, 20, 20]),
+    ],
+)
+def test_a_frequent_number_has_a_bin_of_its_own(values: list[float], counts: list[int]) -> None:
+    found = of_numbers(np.array([*values, np.nan]))
+
+    assert found.counts[found.counts > 0].tolist() == counts
+    assert len(found.bounds) == len(found.counts) + 1
+    assert found.missing == 1
 
 
 def test_the_reference_keeps_up_to_a_thousand_rows_and_the_histograms_all(tmp_path: Path) -> None:

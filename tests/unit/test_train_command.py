@@ -267,3 +267,21 @@ def test_arguments_in_remedies_become_options() -> None:
 def test_the_help_says_that_a_pickle_is_a_program() -> None:
     told = " ".join(CliRunner().invoke(main, ["bundle", "save", "--help"]).output.split())
     assert "reading it runs whatever its author put into it. Give only files that you wrote" in told
+
+
+def test_held_out_records_and_their_outcomes_come_from_a_file(folder: Path) -> None:
+    joblib.dump(pipeline(tabserve.train.features(folder / "schema.yaml", records())), folder / "model.joblib")
+    held_out = f"--held-out={folder / 'records.csv'}"
+
+    done = save(folder, "model.joblib", held_out, "--label=bad")
+    assert done.exit_code == 0, done.output
+    found = tabserve.bundle.load(folder / "b").reference.evaluation
+    assert found is not None
+    assert found.outcomes is not None
+    assert found.outcomes.confusion.sum(axis=0).tolist() == np.bincount(target()).tolist()
+    assert found.held_out
+
+    done = save(folder, "model.joblib", held_out, "--label=worse")
+    assert "expected a column of the records, got 'worse'. Give one of these: member, amount, kind, floor, bad." in (
+        done.output
+    )
