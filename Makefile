@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-long long-models long-score long-log long-request long-redis long-contract long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
+.PHONY: help demo quick test test-long long-models long-score long-log long-monitor long-request long-redis long-contract long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -15,7 +15,7 @@ demo: .venv/ready ## train breast_cancer, serve it, print a decision; CHECK=1 st
 	.venv/bin/tabserve up $(BUNDLE) $(if $(CHECK),--check)
 
 # Without tests that train or load many models, or start services.
-SECONDS := $(filter-out $(foreach slow,bundle_% cli codec_fuzz engines_% examples imports rollout_services score scorer telemetry train_% \
+SECONDS := $(filter-out $(foreach slow,bundle_% cli codec_fuzz engines_% examples imports monitor rollout_services score scorer telemetry train_% \
   transformer_faults transformer_process,tests/unit/test_$(slow).py),$(wildcard tests/unit/test_*.py))
 QUICK := $(if $(filter $(PYTHON3),$(OLDEST)),.venv,.venv-oldest)
 quick: $(QUICK)/ready ## the tests that take seconds, on the oldest Python there is
@@ -39,6 +39,9 @@ long-score: .venv/ready ## tabserve score in earnest: millions of rows, kills, a
 
 long-log: .venv/ready ## the decision log under attack, and half an hour of memory; MINUTES=2 for less
 	MINUTES=$(or $(MINUTES),30) $(PYTHON) -m pytest -q -s -m long tests/data/test_decision_log_long.py
+
+long-monitor: .venv/ready ## tabserve monitor in earnest: a thousand years without a change, ten million records
+	$(PYTHON) -m pytest -q -s -m long tests/data/test_monitor_long.py
 
 long-request: .venv/ready ## tabserve request on 100,000 records, with one request under way and with 16
 	$(PYTHON) -m pytest -q -s -m long tests/data/test_request_long.py

@@ -25,6 +25,7 @@ from tabserve.client import Client, ServiceError
 from tabserve.decision_log.commands import log
 from tabserve.engines.estimators import untrusted
 from tabserve.inference.rest import openapi
+from tabserve.monitor.commands import monitor
 from tabserve.options import ALLOW_JOBLIB, TRUSTED, trusted_names
 from tabserve.request import command as asking
 from tabserve.request import reading
@@ -296,6 +297,7 @@ def score(directory: Path, source: str, target: str, log: str | None, hash_key_f
 
 main.add_command(log)
 main.add_command(rollout)
+main.add_command(monitor)
 
 
 @main.command()

@@ -46,5 +46,5 @@ def decile_edges(scores: Array) -> Array:
 
 def confusion(rows: Array, columns: Array, shape: tuple[int, int], weights: Array | None = None) -> Array:
     """How many rows there are, or their weight, by decision and outcome [decisions, outcomes]."""
-    made = np.bincount(rows * shape[1] + columns, weights, shape[0] * shape[1])
+    made = np.bincount(rows.astype(np.intp) * shape[1] + columns, weights, shape[0] * shape[1])
     return made.reshape(shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 
@@ -34,8 +34,14 @@ def batches(log: str, where: pc.Expression | None = None) -> Iterator[pa.RecordB
     Raises RunError, which names the file, and OSError if the log cannot be listed.
     """
     place = Place.of(log)
-    for path in place.patiently(partial(_files, place, log)):
-        yield from _records(place, path, where)
+    for path in files(log):
+        yield from of_file(place, path, where)
+
+
+def files(log: str) -> list[str]:
+    """The paths of a log's files, in order; `log` as of `batches`. Raises RunError if there are none, and OSError."""
+    place = Place.of(log)
+    return place.patiently(partial(_files, place, log))
 
 
 def _files(place: Place, log: str) -> list[str]:
@@ -54,12 +60,24 @@ def _is_temporary(place: Place, path: str) -> bool:
     return any(part.startswith(("_", ".")) for part in PurePosixPath(path).relative_to(place.path).parts)
 
 
-def _records(place: Place, path: str, where: pc.Expression | None) -> Iterator[pa.RecordBatch]:
+def of_file(
+    place: Place, path: str, where: pc.Expression | None = None, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The records of one of a log's files. columns: to read, of those that the file has; None for all.
+
+    Raises RunError, which names the file.
+    """
     try:
         fragment = ds.ParquetFileFormat().make_fragment(path, place.files)
-        _verify(path, place.patiently(lambda: fragment.physical_schema))
+        found = place.patiently(lambda: fragment.physical_schema)
+        _verify(path, found)
         yield from fragment.to_batches(
-            filter=where, batch_size=_BATCH_ROWS, batch_readahead=1, fragment_readahead=1, use_threads=False
+            columns=None if columns is None else [name for name in columns if name in found.names],
+            filter=where,
+            batch_size=_BATCH_ROWS,
+            batch_readahead=1,
+            fragment_readahead=1,
+            use_threads=False,
         )
     except pa.ArrowInvalid as error:
         raise RunError(f"{path}: cannot be read as Parquet: {error}. Remove it from the log.") from error

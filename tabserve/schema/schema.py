@@ -204,11 +204,12 @@ class Decision(Strict, frozen=True):
     """Bands over a score, highest band first.
 
     score: a class (its probability), `margin` of a binary model, `predict` or a target of a regression, or
-    `anomaly_score`.
+    `anomaly_score`. value: what a decision is worth where a class turns out to be the true one, 0 if it is not there.
     """
 
     score: str
     bands: tuple[Band, ...] = ()
+    value: dict[Name, dict[Name, float]] = msgspec.field(default_factory=dict)
 
     def _misfits(self) -> Misfits:
         for index, band in enumerate(self.bands):
@@ -372,6 +373,22 @@ class Schema(Strict, frozen=True):
         elif decision.bands:
             probability = decision.score in self.outputs.classes
             yield from _wrong_range([band.from_ for band in decision.bands], probability, at)
+        yield from self._wrong_value(decision)
+
+    def _wrong_value(self, decision: Decision) -> Misfits:
+        classes, at = self.outputs.classes, ("outputs", "decision", "value")
+        labels = tuple(dict.fromkeys(band.label for band in decision.bands)) or classes
+        if decision.value and not classes:
+            yield MisfitError("the worth of decisions needs `outputs.classes`", *at)
+            return
+        for label, worth in decision.value.items():
+            if label not in labels:
+                yield unknown_name("decision", label, labels, *at, label)
+            for name, number in worth.items():
+                if name not in classes:
+                    yield unknown_name("class", name, classes, *at, label, name)
+                elif not math.isfinite(number):
+                    yield MisfitError(f"expected a finite number, got {number}", *at, label, name)
 
     def _scores(self) -> tuple[str, ...]:
         """The scores that a decision may use."""

@@ -131,6 +131,17 @@ def test_what_a_canary_has_proven(tmp_path: Path) -> None:
         run(block, tmp_path, {})
 
 
+def test_from_a_decision_log_to_a_verdict(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "monitor.md").read_text()
+    for name, content in files(page).items():
+        (tmp_path / name).write_text(content)
+    blocks = consoles(page)
+
+    assert len(blocks) == 1
+    for block in blocks:
+        run(block, tmp_path, {})
+
+
 def test_every_setting_is_documented() -> None:
     page = (ROOT / "docs" / "serving.md").read_text()
     names = {*PredictorSettings.__struct_fields__, *TransformerSettings.__struct_fields__}

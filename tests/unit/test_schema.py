@@ -121,6 +121,17 @@ def test_a_file_is_read_as_utf_8(tmp_path: Path) -> None:
         ("[accept, fraud]", "[accept, accept]", "`outputs.classes[1]`: `accept` is defined 2 times"),
         ("[accept, fraud]", "[0, 1]", "`outputs.classes[0]`: expected str, got int (0): put it in quotes"),
         ("score: fraud", "score: frau", "12:12: `outputs.decision.score`: expected a score, got `frau` (did you mean"),
+        (
+            "score: fraud",
+            "score: fraud\n    value: {blok: {fraud: 1}}",
+            "expected a decision, got `blok` (did you mean `block`?)",
+        ),
+        (
+            "score: fraud",
+            "score: fraud\n    value: {block: {frau: 1}}",
+            "expected a class, got `frau` (did you mean `fraud`?)",
+        ),
+        ("score: fraud", "score: fraud\n    value: {block: {fraud: .inf}}", "expected a finite number, got inf"),
         ("from: 0.4", "from: 0.95", "13:47: `outputs.decision.bands[1].from`: expected less than 0.9"),
         ("from: 0,", "from: 0.1,", "`outputs.decision.bands[2].from`: the lowest band must start at 0, got 0.1"),
         ("from: 0.9", "from: 1.5", "`outputs.decision.bands[0].from`: expected a probability, 0 to 1, got 1.5"),
