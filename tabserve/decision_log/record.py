@@ -160,8 +160,18 @@ def _struct(
     counts: Sequence[int],
     make: Callable[[_Parts, Sequence[int], pa.DataType], pa.Array],
 ) -> pa.Array:
-    made = [make([one.get(child.name) for one in parts], counts, child.type) for child in field.type]
+    columns = _by_name(parts, [child.name for child in field.type])
+    made = [make(arrays, counts, child.type) for arrays, child in zip(columns, field.type, strict=True)]
     return pa.StructArray.from_arrays(made, fields=list(field.type))
+
+
+def _by_name(parts: Sequence[Mapping[str, Array]], names: list[str]) -> list[_Parts]:
+    """The arrays of each name; found once for all entries if these have the same names in the same order."""
+    first = list(parts[0])
+    if all(list(one) == first for one in parts):
+        found = dict(zip(first, zip(*(one.values() for one in parts), strict=True), strict=True))
+        return [found.get(name, [None] * len(parts)) for name in names]
+    return [[one.get(name) for one in parts] for name in names]
 
 
 def _values(parts: _Parts, counts: Sequence[int], kind: pa.DataType) -> pa.Array:
