@@ -274,4 +274,4 @@ def _outcome(decided: Covered, at: int, outcomes: Outcomes, rules: Rules) -> Fin
 
 def outcome_of(decision: str) -> str:
     """What a decision's check is called."""
-    return f"what `{decision}` turns out to be" if decision else "how many are far off"
+    return f"the outcome of `{decision}`" if decision else "how many are far off"

@@ -112,7 +112,7 @@ def test_changed_outcomes_are_found_with_labels_and_not_claimed_without(bundle: 
     assert without.performance is None
     assert {what for what, *_ in alarms(with_labels)} == {
         "the error",
-        *(f"what `{name}` turns out to be" for name in NAMES),
+        *(f"the outcome of `{name}`" for name in NAMES),
     }
     assert with_labels.performance is not None
     assert "only labels show that" in with_labels.performance.sentence
@@ -124,8 +124,7 @@ def test_blocked_records_without_labels_lead_to_no_false_claim(bundle: Bundle, t
     frame = week(tmp_path, bundle)
     report = judged(tmp_path, bundle, frame[scores(frame) < 0.7])
     block, error = (
-        next(each for each in report.findings if each.what == what)
-        for what in ("what `block` turns out to be", "the error")
+        next(each for each in report.findings if each.what == what) for what in ("the outcome of `block`", "the error")
     )
 
     assert not report.alarm
