@@ -14,7 +14,7 @@ from functools import partial
 import msgspec
 import uvloop
 
-from tabserve.inference import admin, memory
+from tabserve.inference import admin, memory, tls
 from tabserve.inference.admission import Admission
 from tabserve.inference.grpc.reading import Messages
 from tabserve.inference.grpc.service import GrpcServer, Servicer
@@ -26,6 +26,7 @@ from tabserve.inference.rest.application import Application
 from tabserve.inference.rest.clients import Clients
 from tabserve.inference.rest.connection import Connection
 from tabserve.inference.rest.cross_origin import CrossOriginApplication
+from tabserve.inference.rest.handshakes import Handshakes
 from tabserve.inference.rest.pages import health_pages, metrics_pages
 from tabserve.inference.settings import LARGEST_BODY_BYTES, ServerSettings
 
@@ -33,6 +34,8 @@ BACKLOG = 2048
 MOST_CONNECTIONS = 10_000
 CONNECTIONS_PART = 4
 """Which part of the memory that loading has left is for connections, with headers and small bodies: a quarter."""
+TLS_BYTES = 288 * 2**10
+"""What a connection with TLS takes besides: a buffer of 256 KiB, once it is full, and its keys (39 KiB when idle)."""
 RESERVED_FILES = 96
 """Open files that are not connections."""
 GRACE_SECONDS = 1.0
@@ -80,6 +83,7 @@ class _Service:
         )
         servicer = Servicer(model, self.ready, self._admission, Messages(budget, most), metrics)
         self._grpc = GrpcServer(servicer, settings) if settings.grpc_port else None
+        self._tls = tls.of_server(settings) if settings.tls_cert else None
         self._admin_pages = {
             **health_pages(model.metadata, self.ready, is_live=lambda: self._heart.live),
             **metrics_pages(metrics.page),
@@ -103,7 +107,7 @@ class _Service:
         await self._model.start()
         gc.freeze()  # loaded objects stay; collecting among them again would delay requests by tens of milliseconds
         gc.set_threshold(YOUNG_OBJECTS)
-        http = await loop.create_server(lambda: Connection(self._clients), sock=listener, backlog=BACKLOG)
+        http = await self._accept(listener)
         background = (self._report_health(), self._clients.sweep(), self._heart.keep_beating())
         tasks = [asyncio.create_task(work) for work in background]
         with admin.answering(admin_listener, self._admin_pages):
@@ -115,6 +119,12 @@ class _Service:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._model.stop()
         tell(logger, logging.INFO, "stopped", "stopped")
+
+    async def _accept(self, listener: socket.socket) -> asyncio.Server | Handshakes:
+        if self._tls is not None:
+            return Handshakes(listener, self._clients, self._tls)
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(lambda: Connection(self._clients), sock=listener, backlog=BACKLOG)
 
     def _tell_start(self) -> None:
         settings, name = self._settings, self._model.metadata.name
@@ -133,7 +143,7 @@ class _Service:
             await self._grpc.report_health()
             await asyncio.sleep(HEALTH_SECONDS)
 
-    async def _drain(self, http: asyncio.Server) -> None:
+    async def _drain(self, http: asyncio.Server | Handshakes) -> None:
         """Answer requests under way, and those that still come on open connections, then close."""
         seconds = self._drain_seconds or 0.0
         end = self._clients.now() + seconds + GRACE_SECONDS
@@ -180,9 +190,10 @@ def within_memory(settings: ServerSettings, capacity: int) -> ServerSettings:
 def most_connections(settings: ServerSettings, capacity: int) -> dict[str, int]:
     """How many connections there may be, by what limits them."""
     left = capacity * memory.PART
+    each = settings.max_header_bytes + memory.FREE_BYTES + (TLS_BYTES if settings.tls_cert else 0)
     return {
         "max_connections": settings.max_connections or MOST_CONNECTIONS,
-        "memory": left // CONNECTIONS_PART // (settings.max_header_bytes + memory.FREE_BYTES),
+        "memory": left // CONNECTIONS_PART // each,
         "descriptors": (_open_files() - RESERVED_FILES) // 2,
     }
 

@@ -77,6 +77,14 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     write_timeout: Annotated[Seconds, Meta(description="Seconds a client may leave its answers unread.")] = 30.0
     keep_alive: Annotated[Seconds, Meta(description="Seconds an idle connection stays open.")] = 75.0
     drain_seconds: Annotated[Seconds, Meta(description="Seconds after SIGTERM in which requests are answered.")] = 20.0
+    tls_cert: Annotated[
+        str,
+        Meta(description="PEM file with the server's certificates; read again when it changes. Empty: no TLS."),
+    ] = ""
+    tls_key: Annotated[str, Meta(description="PEM file with its private key.")] = ""
+    tls_client_ca: Annotated[
+        str, Meta(description="PEM file with the authorities of clients, which then need a certificate.")
+    ] = ""
     cors_origins: Annotated[
         str, Meta(description="Origins whose pages may call REST from a browser: comma-separated, or * for all.")
     ] = ""
@@ -93,6 +101,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         problem = names.misfit(self.model_name) if self.model_name else None
         if problem is not None:
             raise ValueError(f"model_name: {problem}")
+        if bool(self.tls_cert) != bool(self.tls_key) or (self.tls_client_ca and not self.tls_cert):
+            raise ValueError("tls_cert: expected tls_cert and tls_key, and with them perhaps tls_client_ca")
+        if self.tls_cert and self.server == "kserve":
+            raise ValueError("tls_cert: expected none with server=kserve, whose server has no TLS")
         for origin in self.origins:
             if origin != "*" and not _ORIGIN(origin):
                 expected = "* or origins such as https://app.example.com, without a path"

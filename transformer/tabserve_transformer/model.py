@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
@@ -13,6 +14,7 @@ from tabserve.bundle.metadata import of_transformer
 from tabserve.bundle.model_input import Preprocess
 from tabserve.bundle.tensors import class_names
 from tabserve.decision_log.entry import Log
+from tabserve.inference import tls
 from tabserve.inference.bounds import LARGE_BYTES
 from tabserve.inference.errors import InferenceError, InvalidRequest, quoted
 from tabserve.inference.large import in_thread
@@ -196,6 +198,12 @@ def _sifts(parameters: Parameters, context: Context) -> bool:
     return chosen == "record"
 
 
+def _tls(settings: Settings) -> tls.Reread[ssl.SSLContext] | None:
+    if not settings.predictor_ca:
+        return None
+    return tls.of_client(settings.predictor_ca, settings.tls_cert, settings.tls_key)
+
+
 def load(bundle: Bundle, settings: Settings, metrics: Metrics, log: Log | None = None) -> Transformer:
     """The transformer for a bundle, with a client for its predictor. log: of decisions.
 
@@ -211,6 +219,7 @@ def load(bundle: Bundle, settings: Settings, metrics: Metrics, log: Log | None =
         timeout=settings.predictor_timeout,
         max_bytes=settings.max_predictor_bytes,
         refresh=settings.predictor_refresh,
+        tls=_tls(settings),
     )
     preprocess = None
     if bundle.manifest.preprocessor is not None:

@@ -22,6 +22,10 @@ class Settings(ServerSettings, frozen=True, kw_only=True, forbid_unknown_fields=
         Literal["v2"], Meta(description="Accepted for KServe's sake; the predictor is called over V2 REST.")
     ] = "v2"
     predictor_timeout: Annotated[float, Meta(gt=0, description="Most seconds to wait for the predictor.")] = 10.0
+    predictor_ca: Annotated[
+        str,
+        Meta(description="PEM file with the predictor's authorities; it is then called over TLS, with tls_cert."),
+    ] = ""
     predictor_refresh: Annotated[
         float, Meta(gt=0, description="Seconds between looking up the predictor's addresses.")
     ] = 2.0

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tabserve import __version__
-from tabserve.inference import repository
+from tabserve.inference import repository, tls
 from tabserve.inference.admission import Admission
 from tabserve.inference.arms import ARM, SHADOW, arm
 from tabserve.inference.bounds import LARGE_BYTES
@@ -25,6 +25,7 @@ from tabserve.inference.errors import InferenceError, InvalidRequest, ModelNotFo
 from tabserve.inference.grpc import open_inference_pb2 as pb
 from tabserve.inference.grpc import reflection
 from tabserve.inference.grpc.codec import ResponseEncoder, decode_request
+from tabserve.inference.grpc.credentials import credentials
 from tabserve.inference.grpc.fields import check_fields
 from tabserve.inference.grpc.reading import Messages
 from tabserve.inference.large import in_thread
@@ -306,11 +307,13 @@ class GrpcServer:
     def __init__(self, servicer: Servicer, settings: ServerSettings) -> None:
         self._servicer = servicer
         self._health = health.aio.HealthServicer()
+        self._tls = tls.of_grpc(settings) if settings.tls_cert else None
         options = [
             ("grpc.max_receive_message_length", settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 1),
             ("grpc.http2.bdp_probe", 0),
+            ("grpc.server_handshake_timeout_ms", int(1000 * tls.HANDSHAKE_SECONDS)),
             ("grpc.max_concurrent_streams", max(FEWEST_STREAMS, settings.max_concurrency)),
             ("grpc.max_allowed_incoming_connections", max(1, settings.max_connections // tuning.LISTENERS)),
         ]
@@ -327,7 +330,10 @@ class GrpcServer:
         with tuning.patient_threads():
             for listener in self._listeners:
                 try:
-                    listener.add_insecure_port(address)
+                    if self._tls is None:
+                        listener.add_insecure_port(address)
+                    else:
+                        listener.add_secure_port(address, credentials(self._tls))
                 except RuntimeError as error:
                     raise OSError(f"port {port} cannot be used for gRPC: {error}") from None
                 await listener.start()

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 # grpc reads this variable at import. Its older way to listen hands requests over with fewer switches between threads.
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
+# It would log a line, in a form of its own, for every client that fails to shake hands.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 LISTENERS = 8
 """How many grpc.aio servers share the port; the kernel distributes the connections among them.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -39,10 +41,10 @@ class Address:
 
     own: whether the predictor is of the transformer's release; None until it has answered. ready: whether it last said
     that it is. trouble: why a probe found it not ready: `lost`, `hung` or `unready`. outstanding: requests under way.
-    probe: the last probe.
+    probe: the last probe. secure: what `create_connection` takes for TLS.
     """
 
-    def __init__(self, endpoint: Endpoint, max_bytes: int) -> None:
+    def __init__(self, endpoint: Endpoint, max_bytes: int, secure: Callable[[], dict[str, Any]] = dict) -> None:
         self.endpoint = endpoint
         self.breaker = Breaker()
         self.own: bool | None = None
@@ -52,6 +54,7 @@ class Address:
         self.probe: asyncio.Task[None] | None = None
         self._unheard_since = math.inf
         self._max_bytes = max_bytes
+        self._secure = secure
         self._deadlines = Deadlines()  # for all its connections, because each may end long before its last deadline
         self._kept: list[Connection] = []
         self._closed = False
@@ -117,7 +120,7 @@ class Address:
         try:
             async with asyncio.timeout(min(left, CONNECT_SECONDS)):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self._max_bytes, self._deadlines), endpoint.host, endpoint.port
+                    lambda: Connection(self._max_bytes, self._deadlines), endpoint.host, endpoint.port, **self._secure()
                 )
         except OSError as error:  # including TimeoutError
             if isinstance(error, TimeoutError) and left < CONNECT_SECONDS:

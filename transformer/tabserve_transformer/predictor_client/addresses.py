@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
 from tabserve.inference.errors import DeadlineExceeded, NotReady, PredictorUnavailable
 from tabserve.inference.logs import limited
 from tabserve.inference.model import PREDICTOR_RELEASE
+from tabserve.inference.tls import Reread
 from tabserve_transformer.predictor_client.address import Address, Endpoint
 from tabserve_transformer.predictor_client.connection import Response, ResponseTooLarge
 from tabserve_transformer.predictor_client.outages import Outages
@@ -37,7 +40,7 @@ class ClientOptions(msgspec.Struct, frozen=True):
 
     host, port: its name and port; every address of the name is used. release: the only release whose answers are used.
     timeout: most seconds for one request, retry included. max_bytes: the largest answer.
-    refresh: seconds between looking up the name.
+    refresh: seconds between looking up the name. tls: for its certificate, which must have the host's name.
     """
 
     host: str
@@ -47,6 +50,7 @@ class ClientOptions(msgspec.Struct, frozen=True):
     timeout: float = 10.0
     max_bytes: int = 64 * 2**20
     refresh: float = 2.0
+    tls: Reread[ssl.SSLContext] | None = None
 
 
 class Addresses:
@@ -150,11 +154,16 @@ class Addresses:
         """
         named = await self._look_up()
         for endpoint in named - self._known.keys():
-            self._known[endpoint] = Address(endpoint, self._target.max_bytes)
+            self._known[endpoint] = Address(endpoint, self._target.max_bytes, self._secure)
         await asyncio.gather(*(self._probed(address) for address in self))
         if any(self._known[endpoint].own for endpoint in named):
             for endpoint in self._known.keys() - named:
                 self._known.pop(endpoint).close()
+
+    def _secure(self) -> dict[str, Any]:
+        """How to connect: what `create_connection` takes for TLS, if it is on."""
+        target = self._target
+        return {} if target.tls is None else {"ssl": target.tls.current(), "server_hostname": target.host}
 
     async def _look_up(self) -> set[Endpoint]:
         """The addresses of the predictor's name; if it cannot be looked up, the known ones."""
