@@ -1,7 +1,7 @@
 """The checks of `helm test`: health, metadata, a reference row over each protocol, a bad request.
 
-Takes ENTRY (transformer or predictor), MODEL, REST and GRPC (addresses, empty for none), SECONDS_TO_WAIT and BUNDLE
-(its folder; default: /mnt/models) from its environment.
+Takes ENTRY (transformer or predictor), MODEL, REST and GRPC (addresses, empty for none), SECONDS_TO_WAIT, BUNDLE (its
+folder; default: /mnt/models) and TLS (a folder with `ca.crt`, `tls.crt` and `tls.key`) from its environment.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import ssl
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
@@ -43,27 +45,44 @@ class Question(NamedTuple):
 
 
 class Release(NamedTuple):
-    """A model and its addresses; one is empty if its protocol is not served."""
+    """A model and its addresses, of which one is empty if its protocol is not served, and the folder of TLS."""
 
     model: str
     rest: str
     grpc: str
+    tls: str = ""
 
     def http(self, path: str, body: object = None) -> tuple[int, Any]:
         """The status and the JSON of a request; status 0 and the reason without an answer."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://{self.rest}{path}", data, {"content-type": "application/json"})
+        address = f"https://{self.rest}:80" if self.tls else f"http://{self.rest}"
+        request = urllib.request.Request(f"{address}{path}", data, {"content-type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=10, context=self.context()) as answer:
                 return answer.status, json.loads(answer.read())
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read() or b"{}")
         except OSError as error:
             return 0, {"error": str(error)}
 
+    def context(self) -> ssl.SSLContext | None:
+        """TLS with the release, if it has TLS."""
+        if not self.tls:
+            return None
+        context = ssl.create_default_context(cafile=f"{self.tls}/ca.crt")
+        context.load_cert_chain(f"{self.tls}/tls.crt", f"{self.tls}/tls.key")
+        return context
+
+    def channel(self) -> grpc.Channel:
+        """A channel to the release."""
+        if not self.tls:
+            return grpc.insecure_channel(self.grpc)
+        ca, key, cert = (Path(self.tls, name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
+        return grpc.secure_channel(self.grpc, grpc.ssl_channel_credentials(ca, key, cert))
+
     def call(self, method: str, message: Message) -> Any:
         """The answer to a gRPC call. Raises grpc.RpcError."""
-        with grpc.insecure_channel(self.grpc) as channel:
+        with self.channel() as channel:
             stub = channel.unary_unary(
                 f"/inference.GRPCInferenceService/{method}",
                 request_serializer=type(message).SerializeToString,
@@ -183,7 +202,7 @@ def wait(release: Release, seconds: float) -> None:
 
 def main() -> None:
     """Wait until ready, then check."""
-    release = Release(os.environ["MODEL"], os.environ["REST"], os.environ["GRPC"])
+    release = Release(os.environ["MODEL"], os.environ["REST"], os.environ["GRPC"], os.environ.get("TLS", ""))
     wait(release, float(os.environ["SECONDS_TO_WAIT"]))
     found = bundles.load(os.environ.get("BUNDLE", "/mnt/models"), opened=())
     asked = question(found, os.environ["ENTRY"])

@@ -12,7 +12,22 @@ imageReference. Takes: root, slot, component.
 {{- $_ := set $values "imageReference" $reference -}}
 {{- with $root.Values.trusted }}{{ $_ := set $values.settings "trusted" (join "," .) }}{{ end -}}
 {{- if and (eq .component "transformer") $root.Values.decisionLog.to }}{{ include "tabserve.logged" (dict "values" $values "log" $root.Values.decisionLog) }}{{ end -}}
+{{- if $root.Values.tls.secretName }}{{ include "tabserve.secured" (dict "values" $values "component" .component "tls" $root.Values.tls "placement" $root.Values.transformer.placement) }}{{ end -}}
 {{ toJson $values }}
+{{- end }}
+
+{{- /* Adds to a service's values what TLS needs: settings, a volume and its mount. Takes: values, component, tls, placement. */ -}}
+{{- define "tabserve.secured" -}}
+{{- $folder := "/mnt/tls" -}}
+{{- $settings := dict "tls_cert" (printf "%s/tls.crt" $folder) "tls_key" (printf "%s/tls.key" $folder) -}}
+{{- $behind := and (eq .component "predictor") (ne .placement "none") -}}
+{{- if or (eq .tls.clientCertificates "all") (and $behind (eq .tls.clientCertificates "predictor")) -}}
+{{- $_ := set $settings "tls_client_ca" (printf "%s/ca.crt" $folder) -}}
+{{- end -}}
+{{- if eq .component "transformer" }}{{ $_ := set $settings "predictor_ca" (printf "%s/ca.crt" $folder) }}{{ end -}}
+{{- $_ := set .values "settings" (merge $settings .values.settings) -}}
+{{- $_ := set .values "extraVolumes" (append .values.extraVolumes (dict "name" "tls" "secret" (dict "secretName" .tls.secretName))) -}}
+{{- $_ := set .values "extraVolumeMounts" (append .values.extraVolumeMounts (dict "name" "tls" "mountPath" $folder "readOnly" true)) -}}
 {{- end }}
 
 {{- /*
