@@ -7,7 +7,7 @@ import ssl
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from tabserve.inference.logs import limited
 from tabserve.inference.settings import ServerSettings
@@ -105,7 +105,7 @@ def of_client(authority: str, certificate: str, key: str) -> Reread[ssl.SSLConte
         raise ValueError(f"predictor_ca: expected certificates in {authority}, got {error}") from None
 
 
-def _made(settings: ServerSettings, make: Callable[[], Any]) -> Any:
+def _made(settings: ServerSettings, make: Callable[[], T]) -> Reread[T]:
     files = (settings.tls_cert, settings.tls_key, settings.tls_client_ca)
     try:
         return Reread(files, make)

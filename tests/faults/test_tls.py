@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import ssl
 import time
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -141,6 +142,46 @@ def test_clients_that_do_not_shake_hands_make_room_for_others(logs: Path, author
             assert wire.rest(opened[0]) == b""
         told = [json.loads(line) for line in service.text().splitlines()]
         assert "connections_full" in [line["event"] for line in told]
+
+
+def test_idle_clients_are_told_and_closed_when_there_are_many_and_when_it_stops(
+    logs: Path, authority: Authority
+) -> None:
+    options = ("--max_connections=8", "--drain_seconds=0", "--grpc_port=0")
+    with secured(logs / "idle.log", authority.issue("idle"), *options) as service, ExitStack() as stack:
+        opened = [stack.enter_context(shaken(service, context(authority))) for _ in range(12)]
+        for each in opened[:4]:
+            assert each.recv(100) == b"", "the server says goodbye, or this is an ssl.SSLEOFError"
+        for each in opened[4:]:
+            each.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert each.recv(12) == b"HTTP/1.1 200"
+        files = Path(f"/proc/{service.process.pid}/fd")
+        service.wait_for(lambda: sockets(files) <= 8 + LISTENING, "rid of the others' connections")
+        assert service.terminate() == 0
+        assert "connections_cut" not in service.text()
+
+
+LISTENING = 6
+"""Sockets of a service without gRPC that are no client's connection, at most."""
+
+
+def sockets(files: Path) -> int:
+    """How many sockets a process has open."""
+    found = 0
+    for file in files.iterdir():
+        with suppress(OSError):
+            found += os.readlink(file).startswith("socket:")
+    return found
+
+
+@contextmanager
+def shaken(service: Service, client: ssl.SSLContext) -> Generator[ssl.SSLSocket]:
+    """A connection whose client has shaken hands."""
+    with (
+        socket.create_connection(("127.0.0.1", service.http_port), timeout=30) as plain,
+        client.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False) as opened,
+    ):
+        yield opened
 
 
 @pytest.mark.long

@@ -73,7 +73,7 @@ class Release(NamedTuple):
         context.load_cert_chain(f"{self.tls}/tls.crt", f"{self.tls}/tls.key")
         return context
 
-    def channel(self) -> grpc.Channel:
+    def channel(self) -> Any:
         """A channel to the release."""
         if not self.tls:
             return grpc.insecure_channel(self.grpc)

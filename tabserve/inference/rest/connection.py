@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
         if self._reading is None or self._answers.busy or self._reading.in_body:
             return  # the answer ends the connection
         if self._reading.asked:
-            self._transport.close()
+            self.close()
         else:
             self._patience.for_first()
 
@@ -142,7 +142,7 @@ class Connection(asyncio.Protocol):
         if closing or not self._patience.is_over():
             return
         if self._patience.idle:
-            self._transport.close()
+            self.close()
         elif self._reading is not None:
             self._reading.refuse(408, "the request took too long to arrive")
 

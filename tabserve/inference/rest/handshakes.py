@@ -49,6 +49,25 @@ class Handshakes:
             task.add_done_callback(self._under_way.discard)
 
 
+class _Secure(Connection):
+    """A connection with TLS, which takes the place of its handshake among the clients."""
+
+    def __init__(self, clients: Clients, handshake: _Handshake) -> None:
+        super().__init__(clients)
+        self._handshake = handshake
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start serving a client that has shaken hands."""
+        self._clients.leave(self._handshake)
+        super().connection_made(transport)
+
+    def close(self) -> None:
+        """Tell the client that this is the end, and do not wait for its own word, which it may never send."""
+        super().close()
+        if not self._transport.get_write_buffer_size():
+            self._transport.abort()
+
+
 class _Handshake:
     """A client that has connected and not shaken hands yet."""
 
@@ -63,7 +82,7 @@ class _Handshake:
         clients.join(self)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: Connection(clients), self._socket, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS
+                lambda: _Secure(clients, self), self._socket, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS
             )
         except OSError as error:  # including ssl.SSLError
             why = getattr(error, "reason", None) or type(error).__name__
