@@ -75,7 +75,16 @@ def test_everything_is_rendered(helm: Path) -> None:
         "HorizontalPodAutoscaler",
         "PodDisruptionBudget",
     }
-    assert kinds >= {"PodMonitor", "PrometheusRule", "NetworkPolicy", "ServiceAccount", "Service", "ConfigMap", "Pod"}
+    assert kinds >= {
+        "BackendTLSPolicy",
+        "PodMonitor",
+        "PrometheusRule",
+        "NetworkPolicy",
+        "ServiceAccount",
+        "Service",
+        "ConfigMap",
+        "Pod",
+    }
 
 
 def test_services_take_what_pods_say_unless_they_or_the_release_say_otherwise(helm: Path) -> None:
