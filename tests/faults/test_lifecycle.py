@@ -147,22 +147,6 @@ def assert_refused_well(tally: Tally) -> None:
     assert tally.slowest < 5 + 5
 
 
-def test_a_predictor_that_hangs_is_504_within_the_deadline(quick_bundle: Path, logs: Path) -> None:
-    model = f"--model_dir={quick_bundle}"
-    with running("tabserve_predictor", model, log=logs / "hanging_predictor.log") as predictor:
-        options = (model, f"--predictor_host=127.0.0.1:{predictor.http_port}", "--predictor_timeout=1")
-        with running("tabserve_transformer", *options, log=logs / "waiting_transformer.log") as transformer:
-            subject = Subject(transformer)
-            content = subject.payload.json()
-            predictor.signal(signal.SIGSTOP)
-            first = subject.target.infer(content)
-            first.assert_error(504, 504)
-            later = {subject.target.infer(content).status for _ in range(10)}
-            predictor.signal(signal.SIGCONT)
-            transformer.wait_for(lambda: subject.target.infer(content).status == 200, "serving again")
-    assert later <= {503, 504}
-
-
 def test_a_transformer_without_a_predictor_is_live_and_not_ready(quick_bundle: Path, logs: Path) -> None:
     options = (f"--model_dir={quick_bundle}", "--predictor_host=127.0.0.1:9")
     service = start("tabserve_transformer", *options, log=logs / "lonely_transformer.log")

@@ -108,7 +108,7 @@ def test_a_failing_model_is_told_in_few_lines(tmp_path: Path) -> None:
         assert SECRET not in service.text()
 
 
-@pytest.mark.parametrize("module", ["tabserve_predictor", "tabserve_transformer"])
+@pytest.mark.parametrize("module", ["tabserve_predictor", pytest.param("tabserve_transformer", marks=pytest.mark.long)])
 def test_why_a_service_cannot_start_is_its_last_line(tmp_path: Path, module: str) -> None:
     options = [f"--model_dir={tmp_path}/none", "--log_format=json"]
     options += ["--predictor_host=127.0.0.1:9"] if module == "tabserve_transformer" else []

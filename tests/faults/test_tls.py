@@ -252,24 +252,6 @@ def test_a_certificate_that_is_replaced_under_load_costs_no_request(logs: Path, 
         assert {"certificate_read", "certificate_unfit"} <= {*events}
 
 
-@pytest.mark.parametrize(
-    ("cert", "key", "told"),
-    [
-        ("server.crt", "client.key", "tls_cert, tls_key: expected a certificate and its key in"),
-        ("none.crt", "client.key", "tls_cert, tls_key: expected a certificate and its key in"),
-        ("server.crt", "", "tls_cert: expected tls_cert and tls_key"),
-    ],
-)
-def test_files_that_do_not_fit_end_it(tmp_path: Path, cert: str, key: str, told: str) -> None:
-    made = Authority(tmp_path)
-    made.issue("server")
-    made.issue("client")
-    options = (f"--tls_cert={tmp_path / cert}", *([f"--tls_key={tmp_path / key}"] if key else []))
-    service = start("tests.echo", *options, log=tmp_path / "log")
-    assert service.ended(within=60)
-    assert told in service.text()
-
-
 def test_transformer_and_predictor_speak_mutual_tls(quick_bundle: Path, tmp_path: Path) -> None:
     authority, model = Authority(tmp_path), f"--model_dir={quick_bundle}"
     served, called = authority.issue("predictor"), authority.issue("transformer")
