@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-long long-models long-score long-log long-monitor long-request long-redis long-contract long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
+.PHONY: help demo quick test test-long long-models long-score long-log long-replay long-monitor long-request long-redis long-contract long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -39,6 +39,9 @@ long-score: .venv/ready ## tabserve score in earnest: millions of rows, kills, a
 
 long-log: .venv/ready ## the decision log under attack, and half an hour of memory; MINUTES=2 for less
 	MINUTES=$(or $(MINUTES),30) $(PYTHON) -m pytest -q -s -m long tests/data/test_decision_log_long.py
+
+long-replay: .venv/ready ## 100,000 logged decisions of two releases, made again; one bit, field and bundle altered
+	$(PYTHON) -m pytest -q -s -m long tests/data/test_replay_long.py
 
 long-monitor: .venv/ready ## tabserve monitor in earnest: a thousand years without a change, ten million records
 	$(PYTHON) -m pytest -q -s -m long tests/data/test_monitor_long.py

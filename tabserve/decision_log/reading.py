@@ -71,6 +71,8 @@ def of_file(
         fragment = ds.ParquetFileFormat().make_fragment(path, place.files)
         found = place.patiently(lambda: fragment.physical_schema)
         _verify(path, found)
+        if where is not None and not fragment.count_rows(filter=where, use_threads=False):
+            return  # only the columns of the condition were read
         yield from fragment.to_batches(
             columns=None if columns is None else [name for name in columns if name in found.names],
             filter=where,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from tabserve.decision_log.comparing import ANSWERS, OUTPUTS, Difference, Differ
 from tabserve.decision_log.entry import Entry
 from tabserve.decision_log.requests import Requests, Together
 from tabserve.engines import Engine
+from tabserve.inference.errors import PredictionFailed
 from tabserve.schema.columns import Columns, Misfit
 from tabserve.schema.decisions import Decisions
 from tabserve.schema.features import derive
@@ -49,10 +51,14 @@ def not_replayable(batch: pa.RecordBatch, why: str) -> Outcome:
 
 
 class _Asked(NamedTuple):
-    """What to make again. logged: the outputs that are in the log. names: the answers."""
+    """What to make again.
+
+    logged: the outputs that are in the log. names: the answers. answered: whether the log has any of them.
+    """
 
     logged: tuple[str, ...]
     names: tuple[str, ...]
+    answered: bool
     outputs: tuple[str, ...]
 
 
@@ -83,7 +89,7 @@ class Replayer:
         self._columns = record.schema(found).remove_metadata()
         kept = tuple(field for field in schema.record if field.name in schema.fields_read)
         self._needed = msgspec.structs.replace(schema, record=kept)
-        self._requests: dict[_Asked, Requests] = {}
+        self._requests: dict[str, Requests] = {}
 
     def replay(self, batch: pa.RecordBatch) -> Iterator[Outcome]:
         """What becomes of records of this bundle, now or when the others of their requests have come."""
@@ -135,29 +141,42 @@ class Replayer:
         elif self._alone and engine.row_independent:
             yield self._decided(engine, asked, Together(batch, [slice(0, batch.num_rows)]), alone=True)
         else:
-            requests = self._requests.setdefault(asked, Requests())
+            requests = self._requests.setdefault(name, Requests())
             together = requests.add(batch)
             if together is not None:
-                yield self._decided(engine, asked, together, alone=False)
+                yield from self._together(name, together)
             for missing in requests.given_up():
                 yield not_replayable(missing, INCOMPLETE)
+
+    def _together(self, name: str, together: Together) -> Iterator[Outcome]:
+        """Replay whole requests, those that asked for the same at once. name: the engine's."""
+        alike: dict[_Asked, list[slice]] = defaultdict(list)
+        for span in together.spans:
+            alike[self._asked(together.batch.slice(span.start, span.stop - span.start))].append(span)
+        for asked, spans in alike.items():
+            part = together.part(spans)
+            engine = self._engines.named(name, of_engine(asked.outputs))
+            if engine is None:
+                yield not_replayable(part.batch, self._absent(name))
+            else:
+                yield self._decided(engine, asked, part, alone=False)
 
     def _absent(self, name: str) -> str:
         why = next((text for text in self._engines.dropped if text.startswith(f"{name}:")), "")
         return f"the engine {name} is not in use here{why.removeprefix(name)}"
 
     def _asked(self, batch: pa.RecordBatch) -> _Asked:
-        """What to make again of records that are alike, as their first one shows.
+        """What to make again of records: the outputs that are logged of any.
 
         Answers are made if they are logged, or can be made of the outputs that are; reasons only if they are logged.
         """
         outputs, there = batch.column(OUTPUTS), set(self._columns.names).intersection(ANSWERS)
-        logged = tuple(field.name for field in outputs.type if outputs.field(field.name)[0].is_valid)
-        valid = {name for name in ANSWERS if name in batch.schema.names and batch.column(name)[0].is_valid}
+        logged = tuple(field.name for field in outputs.type if _any(outputs.field(field.name)))
+        valid = {name for name in ANSWERS if name in batch.schema.names and _any(batch.column(name))}
         made = {name for name in there if name not in _TOLD and set(of_engine(self._needs(name))) <= set(logged)}
         names = tuple(name for name in ANSWERS if name in there and name in valid | made)
         needed = [output for name in names for output in self._needs(name)]
-        return _Asked(logged, names, tuple(dict.fromkeys([*logged, *needed])))
+        return _Asked(logged, names, bool(valid), tuple(dict.fromkeys([*logged, *needed])))
 
     def _needs(self, name: str) -> tuple[str, ...]:
         """The outputs that an answer is made of."""
@@ -202,9 +221,12 @@ class Replayer:
 
     def _batch(self, asked: _Asked, outputs: dict[str, Array]) -> pa.RecordBatch:
         """The outputs and answers in the form of the log."""
-        answers = self._decisions.decide(outputs, [name for name in asked.names if name != PREDICT])
-        if PREDICT in asked.names:
-            answers[PREDICT] = outputs[PREDICT]
+        answers = {PREDICT: outputs[PREDICT]} if PREDICT in asked.names else {}
+        try:
+            answers |= self._decisions.decide(outputs, [name for name in asked.names if name != PREDICT])
+        except PredictionFailed:  # the score is not a number, and nothing was decided then either
+            if asked.answered:
+                raise
         kept = {name: array for name, array in outputs.items() if name != CONTRIBUTIONS or name in asked.logged}
         entry = Entry(
             request_id="",
@@ -232,6 +254,11 @@ def _alike(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     kinds = np.column_stack([engine, *(each.is_valid().to_numpy(zero_copy_only=False) for each in there)])
     for kind in np.unique(kinds, axis=0):
         yield batch.take(pa.array(np.flatnonzero((kinds == kind).all(axis=1))))
+
+
+def _any(values: pa.Array) -> bool:
+    """Whether any is logged."""
+    return bool(values.null_count < len(values))
 
 
 def _part(columns: Columns, span: slice) -> Columns:

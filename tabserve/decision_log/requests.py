@@ -22,6 +22,11 @@ class Together(NamedTuple):
     batch: pa.RecordBatch
     spans: list[slice]
 
+    def part(self, spans: list[slice]) -> Together:
+        """Only the requests at these spans."""
+        places = np.concatenate([np.arange(span.start, span.stop) for span in spans])
+        return Together(self.batch.take(pa.array(places)), _spans([span.stop - span.start for span in spans]))
+
 
 class Requests:
     """Puts records together that were decided together, in any order, and from any file.
@@ -92,11 +97,14 @@ def _keep_only(left: list[tuple[int, _Records, int]], batch: pa.RecordBatch) -> 
 
 def _joined(requests: list[_Records]) -> Together:
     """The records of requests, each in the order of their places."""
-    ends = np.cumsum([len(records) for records in requests]).tolist()
-    spans = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
     found = [records[place] for records in requests for place in sorted(records)]
     batches = list({id(batch): batch for batch, _ in found}.values())
     starts = np.cumsum([0, *(batch.num_rows for batch in batches)]).tolist()
     first = {id(batch): start for batch, start in zip(batches, starts, strict=False)}
     places = [first[id(batch)] + at for batch, at in found]
-    return Together(pa.concat_batches(batches).take(pa.array(places)), spans)
+    return Together(pa.concat_batches(batches).take(pa.array(places)), _spans([len(records) for records in requests]))
+
+
+def _spans(lengths: list[int]) -> list[slice]:
+    ends = np.cumsum(lengths).tolist()
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]

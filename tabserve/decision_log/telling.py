@@ -82,7 +82,7 @@ def _parts(found: Explanation) -> Iterator[str]:
             for v in found.values
         ]
     )
-    yield "\n".join(f"{name:16}{value}" for name, value in found.facts.items() if value)
+    yield "\n".join(f"{name:17}{value}" for name, value in found.facts.items() if value)
     yield f"also decided: {', '.join(found.others)}" if found.others else ""
 
 

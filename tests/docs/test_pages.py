@@ -108,14 +108,15 @@ def test_from_your_own_model_to_a_decision(tmp_path: Path) -> None:
         run(block, tmp_path, {})
 
 
-def test_from_files_to_files_of_decisions(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "data.md").read_text()
-    for name, content in files(page).items():
+@pytest.mark.parametrize(("page", "count"), [("data.md", 3), ("decisions.md", 3)])
+def test_from_files_to_files_of_decisions_and_why(tmp_path: Path, page: str, count: int) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    for name, content in files(text).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content.removeprefix(f"# file: {name}\n"))
-    blocks = consoles(page)
+    blocks = consoles(text)
 
-    assert len(blocks) == 3
+    assert len(blocks) == count
     for block in blocks:
         run(block, tmp_path, {})
 

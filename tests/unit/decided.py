@@ -6,44 +6,42 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tabserve import engines
 from tabserve.bundle import Bundle
-from tabserve.bundle.outputs import of_engine
 from tabserve.decision_log import record
 from tabserve.decision_log.entry import Entry
-from tabserve.inference.tensors import Tensor
-from tabserve.schema.records import Records
 from tests.unit.cores import Cores
 
 TIME = 1_796_000_000.5
-ANSWERS = ("decision", "score", "label", "reasons", "codes")
 
 
-def entries(bundle: Bundle, frame: pd.DataFrame, size: int, *outputs: str, release: str = "a-1") -> Iterator[Entry]:
-    """What the services answer to requests of `size` records, whose fields are numbers."""
-    cores, plan, checked = Cores(bundle), engines.load(bundle), Records(bundle.schema)
-    names = [each.name for each in record.schema(bundle) if each.name in ANSWERS and each.name != "codes"]
+class Kept(list[Entry]):
+    """A log that keeps its entries."""
+
+    def put(self, entry: Entry) -> None:
+        self.append(entry)
+
+
+def entries(bundle: Bundle, frame: pd.DataFrame, size: int, *outputs: str, **settings: Any) -> Iterator[Entry]:
+    """What the transformer puts into its log for requests of `size` records.
+
+    outputs: to ask for over V2, with records of numbers; without any, V1 is asked. settings: the transformer's.
+    """
+    log = Kept()
+    cores = Cores(bundle, log, **{"release": "a-1", **settings})
     for start in range(0, len(frame), size):
         part = frame[start : start + size]
-        given = [Tensor(str(name), "FP64", column.to_numpy(np.float64)) for name, column in part.items()]
-        made = cores.outputs(part, *outputs, *names)
-        yield Entry(
-            request_id=f"r-{start}",
-            time=TIME + start,
-            rows=len(part),
-            engine=plan.select(len(part), of_engine(outputs)).name,
-            versions="tabserve 1",
-            release=release,
-            digest=bundle.digest,
-            columns=checked.from_tensors(given),
-            outputs={name: made[name] for name in outputs},
-            answers={name: made[name] for name in names},
-        )
+        if outputs:
+            cores.outputs(part, *outputs)
+        else:
+            cores.predictions(part)
+        ids = log[-1].ids if bundle.schema.id else None
+        yield msgspec.structs.replace(log[-1], request_id=f"r-{start}", time=TIME + start, ids=ids)
 
 
 def table(bundle: Bundle, *given: Entry) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import math
 import re
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ from tests.unit.bundles import records, saved
 from tests.unit.decided import changed, entries, table, written
 
 HOSTILE = '<script src="//evil">&"'
+KEY = "0123456789abcdef0123456789abcdef"
+HASH = hmac.digest(KEY.encode(), b"f", "sha256").hex()
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 SCHEMA = """\
 task: binary
@@ -77,17 +80,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def log(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
     """Three decisions; the first record was decided again later."""
     frame = pd.DataFrame(
-        {"amount": [950.25, 1.5, 990.0], "opened": [0.0, 86400.0, 0.0], "paid": [864000.5, 172800.0, 1e6], "web": 1.0}
+        {"amount": [950.25, 1.5, 990.0], "opened": [0.0, 86400.0, 0.0], "paid": [864000.5, 172800.0, 1e6]}
     )
-    (made,) = entries(bundle, frame, 3, "predict_proba")
-    columns = {
-        **made.columns,
-        "visits": np.array([np.nan, 2.0, 9.0]),
-        "sex": np.array(["0a1b"] * 3, object),
-        "note": np.array([HOSTILE, "", ""], object),
-    }
-    del columns["mail"]
-    made = msgspec.structs.replace(made, columns=columns, ids=np.array(["p-1", "p-2", HOSTILE], object))
+    text = {"sex": "f", "note": [HOSTILE, "", ""], "mail": "a@b", "payment": ["p-1", "p-2", HOSTILE]}
+    frame = frame.assign(web=True, visits=[np.nan, 2.0, 9.0], **text)
+    key = tmp_path_factory.mktemp("key") / "key"
+    key.write_text(KEY)
+    (made,) = entries(bundle, frame, 3, decision_log_hash_key_file=str(key))
     again = msgspec.structs.replace(made, time=made.time + 3600, request_id="later")
     return table(bundle, made, again)
 
@@ -114,7 +113,7 @@ def test_an_explanation_tells_what_was_decided_on_what(bundle: Bundle, log: pa.T
         ("paid", "1970-01-11 00:00:00.5 UTC", "", ""),
         ("web", "true", "", ""),
         ("visits", "missing", "", ""),
-        ("sex", "0a1b", "", "only its keyed hash is in the log; not seen by the model"),
+        ("sex", HASH, "", "only its keyed hash is in the log; not seen by the model"),
         ("note", HOSTILE, "", "not seen by the model"),
         ("mail", "", "", "not in the log; not seen by the model"),
     ]

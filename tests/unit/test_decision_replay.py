@@ -23,11 +23,11 @@ from tabserve.bundle import Bundle
 from tabserve.cli import main
 from tabserve.decision_log import reading
 from tabserve.decision_log.comparing import Difference
-from tabserve.decision_log.entry import Entry
 from tabserve.decision_log.replay import Replay, replay
 from tabserve.decision_log.replayer import INCOMPLETE, Replayer
 from tabserve.decision_log.requests import Requests
 from tabserve.scoring.storage import RunError
+from tests.data import payments
 from tests.unit.bundles import records, resealed, saved
 from tests.unit.decided import changed, entries, table, written
 
@@ -42,7 +42,7 @@ PLAIN: dict[str, Any] = {"fields": ("amount", "age"), "engine": "sklearn"}
 
 
 def two_engines(folder: Path) -> Bundle:
-    bundle = saved(XGBClassifier(n_estimators=20), folder, fields=FIELDS, extra=BANDS)
+    bundle = saved(XGBClassifier(n_estimators=5, max_depth=3), folder, fields=FIELDS, extra=BANDS)
     plan = [{"engine": "onnxruntime", "from_rows": 0}, {"engine": "xgboost", "from_rows": 2}]
     resealed(bundle.path, lambda contents: contents["model"].update(engines=plan))
     return Replayer(bundle.path).bundle
@@ -51,7 +51,9 @@ def two_engines(folder: Path) -> Bundle:
 MODELS: dict[str, tuple[Callable[[Path], Bundle], tuple[str, ...]]] = {
     "two engines": (two_engines, ("predict_proba", "margin")),
     "every class": (
-        lambda folder: saved(HistGradientBoostingClassifier(max_iter=10), folder, "multiclass", fields=FIELDS),
+        lambda folder: saved(
+            HistGradientBoostingClassifier(max_iter=3, max_depth=3), folder, "multiclass", fields=FIELDS
+        ),
         ("predict_proba", "predict"),
     ),
     "rows that depend on each other": (
@@ -109,6 +111,26 @@ def test_what_services_decided_is_decided_again(kind: str, tmp_path: Path) -> No
     assert (found.result, *counts(found)) == ("equal", len(frame), 0, 0)
 
 
+def test_decisions_of_services_and_of_files_are_decided_again(tmp_path: Path) -> None:
+    bundle = payments.bundle(tmp_path, trees=10, depth=3)
+    frame = payments.records(300)
+    asked = frame.assign(opened=frame.opened.astype(str), paid=frame.paid.astype(str).where(frame.index % 2 == 0, None))
+    online = [*entries(bundle, asked[:20], 1), *entries(bundle, asked[20:200], 40)]
+    written(table(bundle, *online), tmp_path / "log")
+    frame[200:].to_csv(tmp_path / "payments.csv", index=False)
+    arguments = [
+        str(bundle.path),
+        str(tmp_path / "payments.csv"),
+        str(tmp_path / "out"),
+        "--log",
+        str(tmp_path / "log"),
+    ]
+    assert CliRunner().invoke(main, ["score", *arguments]).exit_code == 0
+    found = replayed(tmp_path / "log", bundle)
+    assert (found.result, *counts(found)) == ("equal", 300, 0, 0)
+    assert [(one.release, one.records) for one in found.releases] == [("", 100), ("a-1", 200)]
+
+
 def test_one_bit_of_a_score_is_found_and_named(bundle: Bundle, logged: pa.Table, tmp_path: Path) -> None:
     score = logged["score"][7].as_py()
     flipped = float(np.nextafter(score, 1))
@@ -129,6 +151,7 @@ def test_one_bit_of_a_score_is_found_and_named(bundle: Bundle, logged: pa.Table,
         ("decision", None, "decision"),
         ("label", "other", "label"),
         ("reasons", ["other"], "reasons"),
+        ("codes", ["other"], "codes"),
     ],
 )
 def test_what_was_altered_is_found_and_named(
@@ -165,7 +188,7 @@ def test_decisions_of_two_releases_are_counted_apart(bundle: Bundle, other: Bund
 
 def test_reasons_that_are_not_logged_are_not_made(bundle: Bundle, tmp_path: Path) -> None:
     made = list(entries(bundle, FRAME, 20, "predict_proba"))
-    some = {name: array for name, array in made[0].answers.items() if name != "reasons"}
+    some = {name: array for name, array in made[0].answers.items() if name not in ("reasons", "codes")}
     found = replayed(
         written(table(bundle, msgspec.structs.replace(made[0], answers=some), *made[1:]), tmp_path), bundle
     )
@@ -215,6 +238,16 @@ def test_a_request_with_an_altered_record_cannot_be_replayed(dependent: Bundle, 
     assert [each.what for each in found.differences[0].differences] == ["record"]
 
 
+@pytest.mark.parametrize(("column", "value"), [("decision", None), ("score", 0.5), ("reasons", ["other"])])
+def test_an_altered_answer_among_others_of_its_request_is_found(
+    dependent: Bundle, tmp_path: Path, column: str, value: Any
+) -> None:
+    made = table(dependent, *entries(dependent, FRAME[["amount", "age"]], 12, "predict_proba"))
+    found = replayed(written(changed(made, column, 30, value), tmp_path), dependent)
+    assert counts(found) == (59, 1, 0)
+    assert [each.what for each in found.differences[0].differences] == [column]
+
+
 def test_one_decision_is_replayed_by_its_id_with_the_others_of_its_request(dependent: Bundle, tmp_path: Path) -> None:
     made = table(dependent, *entries(dependent, FRAME[["amount", "age"]], 12, "predict_proba"))
     log = written(changed(made, "score", 1, 0.5), tmp_path)
@@ -235,11 +268,9 @@ def hidden(tmp_path: Path, how: str, field: str) -> Replay:
     resealed(bundle.path)
     bundle = Replayer(bundle.path).bundle
 
-    def hide(entry: Entry) -> Entry:
-        hashes = {"hash": {field: np.array(["0a"] * len(entry), object)}, "drop": {}}[how]
-        return msgspec.structs.replace(entry, columns={**entry.columns, **hashes})
-
-    made = [hide(each) for each in entries(bundle, FRAME, 20, "predict_proba")]
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef" * 2)
+    made = entries(bundle, FRAME.assign(sex="f"), 20, decision_log_hash_key_file=str(key))
     return replayed(written(table(bundle, *made), tmp_path / "log"), bundle)
 
 
