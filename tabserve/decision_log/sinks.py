@@ -22,6 +22,9 @@ STORES = ("s3", "gs", "gcs", "abfs", "abfss")
 class Sink(Protocol):
     """Takes whole files."""
 
+    def open(self) -> None:
+        """Do now what would make the first write late; never fails, because the write will tell what is wrong."""
+
     def write(self, name: str, content: pa.Buffer) -> None:
         """Store a file, replacing one of its name; it is durable when the call returns. Raises OSError."""
 
@@ -31,6 +34,9 @@ class FolderSink:
 
     def __init__(self, folder: Path, unfinished: str = UNFINISHED) -> None:
         self._folder, self._unfinished = folder, unfinished
+
+    def open(self) -> None:
+        """Nothing to do."""
 
     def write(self, name: str, content: pa.Buffer) -> None:
         """Store a file: written under another name, synced, renamed. Raises OSError."""
@@ -66,14 +72,22 @@ class StoreSink:
         self._uri = uri
         self._place: Place | None = None
 
-    def write(self, name: str, content: pa.Buffer) -> None:
-        """Store an object by one upload, which is complete or no object. Raises OSError."""
+    def open(self) -> None:
+        """Look for region, credentials and the store, which can take longer than a service has to end."""
+        with suppress(OSError):
+            place = self._opened()
+            place.files.get_file_info(place.path)
+
+    def _opened(self) -> Place:
         try:
-            place = self._place = self._place or Place.of(
-                self._uri
-            )  # asks the store for its region, if it is not named
+            place = self._place = self._place or Place.of(self._uri)
         except RunError as error:
             raise OSError(str(error.__cause__)) from error  # its own words may hold what the URI has of credentials
+        return place
+
+    def write(self, name: str, content: pa.Buffer) -> None:
+        """Store an object by one upload, which is complete or no object. Raises OSError."""
+        place = self._opened()
         stream = place.files.open_output_stream(place.below(name), compression=None)
         stream.write(content)
         stream.close()

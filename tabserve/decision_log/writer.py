@@ -115,6 +115,7 @@ class _Writing:
 
     def run(self) -> None:
         """Write until the buffer closes, and then what is left."""
+        self._sink.open()
         closing = False
         while not closing and not self._buffer.closed:
             self._buffer.wait(TICK_SECONDS)

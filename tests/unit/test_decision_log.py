@@ -60,6 +60,9 @@ class Kept:
     before: Callable[[], None] = lambda: None
     files: dict[str, bytes] = field(default_factory=dict)
 
+    def open(self) -> None:
+        """Nothing to do."""
+
     def write(self, name: str, content: pa.Buffer) -> None:
         self.before()
         self.files[name] = content.to_pybytes()
