@@ -80,7 +80,11 @@ class Decisions:
             *([TensorSpec("reasons", "BYTES", (-1, self._reasons.top))] if self._reasons else []),
         )
         self.names = tuple(spec.name for spec in self.specs)
-        self.of_probability = self._source == "predict_proba"
+
+    @property
+    def of_probability(self) -> bool:
+        """Whether the score is a class's probability."""
+        return self._source == "predict_proba"
 
     def needs(self, names: Collection[str]) -> tuple[str, ...]:
         """The predictor's outputs that `decide` needs for these names (or `label`)."""

@@ -373,22 +373,7 @@ class Schema(Strict, frozen=True):
         elif decision.bands:
             probability = decision.score in self.outputs.classes
             yield from _wrong_range([band.from_ for band in decision.bands], probability, at)
-        yield from self._wrong_value(decision)
-
-    def _wrong_value(self, decision: Decision) -> Misfits:
-        classes, at = self.outputs.classes, ("outputs", "decision", "value")
-        labels = tuple(dict.fromkeys(band.label for band in decision.bands)) or classes
-        if decision.value and not classes:
-            yield MisfitError("the worth of decisions needs `outputs.classes`", *at)
-            return
-        for label, worth in decision.value.items():
-            if label not in labels:
-                yield unknown_name("decision", label, labels, *at, label)
-            for name, number in worth.items():
-                if name not in classes:
-                    yield unknown_name("class", name, classes, *at, label, name)
-                elif not math.isfinite(number):
-                    yield MisfitError(f"expected a finite number, got {number}", *at, label, name)
+        yield from _wrong_worth(decision, self.outputs.classes)
 
     def _scores(self) -> tuple[str, ...]:
         """The scores that a decision may use."""
@@ -410,6 +395,23 @@ class Schema(Strict, frozen=True):
         for index, label in enumerate(reasons.for_):
             if label not in labels:
                 yield unknown_name("band", label, labels, *at, "for", index)
+
+
+def _wrong_worth(decision: Decision, classes: Sequence[str]) -> Misfits:
+    """Find worths of decisions or classes that there are not."""
+    at = ("outputs", "decision", "value")
+    labels = tuple(dict.fromkeys(band.label for band in decision.bands)) or tuple(classes)
+    if decision.value and not classes:
+        yield MisfitError("the worth of decisions needs `outputs.classes`", *at)
+        return
+    for label, worth in decision.value.items():
+        if label not in labels:
+            yield unknown_name("decision", label, labels, *at, label)
+        for name, number in worth.items():
+            if name not in classes:
+                yield unknown_name("class", name, tuple(classes), *at, label, name)
+            elif not math.isfinite(number):
+                yield MisfitError(f"expected a finite number, got {number}", *at, label, name)
 
 
 def _wrong_range(lows: Sequence[float], probability: bool, at: tuple[str, ...]) -> Misfits:
