@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-long long-models long-score long-log long-replay long-monitor long-request long-redis long-contract long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
+.PHONY: help demo quick test test-long long-models long-score long-log long-replay long-monitor long-request long-redis long-contract long-compatible long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -54,7 +54,10 @@ long-redis: .venv/ready ## the hook of examples/redis on Debian's Redis, which i
 	$(PYTHON) -m pytest -q -m long tests/kserve/test_redis_long.py
 
 long-contract: .venv/ready ## requests and clients made from the contract: schemathesis, OpenAPI, Go, grpcurl
-	$(PYTHON) -m pytest -q -s -m long tests/clients
+	$(PYTHON) -m pytest -q -s -m long tests/clients/test_generated.py
+
+long-compatible: .venv/ready ## the setting compatible, compared with KServe's and MLServer's servers, which it installs
+	$(PYTHON) -m pytest -q -s -m long tests/clients/test_compatible_long.py
 
 long-tutorial: .venv/ready ## docs/tutorial.md in a new environment, and which systems the extras resolve on; asks a package index
 	$(PYTHON) -m pytest -q -s -m long tests/docs

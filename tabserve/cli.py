@@ -25,6 +25,7 @@ from tabserve.client import Client, ServiceError
 from tabserve.decision_log.commands import log
 from tabserve.engines.estimators import untrusted
 from tabserve.inference.rest import openapi
+from tabserve.inference.settings import Server
 from tabserve.monitor.commands import monitor
 from tabserve.options import ALLOW_JOBLIB, TRUSTED, trusted_names
 from tabserve.request import command as asking
@@ -197,10 +198,17 @@ def draft(source: Path, target: str | None, sample: Path | None, task: Task | No
 @click.option("--predictor-grpc-port", type=_PORT, help="gRPC port of the predictor.  [8084, or a free one]")
 @click.option("--check", is_flag=True, help="Compare the first reference record's decision and stop.")
 @click.option("--watch", is_flag=True, help="Serve a bundle that is saved in this folder anew, losing no request.")
+@click.option("--compatible", type=click.Choice(get_args(Server)), help="Answer as this server's own runtimes do.")
 @ALLOW_JOBLIB
 @TRUSTED
 def up(
-    directory: Path, check: bool, watch: bool, allow_joblib: bool, trusted: Sequence[str], **ports: int | None
+    directory: Path,
+    check: bool,
+    watch: bool,
+    compatible: Server | None,
+    allow_joblib: bool,
+    trusted: Sequence[str],
+    **ports: int | None,
 ) -> None:
     """Run both services of a bundle on this machine until Ctrl-C, and print a decision and a curl."""
     try:
@@ -211,6 +219,7 @@ def up(
     chosen = msgspec.structs.replace(local.choose_ports(), **given)
     options = ["--allow_joblib=true"] if allow_joblib else []
     options += [f"--trusted={','.join(trusted_names(trusted))}"] if trusted else []
+    options += [f"--compatible={compatible}"] if compatible else []
     record = expected.record(found, 0)
 
     def load() -> str:

@@ -6,6 +6,7 @@ import sys
 from typing import NoReturn
 
 from tabserve import bundle, extras
+from tabserve.bundle.compatible import compatible
 from tabserve.bundle.sizes import with_body_limit
 from tabserve.engines.isolated import verify_loads
 from tabserve.inference import logs, memory, server
@@ -34,7 +35,7 @@ def serve(settings: Settings) -> None:
                 imports.import_booster(found.manifest.model.native)
             verify_loads(found)
         settings = with_body_limit(settings, found)
-        model = load(found, settings, metrics)
+        model = compatible(load(found, settings, metrics), found, settings.compatible)
         memory.trim()
         if hooked:
             from tabserve import kserve_adapter

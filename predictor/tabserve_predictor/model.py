@@ -15,6 +15,7 @@ import orjson
 from tabserve import engines
 from tabserve.arrays import Features, rows, take
 from tabserve.bundle import Bundle, libraries
+from tabserve.bundle.instances import decode_tensors
 from tabserve.bundle.metadata import of_predictor
 from tabserve.bundle.outputs import Outputs, of_engine
 from tabserve.bundle.tensors import class_names, may_miss
@@ -27,7 +28,6 @@ from tabserve.inference.model import ENGINE, PREDICTOR_RELEASE, RECORDED, VERSIO
 from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata, RequestedOutput, Tensor
 from tabserve_predictor.batching import Batcher
 from tabserve_predictor.inputs import Inputs
-from tabserve_predictor.instances import decode_tensors
 from tabserve_predictor.instruments import Instruments
 from tabserve_predictor.settings import Settings
 from tabserve_predictor.threads import available

@@ -175,11 +175,10 @@ class Client:
     def answered(self, model: str) -> list[str]:
         """The names in a decision, in their order, the id's first. Raises ServiceError."""
         metadata = self.metadata(model)
-        offered = {spec.name for spec in metadata.outputs}
         optional = msgspec.json.decode(metadata.properties.get("optional_outputs", "[]"), type=list[TensorSpec])
-        labels = [spec.name for spec in (*metadata.outputs, *optional) if spec.name == "label"]
+        offered = {spec.name for spec in (*metadata.outputs, *optional)}
         ids = [spec.name for spec in metadata.inputs if spec.name in offered]
-        return [*ids, *answers.names(offered, labels, self.targets(model))]
+        return [*ids, *answers.names(offered - {"predict"}, offered & {"label"}, self.targets(model))]
 
     def targets(self, model: str) -> list[str]:
         """The names of the values in `predict`, if a regression has several. Raises ServiceError."""

@@ -29,6 +29,8 @@ change no answer.
 """
 ENGINE, VERSIONS = "engine", "versions"
 """The response's parameters that say what answered."""
+NATIVE = "tabserve_native"
+"""The parameter that asks for the model's own outputs where the setting `compatible` gives others."""
 
 
 class Context(msgspec.Struct):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 import click
 import msgspec
@@ -21,6 +21,9 @@ LARGEST_BODY_BYTES = 8 * 2**20
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._~%-]+(:\d+)?|[a-z]+://\[[0-9a-f:.]+\](:\d+)?").fullmatch
 """An origin as browsers send it, in lower case (RFC 6454, section 6.2)."""
+
+Server: TypeAlias = Literal["kserve", "kserve-proba", "mlserver"]
+"""Servers that a service can answer like; kserve-proba is KServe's where PREDICT_PROBA is true."""
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -44,6 +47,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     server: Annotated[
         Literal["tabserve", "kserve"], Meta(description="tabserve, or kserve for the stock kserve.ModelServer.")
     ] = "tabserve"
+    compatible: Annotated[
+        Literal["", Server], Meta(description="Answer as this server's own do: kserve, kserve-proba or mlserver.")
+    ] = ""
     model_class: Annotated[str, Meta(description="module:Class, a subclass of the kserve_model adapter.")] = ""
     host: Annotated[str, Meta(description="The address to listen on.")] = "0.0.0.0"
     http_port: Annotated[Port, Meta(description="REST and health.")] = 8080

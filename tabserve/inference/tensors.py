@@ -42,11 +42,13 @@ class Tensor(msgspec.Struct, frozen=True, gc=False):
     """One named tensor; its shape is the array's.
 
     A BYTES array has dtype object. From a request its elements are `bytes`; in a response they may be `bytes` or `str`.
+    content_type: the parameter of that name, in a response to MLServer's clients.
     """
 
     name: str
     datatype: str
     array: Array
+    content_type: str = ""
 
 
 class RequestedOutput(msgspec.Struct, frozen=True, gc=False):
@@ -67,10 +69,11 @@ class InferRequest(msgspec.Struct, frozen=True):
 
 
 class InferResponse(msgspec.Struct, frozen=True):
-    """A model's answer; the server adds the model's name, version and the request's id."""
+    """A model's answer; the server adds the model's name and version, and the request's id if there is none here."""
 
     outputs: tuple[Tensor, ...]
     parameters: Parameters = {}
+    id: str | None = None
 
 
 class TensorSpec(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ ERROR = ("row", "field", "expected", "got")
 """The keys of an error; rows count from 0, and `field` is empty if the record as a whole does not fit."""
 
 
-def names(decided: Collection[str], classes: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
+def names(decided: Collection[str], classes: Collection[str], targets: Sequence[str]) -> tuple[str, ...]:
     """The names in a record's answer: those of the schema's decisions, the label, and `predict` for several targets."""
     known = {*decided, *(["label"] if classes else []), *(["predict"] if targets else [])}
     return tuple(name for name in _ORDER if name in known)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tabserve.bundle.instances import decode_tensors
 from tabserve.inference.bounds import LARGE_BYTES, Bounds
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge
-from tabserve_predictor.instances import decode_tensors
 
 BOUNDS = Bounds(rows=20_000, width=3, inputs=6)
 ROWS = [[at, None if at % 7 == 0 else at / 3, -at] for at in range(20_000)]

@@ -8,12 +8,14 @@ from typing import NoReturn
 
 from tabserve import bundle, extras
 from tabserve.bundle import Bundle, BundleError
+from tabserve.bundle.compatible import compatible
 from tabserve.bundle.sizes import with_body_limit
 from tabserve.decision_log.entry import Log
 from tabserve.inference import logs, server
 from tabserve.inference.metrics import Metrics
+from tabserve.inference.model import Model
 from tabserve.inference.settings import command
-from tabserve_transformer.model import Transformer, load
+from tabserve_transformer.model import load
 from tabserve_transformer.settings import Settings
 
 _WITH_ARROW = f"{extras.how('transformer-log')} An image has it if built with TRANSFORMER_EXTRA=transformer-log."
@@ -33,7 +35,8 @@ def serve(settings: Settings) -> None:
         )
         settings = with_body_limit(settings, found)
         with _log(found, settings, metrics) as log:
-            _run(load(found, settings, metrics, log), settings, metrics)
+            model = load(found, settings, metrics, log)
+            _run(compatible(model, found, settings.compatible), settings, metrics)
     except bundle.UntrustedError as error:
         _end(settings, str(error.in_service()))
     except ModuleNotFoundError as error:
@@ -59,7 +62,7 @@ def _log(found: Bundle, settings: Settings, metrics: Metrics) -> AbstractContext
     return open_log(found, settings, metrics)
 
 
-def _run(model: Transformer, settings: Settings, metrics: Metrics) -> None:
+def _run(model: Model, settings: Settings, metrics: Metrics) -> None:
     if settings.server == "kserve" or settings.model_class:
         from tabserve import kserve_adapter
         from tabserve_transformer.kserve_model import TransformerModel

@@ -23,9 +23,13 @@ from google.protobuf.message import Message
 from tabserve import bundle as bundles
 from tabserve.bundle import Bundle, expected
 from tabserve.inference.grpc import open_inference_pb2 as pb
+from tabserve.inference.model import NATIVE
 
 CONTENTS = {"BOOL": "bool", "INT64": "int64", "FP32": "fp32", "FP64": "fp64", "BYTES": "bytes"}
 DATATYPES = {str: "BYTES", bool: "BOOL", int: "INT64", float: "FP64"}
+
+OURS = {"parameters": {NATIVE: True}}
+"""Asks for the model's own answers, also where the setting `compatible` gives others."""
 
 
 class Cell(NamedTuple):
@@ -144,9 +148,9 @@ def over_rest(release: Release, asked: Question) -> None:
     status, body = release.http(model)
     check("metadata", status == 200 and body["name"] == release.model and body["inputs"], body)
     inputs = [{"name": n, "datatype": d, "shape": [1], "data": [v]} for n, d, v in asked.row]
-    status, body = release.http(f"{model}/infer", {"inputs": inputs, "outputs": [{"name": asked.output}]})
+    status, body = release.http(f"{model}/infer", {**OURS, "inputs": inputs, "outputs": [{"name": asked.output}]})
     check(f"V2 {asked.output}", status == 200 and same(body["outputs"][0]["data"][0], asked.wanted), (body, asked))
-    status, body = release.http(f"{model}/infer", {"inputs": [{**inputs[0], "name": "no such input"}]})
+    status, body = release.http(f"{model}/infer", {**OURS, "inputs": [{**inputs[0], "name": "no such input"}]})
     check("a bad request is a 400", status == 400, (status, body))
 
 
@@ -167,6 +171,7 @@ def over_grpc(release: Release, asked: Question) -> None:
         inputs=[tensor(cell) for cell in asked.row],
         outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=asked.output)],
     )
+    request.parameters[NATIVE].bool_param = True
     answer = release.call("ModelInfer", request).outputs[0]
     got = getattr(answer.contents, f"{CONTENTS[answer.datatype]}_contents")[0]
     check(f"gRPC {asked.output}", same(got.decode() if isinstance(got, bytes) else float(got), asked.wanted), answer)

@@ -162,9 +162,12 @@ class ResponseEncoder:
     def encode(self, request: InferRequest, response: InferResponse) -> pb.ModelInferResponse:
         """The message; contents are raw if the request's were, or if a datatype has no typed field."""
         raw = request.binary_output or any(tensor.datatype == "FP16" for tensor in response.outputs)
-        message = pb.ModelInferResponse(model_name=self._name, model_version=self._version, id=request.id or "")
+        message = pb.ModelInferResponse(model_name=self._name, model_version=self._version)
+        message.id = response.id or request.id or ""
         for tensor in response.outputs:
             output = message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
+            if tensor.content_type:
+                output.parameters[CONTENT_TYPE].string_param = tensor.content_type
             if raw:
                 message.raw_output_contents.append(elements_binary(tensor.array))
             else:

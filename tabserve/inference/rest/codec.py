@@ -335,9 +335,9 @@ class ResponseEncoder:
 
         Numbers are written so that reading them back gives the same bits; NaN and infinities are written as null.
         """
-        head = self._head
-        if request.id is not None:
-            head = b'%b,"id":%b' % (head, orjson.dumps(request.id))
+        head, id_ = self._head, response.id or request.id
+        if id_ is not None:
+            head = b'%b,"id":%b' % (head, orjson.dumps(id_))
         if response.parameters:
             head = b'%b,"parameters":%b' % (head, orjson.dumps(response.parameters))
         if not request.binary_output and not request.outputs:
@@ -371,8 +371,9 @@ def _binary_outputs(request: InferRequest) -> frozenset[str]:
 
 
 @lru_cache(maxsize=1024)
-def _output_head(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
-    return orjson.dumps({"name": name, "datatype": datatype})[:-1] + f',"shape":{list(shape)}'.encode()
+def _output_head(name: str, datatype: str, shape: tuple[int, ...], content_type: str = "") -> bytes:
+    parameters = {"parameters": {CONTENT_TYPE: content_type}} if content_type else {}
+    return orjson.dumps({"name": name, "datatype": datatype, **parameters})[:-1] + f',"shape":{list(shape)}'.encode()
 
 
 def _json_output(tensor: Tensor) -> bytes:
@@ -381,7 +382,7 @@ def _json_output(tensor: Tensor) -> bytes:
         data = orjson.dumps([text(element) for element in array.ravel()])
     else:
         data = orjson.dumps(array.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)
-    return b'%b,"data":%b}' % (_output_head(tensor.name, tensor.datatype, array.shape), data)
+    return b'%b,"data":%b}' % (_output_head(tensor.name, tensor.datatype, array.shape, tensor.content_type), data)
 
 
 def _binary_output(tensor: Tensor, size: int) -> bytes:

@@ -20,7 +20,7 @@ from tabserve.inference.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
-from tabserve.inference.model import RECORDED
+from tabserve.inference.model import NATIVE, RECORDED
 from tabserve.inference.tensors import (
     DATATYPES,
     InferRequest,
@@ -134,7 +134,7 @@ def _head(
             {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
             for name, datatype, shape, size in inputs
         ],
-        "parameters": {"binary_data_output": True, **recording},
+        "parameters": {"binary_data_output": True, NATIVE: True, **recording},
     }
     if outputs:
         head["outputs"] = [{"name": output.name} for output in outputs]

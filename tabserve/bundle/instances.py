@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import chain
 from typing import TypeAlias
 
@@ -19,6 +20,8 @@ from tabserve.inference.tensors import Tensor
 Value: TypeAlias = float | bool | str | None
 Row: TypeAlias = list[float | None]
 Named: TypeAlias = dict[str, Value]
+Table: TypeAlias = dict[str, list[Value] | dict[str, Value]]
+"""Columns of a few rows, as lists, or by the same keys."""
 
 _PIECE = 32 * 2**10
 """How many values are made a matrix in one step, between which other threads run."""
@@ -32,9 +35,18 @@ class _RawBody(msgspec.Struct):
     instances: msgspec.Raw
 
 
+class _KServeBody(msgspec.Struct):
+    instances: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
 _decode = msgspec.json.Decoder(_Body).decode
 _decode_raw = msgspec.json.Decoder(_RawBody).decode
 _decode_some = msgspec.json.Decoder(list[Row | Named]).decode
+_decode_kserve = msgspec.json.Decoder(_KServeBody).decode
+_decode_tables = msgspec.json.Decoder(list[Table]).decode
+_first_is_row = re.compile(rb"\s*\[\s*\[").match
+_first_is_table = re.compile(rb'\s*\[\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*[\[{]').match
 
 
 def decode_tensors(body: bytes, bounds: Bounds) -> tuple[Tensor, ...]:
@@ -45,6 +57,38 @@ def decode_tensors(body: bytes, bounds: Bounds) -> tuple[Tensor, ...]:
     instances = _instances(body, bounds)
     bounds.check_rows(len(instances))
     return tensors(instances, bounds) if instances else ()
+
+
+def decode_arrays(body: bytes, bounds: Bounds) -> tuple[tuple[Tensor, ...], bytes]:
+    """The tensors of the rows or tables that KServe's own servers read from a V1 body, under `inputs` or `instances`.
+
+    If it is records, there are no tensors, but a body that holds them under `instances`. Raises as `decode_tensors`.
+    """
+    found = decode_json(_decode_kserve, body)
+    given = found.instances if found.inputs is msgspec.UNSET else found.inputs
+    if given is msgspec.UNSET:
+        raise InvalidRequest("expected `instances` or `inputs`, got neither - at `$`")
+    array = bytes(given)
+    plain = b'{"instances":%b}' % array
+    if _first_is_row(array):
+        return decode_tensors(plain, bounds), plain
+    if _first_is_table(array):
+        rows = [row for at, table in enumerate(decode_json(_decode_tables, array)) for row in _table_rows(at, table)]
+        bounds.check_rows(len(rows))
+        return tensors(list(rows), bounds), plain
+    return (), plain
+
+
+def _table_rows(at: int, table: Table) -> list[Named]:
+    columns = {
+        name: column if isinstance(column, dict) else {str(row): value for row, value in enumerate(column)}
+        for name, column in table.items()
+    }
+    keys = next(iter(columns.values())).keys()
+    for name, column in columns.items():
+        if column.keys() != keys or not keys:
+            raise InvalidRequest(f"instance {at}, `{shortened(name)}`: expected as many values as in the first column")
+    return [{name: column[key] for name, column in columns.items()} for key in keys]
 
 
 def _instances(body: bytes, bounds: Bounds) -> list[Row | Named]:
