@@ -86,7 +86,7 @@ async def ways(http: str, grpc: str, model: str, columns: Columns) -> dict[str, 
 async def main(http: str, grpc: str, models: Sequence[str], columns: Columns) -> None:
     """Ask every model."""
     asks: Callable[[str], Awaitable[dict[str, Any]]] = lambda model: ways(http, grpc, model, columns)  # noqa: E731
-    print(json.dumps({model: await asks(model) for model in models}))
+    print(json.dumps({model: await asks(model) for model in models}, default=bytes.decode))
 
 
 if __name__ == "__main__":
