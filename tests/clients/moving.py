@@ -72,9 +72,9 @@ def rows() -> pd.DataFrame:
 def target(task: str, *, texts: bool = False) -> Array:
     """What the models learn from the rows."""
     given = rows()
-    value = (given.amount - given.age / 2 + given.income**2 / 10).to_numpy()
+    value: Array = (given.amount - given.age / 2 + given.income**2 / 10).to_numpy()
     if task == "regression":
-        return np.asarray(value)
+        return value
     codes = np.digitize(value, np.quantile(value, [0.5] if task == "binary" else [0.3, 0.7]))
     return np.array(["low", "middle", "high"])[codes] if texts else codes
 

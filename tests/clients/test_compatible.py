@@ -6,6 +6,7 @@ With `make long-compatible`, tests/clients/test_compatible_long.py compares them
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Generator, Mapping
@@ -130,6 +131,15 @@ def test_records_get_the_same_decisions_as_without(
         assert decided == plain.post(path, sent).json()
     with Client(compatible[server].url) as own, Client(transformer.url) as same:
         assert own.decide(MODEL, records) == same.decide(MODEL, records)
+
+
+def test_metrics_have_the_names_that_the_page_gives(compatible: dict[str, Service]) -> None:
+    page = (ROOT / "docs" / "migrate.md").read_text().partition("## Metrics")[2]
+    names = set(re.findall(r"`(tabserve_\w+)`", page))
+    shown = "".join(service.metrics() for service in compatible.values())
+
+    assert len(names) >= 9
+    assert [name for name in sorted(names) if f"# TYPE {name} " not in shown] == []
 
 
 def test_what_does_not_fit_is_refused_in_a_form_that_both_clients_read(

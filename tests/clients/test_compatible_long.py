@@ -6,6 +6,7 @@ The other servers, and MLServer's client, run in environments that benchmarks in
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,10 +50,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def serving(command: Sequence[str | Path], ports: Sequence[int], log: Path, **variables: str) -> Generator[Service]:
-    """Another server, ready."""
+    """Another server, ready. ports: of REST, gRPC and metrics."""
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env={"PATH": "/usr/bin:/bin", **variables})
-    service = Service(process, ports[0], ports[1], 0, log)
+    service = Service(process, *ports, log)
     try:
         service.wait_for(lambda: all(service.status(f"/v2/models/{name}/ready") == 200 for name in NAMES), "ready")
         yield service
@@ -63,10 +64,10 @@ def serving(command: Sequence[str | Path], ports: Sequence[int], log: Path, **va
 @contextmanager
 def other(server: str, folder: Path) -> Generator[Service]:
     """The server of a value of `compatible`, with every model."""
-    ports = [free_port(), free_port()]
+    ports = [free_port(), free_port(), free_port()]
     if server == "mlserver":
         python = environments.python("mlserver")
-        told = {"host": "127.0.0.1", "http_port": ports[0], "grpc_port": ports[1], "metrics_port": free_port()}
+        told = {"host": "127.0.0.1", "http_port": ports[0], "grpc_port": ports[1], "metrics_port": ports[2]}
         (folder / "models" / "settings.json").write_text(json.dumps({**told, "parallel_workers": 0}))
         for name in NAMES:
             library = name.split("-")[0]
@@ -76,7 +77,8 @@ def other(server: str, folder: Path) -> Generator[Service]:
             (folder / "models" / name / "model-settings.json").write_text(json.dumps(settings))
         command: list[str | Path] = [python.with_name("mlserver"), "start", folder / "models"]
     else:
-        command = [environments.python("kserve"), HERE / "stock_kserve.py", folder / "models", *map(str, ports)]
+        ports[2] = ports[0]
+        command = [environments.python("kserve"), HERE / "stock_kserve.py", folder / "models", *map(str, ports[:2])]
     proba = str(server == "kserve-proba").lower()
     with serving(command, ports, folder / f"{server}.log", PREDICT_PROBA=proba) as service:
         yield service
@@ -103,6 +105,15 @@ def ours(server: str, folder: Path, name: str) -> tuple[dict[str, Any], dict[str
             return first, second
 
 
+def documented(server: str) -> list[str]:
+    """The server's metrics that the page names, except those of queues that it does not have here."""
+    title = {"mlserver": "MLServer"}.get(server, "KServe")
+    rows = re.findall(rf"^\| {title} \| (.*?) \|", (ROOT / "docs" / "migrate.md").read_text(), re.MULTILINE)
+    names = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert len(names) >= 3
+    return [name for name in names if not name.endswith("_queue")]
+
+
 def assert_alike(found: Any, expected: Any, where: str) -> None:
     """Assert the same JSON, with numbers as near as engines agree."""
     if isinstance(expected, float):
@@ -125,6 +136,8 @@ def assert_alike(found: Any, expected: Any, where: str) -> None:
 def test_clients_get_what_their_own_server_answers(server: str, folder: Path) -> None:
     with other(server, folder) as service:
         theirs = asked(server, service, NAMES)
+        shown = service.metrics()
+    assert [name for name in documented(server) if f"# TYPE {name} " not in shown] == []
     fails: Mapping[str, set[str]] = FAILS.get(server, {})
     for name in NAMES:
         expected = {way: answer for way, answer in theirs[name].items() if way not in IGNORED.get(name, ())}

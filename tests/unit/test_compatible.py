@@ -18,6 +18,8 @@ from tabserve.arrays import Array
 from tabserve.bundle import Bundle, BundleError
 from tabserve.bundle.compatible import compatible
 from tabserve.inference.errors import InvalidRequest, RequestTooLarge
+from tabserve.inference.grpc import open_inference_pb2 as pb
+from tabserve.inference.grpc.codec import decode_request
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import NATIVE, Context, Model
 from tabserve.inference.rest.codec import ResponseEncoder
@@ -118,6 +120,16 @@ async def test_mlserver_s_clients_ask_for_probabilities_by_name(bundles: Mapping
 
     assert [tensor.name for tensor in answer.outputs] == [*names]
     assert_equal(answer.outputs[0], "predict_proba", model.model.predict_proba(ASKED.to_numpy()))
+
+
+def test_mlserver_s_client_sends_empty_contents_beside_raw_ones() -> None:
+    message = pb.ModelInferRequest(raw_input_contents=[bytes(8)])
+    tensor = message.inputs.add(name="x", datatype="FP64", shape=[1])
+    tensor.contents.SetInParent()
+    assert decode_request(message).inputs[0].array.tolist() == [0]
+    tensor.contents.fp64_contents.append(1)
+    with pytest.raises(InvalidRequest, match="expected either `contents` or raw_input_contents"):
+        decode_request(message)
 
 
 async def test_what_the_other_server_does_not_know_is_answered_as_without_it(bundles: Mapping[str, Any]) -> None:

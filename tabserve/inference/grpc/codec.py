@@ -113,7 +113,7 @@ def _form(
 
 def _raw_tensor(tensor: pb.ModelInferRequest.InferInputTensor, index: int, data: bytes, bounds: Bounds) -> Tensor:
     dtype, shape = _form(tensor, index, bounds)
-    if tensor.HasField("contents"):
+    if tensor.HasField("contents") and tensor.contents.ListFields():  # MLServer's client sends empty ones
         raise _fail(tensor, index, "expected either `contents` or raw_input_contents, got both")
     try:
         return Tensor(tensor.name, tensor.datatype, binary_elements(data, dtype, shape))
