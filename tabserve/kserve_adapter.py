@@ -1,4 +1,4 @@
-"""Serve our models as kserve.Model, and kserve.Model hooks with our server.
+"""Make our models kserve.Model, and serve hooks on these with our server.
 
 This is the only module that imports the KServe SDK, which takes long; the services import it only if they need it.
 """
@@ -11,7 +11,6 @@ import inspect
 import math
 from collections.abc import Mapping
 from contextvars import ContextVar
-from functools import partial
 from typing import Any
 
 import kserve
@@ -22,20 +21,18 @@ from kserve.errors import InvalidInput, ModelNotReady
 from kserve.protocol.infer_type import RequestedOutput as KServeRequestedOutput
 from kserve.protocol.infer_type import to_http_parameters
 from kserve.utils.utils import generate_uuid
-from prometheus_client import REGISTRY, generate_latest
 
 from tabserve.arrays import Array
-from tabserve.inference import admin, server
+from tabserve.inference import server
 from tabserve.inference.arms import ARM, SHADOW, arm
 from tabserve.inference.bounds import UNBOUNDED
 from tabserve.inference.content_types import CONTENT_TYPE, check_output, check_request, misfit
 from tabserve.inference.contract import Contract
 from tabserve.inference.deadlines import TIMEOUT, deadline
-from tabserve.inference.errors import InferenceError, InvalidRequest, NotReady
+from tabserve.inference.errors import InvalidRequest, NotReady
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import ON_ERROR, Context, Model
 from tabserve.inference.request_ids import TRACE_HEADERS
-from tabserve.inference.rest.pages import health_pages, metrics_pages
 from tabserve.inference.settings import ServerSettings
 from tabserve.inference.tensors import (
     DATATYPES,
@@ -61,13 +58,10 @@ class KServeModel(kserve.Model):  # type: ignore[misc]  # the SDK is untyped
         super().__init__(core.metadata.name)
         self.core = core
         self.engine = True  # makes the stock server await start_engine() in its own event loop
-        self.heart = admin.Heartbeat()
-        self._beats: asyncio.Task[None] | None = None
         self.ready = True
 
     async def start_engine(self) -> None:
-        """Begin the model's background work in the server's event loop, and watch over it."""
-        self._beats = asyncio.create_task(self.heart.keep_beating())
+        """Begin the model's background work in the server's event loop."""
         await self.core.start()
 
     async def healthy(self) -> bool:
@@ -174,18 +168,12 @@ def _timeout(context: Context) -> dict[str, str]:
 
 
 def run(core: Model, settings: ServerSettings, metrics: Metrics, default: type[KServeModel]) -> None:
-    """Serve the adapter with the server that the settings name. Raises ValueError if model_class is not an adapter."""
-    model = adapter(core, settings, default)
-    if settings.server == "kserve":
-        serve(model, settings, metrics)
-    else:
-        server.run(Hooked(model), settings, metrics)
+    """Serve the model with the hooks of `model_class`. Raises ValueError if that is not an adapter."""
+    server.run(Hooked(adapter(core, settings, default)), settings, metrics)
 
 
 def adapter(core: Model, settings: ServerSettings, default: type[KServeModel]) -> KServeModel:
-    """The adapter to serve: `settings.model_class`, or `default`. Raises ValueError if it is not a subclass."""
-    if not settings.model_class:
-        return default(core)
+    """The class in `settings.model_class`, on the model. Raises ValueError if it is not a subclass of `default`."""
     module, _, name = settings.model_class.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
@@ -194,37 +182,6 @@ def adapter(core: Model, settings: ServerSettings, default: type[KServeModel]) -
     if not (inspect.isclass(found) and issubclass(found, default)):
         raise ValueError(f"model_class: expected a subclass of {default.__module__}.{default.__name__}, got {found!r}")
     return found(core)
-
-
-def serve(model: KServeModel, settings: ServerSettings, metrics: Metrics) -> None:
-    """Serve with the stock kserve.ModelServer; our errors keep their status over REST.
-
-    Its metrics and the model's are one page, on its own port as well as on the admin port.
-    """
-    from kserve.model_server import app
-    from starlette.requests import Request
-    from starlette.responses import JSONResponse
-
-    async def answer(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, InferenceError)
-        headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
-        return JSONResponse({"error": error.message}, error.http_status, headers)
-
-    app.add_exception_handler(InferenceError, answer)
-    stock = kserve.ModelServer(
-        http_port=settings.http_port,
-        grpc_port=settings.grpc_port or 8081,
-        enable_grpc=bool(settings.grpc_port),
-        workers=1,
-    )
-    REGISTRY.register(metrics.collector())
-    pages = {
-        **health_pages(model.core.metadata, lambda: model.core.ready, is_live=lambda: model.heart.live),
-        **metrics_pages(partial(generate_latest, REGISTRY)),
-    }
-    listener = server.listen(settings.host, settings.admin_port) if settings.admin_port else None
-    with admin.answering(listener, pages):
-        stock.start([model])
 
 
 def our_request(request: kserve.InferRequest) -> InferRequest:

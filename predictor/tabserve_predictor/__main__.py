@@ -21,7 +21,6 @@ def serve(settings: Settings) -> None:
     """Load, warm up, and serve until a signal. Exits with status 1 and the reason if the bundle can't be served."""
     logs.configure(settings.log_level, settings.log_format, "predictor")
     metrics = Metrics()
-    hooked = settings.server == "kserve" or bool(settings.model_class)
     try:
         found = bundle.load(
             settings.model_dir,
@@ -31,13 +30,13 @@ def serve(settings: Settings) -> None:
             opened=("model",),
         )
         if found.manifest.model.native in ("xgboost", "lightgbm"):
-            if not hooked:
+            if not settings.model_class:
                 imports.import_booster(found.manifest.model.native)
             verify_loads(found)
         settings = with_body_limit(settings, found)
         model = compatible(load(found, settings, metrics), found, settings.compatible)
         memory.trim()
-        if hooked:
+        if settings.model_class:
             from tabserve import kserve_adapter
             from tabserve_predictor.kserve_model import PredictorModel
 

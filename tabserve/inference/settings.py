@@ -44,9 +44,6 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     trusted: Annotated[
         str, Meta(description="Types in a skops file to load besides the known safe ones: names, comma-separated.")
     ] = ""
-    server: Annotated[
-        Literal["tabserve", "kserve"], Meta(description="tabserve, or kserve for the stock kserve.ModelServer.")
-    ] = "tabserve"
     compatible: Annotated[
         Literal["", Server], Meta(description="Answer as this server's own do: kserve, kserve-proba or mlserver.")
     ] = ""

@@ -1,9 +1,10 @@
-"""The stock kserve.ModelServer answers the same, and hooks that do not await work under both servers."""
+"""Our models answer the same under the stock kserve.ModelServer, and hooks that do not await work under both."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import pytest
 from tabserve.inference.grpc import open_inference_pb2 as pb
 from tabserve.inference.tensors import InferRequest, ModelMetadata, Tensor
 from tabserve.kserve_adapter import kserve_request, our_request
-from tests.serving import Service, running, start
+from tests.docs.blocks import files
+from tests.serving import ROOT, Service, running, start
 
 MODEL = "breast-cancer"
 ROW = [25.38, 17.33, 184.6, 2019.0, 0.1622, 0.6656, 0.7119, 0.2654, 0.4601, 0.1189]
@@ -62,18 +64,34 @@ def infer(service: Service, row: list[float], content_types: Mapping[str, str] =
         return answer
 
 
+def hooked(
+    server: str, kind: str, bundle: Path, model_class: str, log: Path, *options: str
+) -> AbstractContextManager[Service]:
+    """A subclass of our models under either server."""
+    module = f"tabserve_{kind}" if server == "tabserve" else "tests.kserve.stock"
+    return running(module, f"--model_dir={bundle}", f"--model_class={model_class}", *options, log=log)
+
+
 @pytest.fixture(scope="module")
 def stock_predictor(bundle: Path, logs: Path) -> Generator[Service]:
-    with running(
-        "tabserve_predictor", f"--model_dir={bundle}", "--server=kserve", log=logs / "stock_predictor.log"
-    ) as service:
+    """The program of the page, with this bundle."""
+    program = files((ROOT / "docs" / "serving.md").read_text())["stock.py"]
+    assert '"bundle"' in program
+    (logs / "stock.py").write_text(program.replace('"bundle"', repr(str(bundle))))
+    path = {"PYTHONPATH": f"{ROOT}:{logs}"}
+    service = start("stock", log=logs / "stock_predictor.log", environment=path)
+    try:
+        service.wait_for(lambda: service.status(f"/v2/models/{MODEL}/ready") == 200, "ready for its model")
         yield service
+    finally:
+        service.kill()
 
 
 @pytest.fixture(scope="module")
-def stock_transformer(bundle: Path, stock_predictor: Service, predictor: Service, logs: Path) -> Generator[Service]:
-    options = [f"--model_dir={bundle}", "--server=kserve", f"--predictor_host=127.0.0.1:{predictor.http_port}"]
-    with running("tabserve_transformer", *options, log=logs / "stock_transformer.log") as service:
+def stock_transformer(bundle: Path, predictor: Service, logs: Path) -> Generator[Service]:
+    host = f"--predictor_host=127.0.0.1:{predictor.http_port}"
+    own = "tabserve_transformer.kserve_model:TransformerModel"
+    with hooked("kserve", "transformer", bundle, own, logs / "stock_transformer.log", host) as service:
         service.wait_for(lambda: service.status(f"/v2/models/{MODEL}/ready") == 200, "in touch with its predictor")
         yield service
 
@@ -122,16 +140,6 @@ def test_bad_input_is_a_400_under_the_stock_server_too(predictor: Service, stock
     assert post(stock_predictor, path, body)[0] == 400
 
 
-def test_the_stock_server_has_an_admin_port_too(stock_predictor: Service) -> None:
-    outputs(stock_predictor, ROW)
-    paths = ["/v2/health/live", "/v2/health/ready", f"/v2/models/{MODEL}/ready"]
-
-    assert [stock_predictor.get(path, stock_predictor.admin_port)[0] for path in paths] == [200] * 3
-    for page in (stock_predictor.metrics(), stock_predictor.get("/metrics")[1].decode()):
-        assert f'request_predict_seconds_count{{model_name="{MODEL}"}}' in page
-        assert "tabserve_engine_seconds_count" in page
-
-
 def test_no_instances_have_no_predictions_under_the_stock_server_too(
     stock_predictor: Service, stock_transformer: Service
 ) -> None:
@@ -177,8 +185,7 @@ def test_a_content_type_that_is_not_read_is_a_400_under_the_stock_server_too(
 def test_a_predictor_s_synchronous_preprocess_works_over_v2_rest(
     server: str, predictor: Service, bundle: Path, logs: Path
 ) -> None:
-    options = [f"--model_dir={bundle}", f"--server={server}", "--model_class=tests.kserve.hooks:Halved"]
-    with running("tabserve_predictor", *options, log=logs / f"halved_{server}.log") as halved:
+    with hooked(server, "predictor", bundle, "tests.kserve.hooks:Halved", logs / f"halved_{server}.log") as halved:
         assert outputs(halved, ROW) == outputs(predictor, [value / 2 for value in ROW])
         assert outputs(halved, ROW, "label") == outputs(predictor, [value / 2 for value in ROW], "label")
 
@@ -188,8 +195,8 @@ def test_a_transformer_s_synchronous_postprocess_works_over_v1(
     server: str, predictor: Service, bundle: Path, logs: Path
 ) -> None:
     host = f"--predictor_host=127.0.0.1:{predictor.http_port}"
-    options = [f"--model_dir={bundle}", host, f"--server={server}", "--model_class=tests.kserve.hooks:Shouting"]
-    with running("tabserve_transformer", *options, log=logs / f"shouting_{server}.log") as shouting:
+    hooks, log = "tests.kserve.hooks:Shouting", logs / f"shouting_{server}.log"
+    with hooked(server, "transformer", bundle, hooks, log, host) as shouting:
         shouting.wait_for(lambda: shouting.status(f"/v2/models/{MODEL}/ready") == 200, "in touch with its predictor")
         status, content = post(shouting, f"/v1/models/{MODEL}:predict", {"instances": [RECORD]})
 

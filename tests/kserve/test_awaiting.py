@@ -1,4 +1,4 @@
-"""Hooks that await, under our server and under the stock one, over REST (V2 and V1) and gRPC."""
+"""Hooks that await, over REST (V2 and V1) and gRPC."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ WAYS = [
     "aiohttp",
     "httpx",
 ]
-SERVERS = ["tabserve", "kserve"]
 KINDS = ["predictor", "transformer"]
 
 
@@ -94,17 +93,17 @@ def outputs(answer: pb.ModelInferResponse) -> dict[str, list[Any]]:
     return {name: elements(tensor.array) for name, tensor in grpc_outputs(answer).items()}
 
 
-@pytest.fixture(scope="module", params=[(kind, server) for kind in KINDS for server in SERVERS], ids="-".join)
+@pytest.fixture(scope="module", params=KINDS)
 def hooked(
     request: pytest.FixtureRequest, bundle: Path, predictor: Service, transformer: Service, logs: Path
 ) -> Generator[Hooked]:
-    """Both services under both servers, with hooks that await."""
-    kind, server = request.param
+    """Both services, with hooks that await."""
+    kind: str = request.param
     plain = {"predictor": predictor, "transformer": transformer}[kind]
     hooks = f"--model_class=tests.kserve.awaiting:Awaiting{kind.title()}"
-    options = [f"--model_dir={bundle}", f"--server={server}", hooks]
+    options = [f"--model_dir={bundle}", hooks]
     options += [f"--predictor_host=127.0.0.1:{predictor.http_port}"] if kind == "transformer" else []
-    with running(f"tabserve_{kind}", *options, log=logs / f"awaiting_{kind}_{server}.log") as service:
+    with running(f"tabserve_{kind}", *options, log=logs / f"awaiting_{kind}.log") as service:
         service.wait_for(lambda: service.status(f"/v2/models/{MODEL}/ready") == 200, "ready for its model")
         yield Hooked(service, Target(plain.url, plain.grpc, MODEL, None), ROW if kind == "predictor" else RECORD)
 
@@ -190,12 +189,11 @@ def patients() -> Generator[str]:
         thread.join()
 
 
-@pytest.mark.parametrize("server", SERVERS)
 def test_the_documented_hook_works(
-    server: str, patients: str, predictor: Service, transformer: Service, bundle: Path, tmp_path: Path
+    patients: str, predictor: Service, transformer: Service, bundle: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "my_hooks.py").write_text(files((ROOT / "docs/serving.md").read_text())["my_hooks.py"])
-    options = [f"--model_dir={bundle}", f"--server={server}", "--model_class=my_hooks:Completed"]
+    options = [f"--model_dir={bundle}", "--model_class=my_hooks:Completed"]
     options += [f"--predictor_host=127.0.0.1:{predictor.http_port}"]
     environment = {"PYTHONPATH": str(tmp_path), "PATIENTS": patients}
     service = start("tabserve_transformer", *options, log=tmp_path / "log", environment=environment)

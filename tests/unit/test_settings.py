@@ -63,7 +63,7 @@ def test_an_unknown_variable_of_ours_is_refused() -> None:
         ("--model_name=a/b", "model_name: expected 1 to 60 characters (letters, digits,"),
         ("--model_name=a b", 'first and last), got "a b" (option --NAME or variable TABSERVE_NAME)'),
         ("--log_level=loud", "log_level: Invalid enum value 'loud'"),
-        ("--server=other", "server: Invalid enum value 'other'"),
+        ("--compatible=other", "compatible: Invalid enum value 'other'"),
     ],
 )
 def test_a_wrong_value_is_refused_with_name_and_expectation(option: str, problem: str) -> None:

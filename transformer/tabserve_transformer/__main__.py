@@ -63,7 +63,7 @@ def _log(found: Bundle, settings: Settings, metrics: Metrics) -> AbstractContext
 
 
 def _run(model: Model, settings: Settings, metrics: Metrics) -> None:
-    if settings.server == "kserve" or settings.model_class:
+    if settings.model_class:
         from tabserve import kserve_adapter
         from tabserve_transformer.kserve_model import TransformerModel
 
