@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,24 +43,30 @@ def run(commands: list[Command], folder: Path, addresses: dict[str, str]) -> Non
         assigned += line + "\n" if line.split("=")[0].isidentifier() else ""
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, str]]:
-    """Serve the demo's bundle with `tabserve up`; yields the real addresses and folder by those that pages show."""
-    folder = tmp_path_factory.mktemp("demo")
-    bundle = folder / "breast_cancer"
-    subprocess.run([sys.executable, "examples/breast_cancer/train.py", str(bundle)], cwd=ROOT, check=True)
+@contextmanager
+def up(bundle: Path, *options: str) -> Generator[dict[str, str]]:
+    """Serve a bundle with `tabserve up`; yields the real addresses by those that pages show."""
     http, grpc = free_port(), free_port()
-    command = ["tabserve", "up", str(bundle), f"--http-port={http}", f"--grpc-port={grpc}"]
+    command = ["tabserve", "up", str(bundle), f"--http-port={http}", f"--grpc-port={grpc}", *options]
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         serving = any("Serving until Ctrl-C" in line for line in process.stdout)
         assert serving, f"tabserve up ended with {process.wait()}"
-        yield {HTTP: f"127.0.0.1:{http}", GRPC: f"127.0.0.1:{grpc}", BUNDLE: str(bundle)}
+        yield {HTTP: f"127.0.0.1:{http}", GRPC: f"127.0.0.1:{grpc}"}
     finally:
         process.terminate()
         told, _ = process.communicate(timeout=60)
         assert (process.returncode, told) == (0, "Stopped.\n")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, str]]:
+    """Serve the demo's bundle; yields also its real folder."""
+    bundle = tmp_path_factory.mktemp("demo") / "breast_cancer"
+    subprocess.run([sys.executable, "examples/breast_cancer/train.py", str(bundle)], cwd=ROOT, check=True)
+    with up(bundle) as addresses:
+        yield {**addresses, BUNDLE: str(bundle)}
 
 
 def test_the_readmes_commands(demo: dict[str, str], tmp_path: Path) -> None:
@@ -141,6 +148,19 @@ def test_from_a_decision_log_to_a_verdict(tmp_path: Path) -> None:
     assert len(blocks) == 1
     for block in blocks:
         run(block, tmp_path, {})
+
+
+def test_moving_a_model_and_its_clients(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "migrate.md").read_text()
+    for name, content in files(page).items():
+        (tmp_path / name).write_text(content)
+    saving, *asking = consoles(page)
+
+    run(saving, tmp_path, {})
+    with up(tmp_path / "churn", "--compatible=kserve") as addresses:
+        for block in asking:
+            run(block, tmp_path, addresses)
+    assert len(asking) == 2
 
 
 def test_every_setting_is_documented() -> None:
