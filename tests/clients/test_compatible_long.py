@@ -53,7 +53,7 @@ def serving(command: Sequence[str | Path], ports: Sequence[int], log: Path, **va
     """Another server, ready. ports: of REST, gRPC and metrics."""
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env={"PATH": "/usr/bin:/bin", **variables})
-    service = Service(process, *ports, log)
+    service = Service(process, ports[0], ports[1], ports[2], log)
     try:
         service.wait_for(lambda: all(service.status(f"/v2/models/{name}/ready") == 200 for name in NAMES), "ready")
         yield service
