@@ -106,8 +106,6 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError(f"model_name: {problem}")
         if bool(self.tls_cert) != bool(self.tls_key) or (self.tls_client_ca and not self.tls_cert):
             raise ValueError("tls_cert: expected tls_cert and tls_key, and with them perhaps tls_client_ca")
-        if self.tls_cert and self.server == "kserve":
-            raise ValueError("tls_cert: expected none with server=kserve, whose server has no TLS")
         for origin in self.origins:
             if origin != "*" and not _ORIGIN(origin):
                 expected = "* or origins such as https://app.example.com, without a path"

@@ -44,7 +44,6 @@ def test_an_authority_that_is_none_is_refused(folder: Path) -> None:
     [
         ({"tls_cert": "a"}, "expected tls_cert and tls_key"),
         ({"tls_client_ca": "a"}, "expected tls_cert and tls_key"),
-        ({"tls_cert": "a", "tls_key": "b", "server": "kserve"}, "expected none with server=kserve"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(given: dict[str, str], told: str) -> None:
