@@ -62,6 +62,30 @@ class _Asked(NamedTuple):
     outputs: tuple[str, ...]
 
 
+class _Asking:
+    """Finds what to make again of a bundle's records."""
+
+    def __init__(self, decisions: Decisions, columns: Sequence[str]) -> None:
+        self._decisions, self._there = decisions, set(columns).intersection(ANSWERS)
+
+    def __call__(self, batch: pa.RecordBatch) -> _Asked:
+        """What to make again of records: the outputs that are logged of any.
+
+        Answers are made if they are logged, or can be made of the outputs that are; reasons only if they are logged.
+        """
+        outputs, there = batch.column(OUTPUTS), self._there
+        logged = tuple(field.name for field in outputs.type if _any(outputs.field(field.name)))
+        valid = {name for name in ANSWERS if name in batch.schema.names and _any(batch.column(name))}
+        made = {name for name in there if name not in _TOLD and set(of_engine(self._needs(name))) <= set(logged)}
+        names = tuple(name for name in ANSWERS if name in there and name in valid | made)
+        needed = [output for name in names for output in self._needs(name)]
+        return _Asked(logged, names, bool(valid), tuple(dict.fromkeys([*logged, *needed])))
+
+    def _needs(self, name: str) -> tuple[str, ...]:
+        """The outputs that an answer is made of."""
+        return (name,) if name == PREDICT else self._decisions.needs((name,))
+
+
 class Replayer:
     """Makes decisions of one bundle again."""
 
@@ -87,6 +111,7 @@ class Replayer:
         self._accepted = ModelInput(model, may_miss(found))
         self._outputs, self._decisions = Outputs(model, classes), Decisions(schema, model, classes)
         self._columns = record.schema(found).remove_metadata()
+        self._asked = _Asking(self._decisions, self._columns.names)
         kept = tuple(field for field in schema.record if field.name in schema.fields_read)
         self._needed = msgspec.structs.replace(schema, record=kept)
         self._requests: dict[str, Requests] = {}
@@ -137,7 +162,7 @@ class Replayer:
         asked, name = self._asked(batch), batch.column("engine")[0].as_py()
         engine = self._engines.named(name, of_engine(asked.outputs))
         if engine is None:
-            yield not_replayable(batch, self._absent(name))
+            yield not_replayable(batch, _absent(name, self._engines.dropped))
         elif self._alone and engine.row_independent:
             yield self._decided(engine, asked, Together(batch, [slice(0, batch.num_rows)]), alone=True)
         else:
@@ -157,30 +182,9 @@ class Replayer:
             part = together.part(spans)
             engine = self._engines.named(name, of_engine(asked.outputs))
             if engine is None:
-                yield not_replayable(part.batch, self._absent(name))
+                yield not_replayable(part.batch, _absent(name, self._engines.dropped))
             else:
                 yield self._decided(engine, asked, part, alone=False)
-
-    def _absent(self, name: str) -> str:
-        why = next((text for text in self._engines.dropped if text.startswith(f"{name}:")), "")
-        return f"the engine {name} is not in use here{why.removeprefix(name)}"
-
-    def _asked(self, batch: pa.RecordBatch) -> _Asked:
-        """What to make again of records: the outputs that are logged of any.
-
-        Answers are made if they are logged, or can be made of the outputs that are; reasons only if they are logged.
-        """
-        outputs, there = batch.column(OUTPUTS), set(self._columns.names).intersection(ANSWERS)
-        logged = tuple(field.name for field in outputs.type if _any(outputs.field(field.name)))
-        valid = {name for name in ANSWERS if name in batch.schema.names and _any(batch.column(name))}
-        made = {name for name in there if name not in _TOLD and set(of_engine(self._needs(name))) <= set(logged)}
-        names = tuple(name for name in ANSWERS if name in there and name in valid | made)
-        needed = [output for name in names for output in self._needs(name)]
-        return _Asked(logged, names, bool(valid), tuple(dict.fromkeys([*logged, *needed])))
-
-    def _needs(self, name: str) -> tuple[str, ...]:
-        """The outputs that an answer is made of."""
-        return (name,) if name == PREDICT else self._decisions.needs((name,))
 
     def _decided(self, engine: Engine, asked: _Asked, together: Together, *, alone: bool) -> Outcome:
         """Compare records with what is made of them again. alone: whether answers depend on no other records."""
@@ -228,21 +232,31 @@ class Replayer:
             if asked.answered:
                 raise
         kept = {name: array for name, array in outputs.items() if name != CONTRIBUTIONS or name in asked.logged}
-        entry = Entry(
-            request_id="",
-            time=0.0,
-            rows=0,
-            engine="",
-            versions="",
-            release="",
-            digest="",
-            columns={},
-            outputs=kept,
-            answers=answers,
-        )
+        entry = _entry(kept, answers)
         columns = pa.schema([self._columns.field(name) for name in (OUTPUTS, *asked.names)])
         (made,) = record.table([entry], [np.ones(len(entry))], columns).combine_chunks().to_batches()
         return made
+
+
+def _absent(name: str, dropped: Sequence[str]) -> str:
+    why = next((text for text in dropped if text.startswith(f"{name}:")), "")
+    return f"the engine {name} is not in use here{why.removeprefix(name)}"
+
+
+def _entry(outputs: dict[str, Array], answers: dict[str, Array]) -> Entry:
+    """An entry of which only outputs and answers count."""
+    return Entry(
+        request_id="",
+        time=0.0,
+        rows=0,
+        engine="",
+        versions="",
+        release="",
+        digest="",
+        columns={},
+        outputs=outputs,
+        answers=answers,
+    )
 
 
 def _alike(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
