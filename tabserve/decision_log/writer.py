@@ -120,7 +120,7 @@ class _Writing:
         while not closing and not self._buffer.closed:
             self._buffer.wait(TICK_SECONDS)
             closing = self._buffer.closing
-            while taken := self._buffer.take(CHUNK_ROWS):
+            while taken := self._buffer.take(min(CHUNK_ROWS, self._options.file_rows)):
                 for folder, group in groupby(taken, lambda kept: Folder.of(kept.entry)):
                     self._add(folder, list(group))
                 time.sleep(0)  # requests have their turn
