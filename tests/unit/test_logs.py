@@ -57,10 +57,11 @@ def test_a_library_s_line_is_json_as_well_without_the_text_of_its_exception(capl
     assert "secret-4711" not in json.dumps(found)
 
 
-def test_what_is_no_text_in_utf_8_is_written_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
-    tell(logger, logging.WARNING, "odd", "half \ud800 a character", value=b"bytes")
+def test_what_is_no_text_in_utf_8_is_written_all_the_same() -> None:
+    fields = {"fields": {"value": b"bytes"}}
+    record = logger.makeRecord("tests.logs", logging.WARNING, "", 0, "half \ud800 a character", (), None, extra=fields)
 
-    assert line(caplog)["message"] == "half \ud800 a character"
+    assert json.loads(JsonLines("predictor").format(record))["message"] == "half \ud800 a character"
 
 
 def test_last_words_are_in_the_log_s_form() -> None:
