@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import platform
 import signal
 import sys
 import tempfile
@@ -47,11 +45,9 @@ def main(name: str, rounds: int | None, seconds: float | None, model: str | None
 
 def _about(chosen: plan.Plan, model: str | None) -> dict[str, str]:
     only = f" --model {model}" if model else ""
+    command = f"python -m benchmarks {chosen.name} --rounds {chosen.rounds} --seconds {chosen.seconds:g}{only}"
     return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
-        "command": f"python -m benchmarks {chosen.name} --rounds {chosen.rounds} --seconds {chosen.seconds:g}{only}",
-        "machine": f"{report.processor()}, server on core 0, generator on core 1, {platform.platform()}",
-        "python": platform.python_version(),
+        **report.about(command, report.SERVED),
         "tabserve's": ", ".join(f"{each} {version(each)}" for each in OURS),
         "peers'": "pinned in benchmarks/peers/*.lock",
     }

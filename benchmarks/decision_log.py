@@ -7,13 +7,9 @@ just did.
 
 from __future__ import annotations
 
-import datetime
 import math
-import platform
-import socket
 import statistics
 import tempfile
-import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -27,7 +23,7 @@ from benchmarks.load import MOST_TRIES, Load, Measurement
 from benchmarks.payloads import Payloads, payloads
 from benchmarks.roster import Peer
 from benchmarks.servers import Server
-from tabserve.bundle import libraries
+from benchmarks.silent import silent
 
 TURNS = 7
 CONNECTIONS = 32
@@ -95,7 +91,7 @@ class _Chains:
 
     def __init__(self, asked: Payloads, folder: Path, stack: ExitStack) -> None:
         self._asked, self._folder = asked, folder
-        port = stack.enter_context(_silent())
+        port = stack.enter_context(silent())
         hung = f"s3://lake/log?scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1"
         peers = {
             "none": roster.DECISIONS,
@@ -150,28 +146,6 @@ def _logging(name: str, to: str) -> Peer:
     )
 
 
-@contextmanager
-def _silent() -> Generator[int]:
-    """A port that accepts connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
-        held: list[socket.socket] = []
-
-        def accept() -> None:
-            while True:
-                try:
-                    held.append(server.accept()[0])
-                except OSError:
-                    return
-
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
-        try:
-            yield int(server.getsockname()[1])
-        finally:
-            server.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
 def _figures(taken: Sequence[dict[str, _Taken]]) -> list[Compared]:
     def ratios(name: str, what: Callable[[_Taken], float]) -> list[float]:
         return [what(turn[name]) / what(turn["none"]) for turn in taken]
@@ -193,13 +167,8 @@ def _figures(taken: Sequence[dict[str, _Taken]]) -> list[Compared]:
 
 
 def _about(turns: str, seconds: float, rows: int) -> dict[str, str]:
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
-        "command": f"python -m benchmarks.decision_log --turns {turns} --seconds {seconds:g} --rows {rows}",
-        "machine": f"{report.processor()}, server on core 0, generator on core 1, {platform.platform()}",
-        "python": platform.python_version(),
-        "libraries": ", ".join(f"{each} {found}" for each in LIBRARIES if (found := libraries.installed(each))),
-    }
+    command = f"python -m benchmarks.decision_log --turns {turns} --seconds {seconds:g} --rows {rows}"
+    return {**report.about(command, report.SERVED), "libraries": report.versions(LIBRARIES)}
 
 
 def _page(about: dict[str, str], found: Sequence[Compared]) -> str:

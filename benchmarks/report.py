@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ import msgspec
 from benchmarks.load import DISTURBED, MOST_TRIES
 from benchmarks.results import Cell, Results, per_second
 from benchmarks.targets import TARGETS, Goal
+from tabserve.bundle.libraries import installed
+
+SERVED = "server on core 0, generator on core 1"
 
 
 def write(results: Results, folder: Path) -> None:
@@ -55,6 +59,22 @@ _EXPLANATION = (
 def facts(about: Mapping[str, str]) -> str:
     """What was run, and where, as a Markdown list."""
     return "\n".join(f"- {name}: {value}" for name, value in about.items())
+
+
+def about(command: str, where: str = "") -> dict[str, str]:
+    """What was run, when, and on which machine. where: which of its cores did what."""
+    parts = [processor(), *([where] if where else []), platform.platform()]
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
+        "command": command,
+        "machine": ", ".join(parts),
+        "python": platform.python_version(),
+    }
+
+
+def versions(libraries: Sequence[str]) -> str:
+    """The libraries that are installed, with their versions."""
+    return ", ".join(f"{each} {found}" for each in libraries if (found := installed(each)))
 
 
 def processor() -> str:

@@ -5,8 +5,6 @@ Seven turns in alternation in one process, one thread each, on the benchmark's o
 
 from __future__ import annotations
 
-import datetime
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -144,13 +142,7 @@ def _bare(folder: Path) -> Any:
 
 
 def _about(rows: int) -> dict[str, str]:
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
-        "command": f"python -m benchmarks.scoring --rows {rows}",
-        "machine": f"{report.processor()}, {platform.platform()}",
-        "python": platform.python_version(),
-        "libraries": ", ".join(f"{each} {found}" for each in LIBRARIES if (found := libraries.installed(each))),
-    }
+    return {**report.about(f"python -m benchmarks.scoring --rows {rows}"), "libraries": report.versions(LIBRARIES)}
 
 
 def _page(about: dict[str, str], found: Sequence[Compared]) -> str:

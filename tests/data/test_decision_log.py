@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.silent import silent
 from tabserve import bundle as bundles
 from tabserve.bundle import expected
-from tests.data.log import asked, closed, counted, logged, logging, silent, uri, wait_counted
+from tests.data.log import asked, closed, counted, logged, logging, uri, wait_counted
 from tests.serving import Service
 
 MODEL = "breast-cancer"

@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.silent import silent
 from tabserve import bundle as bundles
 from tabserve.bundle import expected
-from tests.data.log import asked, closed, counted, logged, logging, silent, uri, wait_counted
+from tests.data.log import asked, closed, counted, logged, logging, uri, wait_counted
 from tests.data.store import Store
 from tests.serving import Service
 

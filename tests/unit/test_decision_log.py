@@ -72,6 +72,17 @@ class Kept:
         return [row for content in self.files.values() for row in pq.read_table(pa.BufferReader(content)).to_pylist()]
 
 
+class Hang:
+    """Waits when it is called, until it is released."""
+
+    def __init__(self) -> None:
+        self.entered, self.release = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        self.entered.set()
+        self.release.wait()
+
+
 def opened(to: Sink, options: Options = FAST, encoder: Any = encode) -> tuple[DecisionLog, Metrics]:
     metrics = Metrics()
     log = DecisionLog(to, encoder, options, metrics)
@@ -146,21 +157,16 @@ def test_a_file_is_finished_by_its_age() -> None:
 
 
 def test_a_full_buffer_drops_and_counts_and_nothing_waits() -> None:
-    entered, release = threading.Event(), threading.Event()
-
-    def hang() -> None:
-        entered.set()
-        release.wait()
-
+    hang = Hang()
     to = Kept(hang)
     log, metrics = opened(to, Options(buffer_rows=50, file_rows=1))
     log.put(entry(0))
-    assert entered.wait(CLOSE_SECONDS)
+    assert hang.entered.wait(CLOSE_SECONDS)
     for first in range(1, 201):
         log.put(entry(first))
     assert log.counts == {"written": 0, "sampled": 0, "dropped": 150, "failed": 0}
     assert samples(metrics)["tabserve_log_buffer_rows"] == 51
-    release.set()
+    hang.release.set()
 
     assert log.close(CLOSE_SECONDS)
     assert [row["id"] for row in to.rows()] == [f"id-{number}" for number in range(51)]
@@ -168,34 +174,24 @@ def test_a_full_buffer_drops_and_counts_and_nothing_waits() -> None:
 
 
 def test_the_buffer_is_bounded_in_bytes() -> None:
-    entered, release = threading.Event(), threading.Event()
-
-    def hang() -> None:
-        entered.set()
-        release.wait()
-
+    hang = Hang()
     size = entry(10, 10).nbytes
     log, _ = opened(Kept(hang), Options(buffer_bytes=5 * size, file_rows=1))
     log.put(entry(0))
-    assert entered.wait(CLOSE_SECONDS)
+    assert hang.entered.wait(CLOSE_SECONDS)
     for first in range(10, 100, 10):
         log.put(entry(first, 10))
     assert log.counts["dropped"] == 40
-    release.set()
+    hang.release.set()
     assert log.close(CLOSE_SECONDS)
 
 
 def test_a_sink_that_hangs_does_not_keep_the_log_from_closing() -> None:
-    entered, release = threading.Event(), threading.Event()
-
-    def hang() -> None:
-        entered.set()
-        release.wait()
-
+    hang = Hang()
     to = Kept(hang)
     log, _ = opened(to, Options(file_rows=1))
     log.put(entry(0))
-    assert entered.wait(CLOSE_SECONDS)
+    assert hang.entered.wait(CLOSE_SECONDS)
     for first in range(1, 31):
         log.put(entry(first))
 
@@ -203,7 +199,7 @@ def test_a_sink_that_hangs_does_not_keep_the_log_from_closing() -> None:
     counts = {"written": 0, "sampled": 0, "dropped": 31, "failed": 0}
     assert log.counts == counts
     log.put(entry(99))
-    release.set()
+    hang.release.set()
     assert log.close(CLOSE_SECONDS)
     assert log.counts == counts | {"dropped": 32}
 
