@@ -167,20 +167,20 @@ def _timeout(context: Context) -> dict[str, str]:
     return {} if left == math.inf else {TIMEOUT: str(int(1000 * left))}
 
 
-def run(core: Model, settings: ServerSettings, metrics: Metrics, default: type[KServeModel]) -> None:
+def run(core: Model, settings: ServerSettings, metrics: Metrics, base: type[KServeModel]) -> None:
     """Serve the model with the hooks of `model_class`. Raises ValueError if that is not an adapter."""
-    server.run(Hooked(adapter(core, settings, default)), settings, metrics)
+    server.run(Hooked(_adapter(core, settings, base)), settings, metrics)
 
 
-def adapter(core: Model, settings: ServerSettings, default: type[KServeModel]) -> KServeModel:
-    """The class in `settings.model_class`, on the model. Raises ValueError if it is not a subclass of `default`."""
+def _adapter(core: Model, settings: ServerSettings, base: type[KServeModel]) -> KServeModel:
+    """The class in `settings.model_class`, on the model. Raises ValueError if it is not a subclass of `base`."""
     module, _, name = settings.model_class.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"model_class: expected module:Class, got {settings.model_class!r}: {error}") from None
-    if not (inspect.isclass(found) and issubclass(found, default)):
-        raise ValueError(f"model_class: expected a subclass of {default.__module__}.{default.__name__}, got {found!r}")
+    if not (inspect.isclass(found) and issubclass(found, base)):
+        raise ValueError(f"model_class: expected a subclass of {base.__module__}.{base.__name__}, got {found!r}")
     return found(core)
 
 

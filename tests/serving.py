@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 180.0
@@ -57,6 +59,10 @@ class Service:
     def text(self) -> str:
         """Everything that the service has logged so far."""
         return self.log.read_text(errors="replace")
+
+    def told(self) -> list[dict[str, Any]]:
+        """The log, of which every line is a JSON object."""
+        return [json.loads(line) for line in self.text().splitlines()]
 
     def get(self, path: str, port: int | None = None) -> tuple[int, bytes]:
         """Status and body of a GET, of REST where no port is given; 0 where nobody answers."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from typing import NoReturn
-
-from tabserve import bundle, extras
+from tabserve import bundle
 from tabserve.bundle.compatible import compatible
+from tabserve.bundle.ending import ending
 from tabserve.bundle.sizes import with_body_limit
 from tabserve.engines.isolated import verify_loads
 from tabserve.inference import logs, memory, server
@@ -21,7 +19,7 @@ def serve(settings: Settings) -> None:
     """Load, warm up, and serve until a signal. Exits with status 1 and the reason if the bundle can't be served."""
     logs.configure(settings.log_level, settings.log_format, "predictor")
     metrics = Metrics()
-    try:
+    with ending("predictor", settings.log_format):
         found = bundle.load(
             settings.model_dir,
             digest=settings.digest or None,
@@ -43,18 +41,6 @@ def serve(settings: Settings) -> None:
             kserve_adapter.run(model, settings, metrics, PredictorModel)
         else:
             server.run(model, settings, metrics)
-    except bundle.UntrustedError as error:
-        _end(settings, str(error.in_service()))
-    except ModuleNotFoundError as error:
-        if (told := extras.needs(error)) is None:
-            raise
-        _end(settings, str(told))
-    except (bundle.BundleError, OSError, ValueError) as error:
-        _end(settings, str(error))
-
-
-def _end(settings: Settings, problem: str) -> NoReturn:
-    sys.exit(logs.last_words("predictor", settings.log_format, problem))
 
 
 main = command(Settings, serve, "Serve a bundle's model over the Open Inference Protocol.")

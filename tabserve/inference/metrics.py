@@ -101,6 +101,9 @@ class Histogram:
 
     def observe_all(self, values: Array, *labels: str) -> None:
         """Add an observation for each number of a one-dimensional array."""
+        if len(values) == 1:  # faster than numpy
+            self.observe(values.item(), *labels)
+            return
         counts, total = self._series.setdefault(labels, ([0] * (len(self._bounds) + 1), [0.0]))
         for bucket, count in enumerate(np.bincount(np.searchsorted(self._bounds, values)).tolist()):
             counts[bucket] += count
@@ -154,13 +157,9 @@ class Metrics:
         """Show further instruments on the page."""
         self._instruments.extend(instruments)
 
-    def collector(self) -> Collector:
-        """All of it, for a registry of prometheus_client."""
-        return _Page(self._instruments)
-
     def page(self) -> bytes:
         """The page in Prometheus' text format."""
         registry = CollectorRegistry()
-        registry.register(self.collector())
+        registry.register(_Page(self._instruments))
         ProcessCollector(registry=registry)
         return generate_latest(registry)

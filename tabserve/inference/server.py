@@ -67,7 +67,7 @@ class _Service:
         memory.map_large()
         capacity = memory.capacity(settings.memory_limit_bytes)
         limits = most_connections(settings, capacity)
-        settings = within_memory(settings, capacity)
+        settings = within_memory(settings, capacity, min(limits.values()))
         self._model = model
         self._settings = settings
         self._drain_seconds: float | None = None
@@ -82,8 +82,8 @@ class _Service:
             application, self._admission, budget, settings, limit=min(limits, key=limits.__getitem__)
         )
         servicer = Servicer(model, self.ready, self._admission, Messages(budget, most), metrics)
-        self._grpc = GrpcServer(servicer, settings) if settings.grpc_port else None
         self._tls = tls.of_server(settings) if settings.tls_cert else None
+        self._grpc = GrpcServer(servicer, settings, self._tls) if settings.grpc_port else None
         self._admin_pages = {
             **health_pages(model.metadata, self.ready, is_live=lambda: self._heart.live),
             **metrics_pages(metrics.page),
@@ -178,12 +178,12 @@ class _Service:
                 connection.abort()
 
 
-def within_memory(settings: ServerSettings, capacity: int) -> ServerSettings:
+def within_memory(settings: ServerSettings, capacity: int, connections: int) -> ServerSettings:
     """The settings, with limits for which the bytes in transit and the allowed open files leave room."""
     return msgspec.structs.replace(
         settings,
         max_body_bytes=min(settings.max_body_bytes or LARGEST_BODY_BYTES, max(capacity, memory.FREE_BYTES)),
-        max_connections=max(1, min(most_connections(settings, capacity).values())),
+        max_connections=max(1, connections),
     )
 
 

@@ -7,7 +7,7 @@ import ssl
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from tabserve.inference.logs import limited
 from tabserve.inference.settings import ServerSettings
@@ -18,6 +18,15 @@ HANDSHAKE_SECONDS = 10.0
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+class Identity(NamedTuple):
+    """A server's TLS: REST's context, and for gRPC the key, its certificates and the authorities of clients, as PEM."""
+
+    context: ssl.SSLContext
+    key: bytes
+    certificates: bytes
+    authorities: bytes | None
 
 
 class Reread(Generic[T]):
@@ -81,20 +90,20 @@ def client_context(authority: str, certificate: str, key: str) -> ssl.SSLContext
     return context
 
 
-def of_server(settings: ServerSettings) -> Reread[ssl.SSLContext]:
+def of_server(settings: ServerSettings) -> Reread[Identity]:
     """The server's TLS. Raises ValueError if the files are no certificate and key that fit."""
-    return _made(settings, lambda: server_context(settings))
+    files = (settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
+    def read() -> Identity:
+        context = server_context(settings)  # gRPC would notice only at a handshake that they do not fit
+        authorities = Path(files[2]).read_bytes() if files[2] else None
+        return Identity(context, Path(files[1]).read_bytes(), Path(files[0]).read_bytes(), authorities)
 
-def of_grpc(settings: ServerSettings) -> Reread[tuple[bytes, bytes, bytes | None]]:
-    """Key, certificates and authorities for gRPC, as it takes them. Raises ValueError as `of_server` does."""
-
-    def read() -> tuple[bytes, bytes, bytes | None]:
-        server_context(settings)  # gRPC would notice only at a handshake that they do not fit
-        authorities = Path(settings.tls_client_ca).read_bytes() if settings.tls_client_ca else None
-        return Path(settings.tls_key).read_bytes(), Path(settings.tls_cert).read_bytes(), authorities
-
-    return _made(settings, read)
+    try:
+        return Reread(files, read)
+    except OSError as error:
+        named = f"{files[0]} and {files[1]}"
+        raise ValueError(f"tls_cert, tls_key: expected a certificate and its key in {named}, got {error}") from None
 
 
 def of_client(authority: str, certificate: str, key: str) -> Reread[ssl.SSLContext]:
@@ -103,12 +112,3 @@ def of_client(authority: str, certificate: str, key: str) -> Reread[ssl.SSLConte
         return Reread((authority, certificate, key), lambda: client_context(authority, certificate, key))
     except OSError as error:
         raise ValueError(f"predictor_ca: expected certificates in {authority}, got {error}") from None
-
-
-def _made(settings: ServerSettings, make: Callable[[], T]) -> Reread[T]:
-    files = (settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-    try:
-        return Reread(files, make)
-    except OSError as error:
-        named = f"{files[0]} and {files[1]}"
-        raise ValueError(f"tls_cert, tls_key: expected a certificate and its key in {named}, got {error}") from None

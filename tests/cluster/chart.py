@@ -189,6 +189,11 @@ def release_of(service: str) -> str:
     return annotations["tabserve/release"]
 
 
+def kill(pod: str) -> None:
+    """End a pod without a grace period."""
+    connect().request("DELETE", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}?gracePeriodSeconds=0")
+
+
 def staying(**labels: str) -> list[api.Object]:
     """The pods that carry these labels and are not being deleted."""
     found = connect().find("v1", "Pod", NAMESPACE, **labels)

@@ -32,10 +32,7 @@ JOB_SECONDS = 300
 @pytest.fixture(scope="module")
 def image() -> None:
     """The image of `tabserve score` on the node; no other test needs it."""
-    if not IMAGE.archive.exists():
-        catalog.make(IMAGE)
-    if not catalog.is_loaded(IMAGE):
-        catalog.load(IMAGE)
+    catalog.provide(IMAGE)
 
 
 @pytest.mark.usefixtures("image")

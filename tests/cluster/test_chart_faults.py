@@ -59,16 +59,11 @@ def test_evictions_wait_for_one_another(target: Target) -> None:
     assert seen.failures() == []
 
 
-def kill(pod: str) -> None:
-    """End a pod without a grace period."""
-    connect().request("DELETE", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}?gracePeriodSeconds=0")
-
-
 def test_without_predictors_requests_get_503_until_there_are_some_again(target: Target) -> None:
     with constant(target, rest=2) as seen:
         wait_for(seen, 20)
         for pod in chart.pods(**PREDICTORS):
-            kill(pod)
+            chart.kill(pod)
         api.wait("a 503", lambda: "" if seen.failures() else "none", 60, chart.explain)
         chart.wait_for_pods(2, PREDICTORS)
         chart.wait_ready("faulty-a")

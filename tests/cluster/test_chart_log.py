@@ -38,10 +38,7 @@ _COUNT = re.compile(r'^tabserve_log_records_total\{result="(\w+)"\} ([\d.e+]+)$'
 @pytest.fixture(scope="module")
 def image() -> None:
     """The image of a transformer with Arrow on the node; no other test needs it."""
-    if not IMAGE.archive.exists():
-        catalog.make(IMAGE)
-    if not catalog.is_loaded(IMAGE):
-        catalog.load(IMAGE)
+    catalog.provide(IMAGE)
 
 
 def counted(pod: str) -> dict[str, int]:
@@ -67,11 +64,6 @@ def wait_written(pods: list[str]) -> None:
     api.wait("the log to be written", lacking, SETTLE_SECONDS, chart.explain)
 
 
-def kill(pod: str) -> None:
-    """End a pod without a grace period."""
-    connect().request("DELETE", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}?gracePeriodSeconds=0")
-
-
 @pytest.mark.usefixtures("image")
 def test_a_log_is_switched_on_in_a_live_slot_and_survives_a_pod(bundle: Path) -> None:
     """No request is lost, the release stays, and what pods counted as written is in the store."""
@@ -92,7 +84,7 @@ def test_a_log_is_switched_on_in_a_live_slot_and_survives_a_pod(bundle: Path) ->
             unharmed = seen.failures()
             victim, survivor = logging_pods()
             lost = counted(victim)["waiting"]
-            kill(victim)
+            chart.kill(victim)
             wait_rolled(lambda: [pod for pod in logging_pods() if pod != victim])
             wait_for(seen, 100)
         answers = [answer for answer in seen.since(switched) if answer.good]

@@ -22,14 +22,9 @@ SECRET = "secret-4711"
 PATH = "/v2/models/echo/infer"
 
 
-def lines(service: Service) -> list[dict[str, Any]]:
-    """The log, of which every line is a JSON object."""
-    return [json.loads(line) for line in service.text().splitlines()]
-
-
 def told(service: Service, event: str) -> list[dict[str, Any]]:
     """The lines about one kind of event."""
-    return [line for line in lines(service) if line["event"] == event]
+    return [line for line in service.told() if line["event"] == event]
 
 
 @contextmanager
@@ -38,7 +33,7 @@ def echo(log: Path, *options: str) -> Generator[Service]:
     started = time.monotonic()
     with running("tests.echo", "--log_format=json", *options, log=log) as service:
         yield service
-        counts = Counter(line["event"] for line in lines(service))
+        counts = Counter(line["event"] for line in service.told())
         assert max(counts.values()) <= 1 + (time.monotonic() - started) / QUIET_SECONDS, counts
         assert SECRET not in service.text()
 
@@ -47,7 +42,7 @@ def test_a_service_tells_that_it_serves_drains_and_stops(tmp_path: Path) -> None
     with echo(tmp_path / "told.log", "--max_connections=9") as service:
         wire.ask(service.http_port, wire.post(f"/{SECRET}", "Content-Length: 0", f"X-Secret: {SECRET}"))
         assert service.terminate() == 0
-        found = lines(service)
+        found = service.told()
     assert [line["event"] for line in found] == ["serving", "draining", "stopped"]
     assert {(line["level"], line["service"]) for line in found} == {("info", "echo")}
     assert (found[0]["http_port"], found[0]["max_connections"]) == (service.http_port, 9)
@@ -114,6 +109,6 @@ def test_why_a_service_cannot_start_is_its_last_line(tmp_path: Path, module: str
     options += ["--predictor_host=127.0.0.1:9"] if module == "tabserve_transformer" else []
     service = start(module, *options, log=tmp_path / f"unstarted_{module}.log")
     assert service.ended(within=60)
-    last = lines(service)[-1]
+    last = service.told()[-1]
     assert (service.process.returncode, last["event"], last["level"]) == (1, "start_failed", "critical")
     assert "not a bundle" in last["message"]

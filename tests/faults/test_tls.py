@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import socket
 import ssl
@@ -140,8 +139,7 @@ def test_clients_that_do_not_shake_hands_make_room_for_others(logs: Path, author
             opened = [stack.enter_context(wire.connection(service.http_port)) for _ in range(40)]
             assert get(service, context(authority)) == 200
             assert wire.rest(opened[0]) == b""
-        told = [json.loads(line) for line in service.text().splitlines()]
-        assert "connections_full" in [line["event"] for line in told]
+        assert "connections_full" in [line["event"] for line in service.told()]
 
 
 def test_idle_clients_are_told_and_closed_when_there_are_many_and_when_it_stops(
@@ -192,7 +190,7 @@ def test_a_handshake_has_an_end(logs: Path, authority: Authority) -> None:
         started = time.monotonic()
         assert [wire.rest(each) for each in opened] == [b"", b""]
         assert time.monotonic() - started < HANDSHAKE_SECONDS + 20
-        told = [json.loads(line)["event"] for line in service.text().splitlines()]
+        told = [line["event"] for line in service.told()]
         assert told.count("handshake_failed") == 1
 
 
@@ -248,7 +246,7 @@ def test_a_certificate_that_is_replaced_under_load_costs_no_request(logs: Path, 
             goal = tally.answered + 100
             service.wait_for(lambda: tally.answered >= goal, "answering with the former certificate")
         assert tally.counts.keys() == {"200", "OK"}, tally.counts
-        events = [json.loads(line)["event"] for line in service.text().splitlines()]
+        events = [line["event"] for line in service.told()]
         assert {"certificate_read", "certificate_unfit"} <= {*events}
 
 

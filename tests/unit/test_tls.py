@@ -30,8 +30,6 @@ def folder(tmp_path: Path) -> Path:
 def test_files_that_do_not_fit_are_refused(folder: Path, files: tuple[str, str]) -> None:
     with pytest.raises(ValueError, match="tls_cert, tls_key: expected a certificate and its key in"):
         tls.of_server(settings(folder, *files))
-    with pytest.raises(ValueError, match="tls_cert, tls_key: expected a certificate and its key in"):
-        tls.of_grpc(settings(folder, *files))
 
 
 def test_an_authority_that_is_none_is_refused(folder: Path) -> None:
@@ -52,7 +50,7 @@ def test_settings_that_contradict_each_other_are_refused(given: dict[str, str], 
 
 
 def test_files_are_read_again_once_they_fit(folder: Path) -> None:
-    files = tls.of_grpc(settings(folder))
+    files = tls.of_server(settings(folder))
     first = files.current()
     assert files.current() is first
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import AbstractContextManager, nullcontext
-from typing import NoReturn
 
 from tabserve import bundle, extras
 from tabserve.bundle import Bundle, BundleError
 from tabserve.bundle.compatible import compatible
+from tabserve.bundle.ending import ending
 from tabserve.bundle.sizes import with_body_limit
 from tabserve.decision_log.entry import Log
 from tabserve.inference import logs, server
@@ -25,7 +24,7 @@ def serve(settings: Settings) -> None:
     """Load, and serve until a signal. Exits with status 1 and the reason if the bundle can't be served."""
     logs.configure(settings.log_level, settings.log_format, "transformer")
     metrics = Metrics()
-    try:
+    with ending("transformer", settings.log_format):
         found = bundle.load(
             settings.model_dir,
             digest=settings.digest or None,
@@ -37,18 +36,6 @@ def serve(settings: Settings) -> None:
         with _log(found, settings, metrics) as log:
             model = load(found, settings, metrics, log)
             _run(compatible(model, found, settings.compatible), settings, metrics)
-    except bundle.UntrustedError as error:
-        _end(settings, str(error.in_service()))
-    except ModuleNotFoundError as error:
-        if (told := extras.needs(error)) is None:
-            raise
-        _end(settings, str(told))
-    except (bundle.BundleError, OSError, ValueError) as error:
-        _end(settings, str(error))
-
-
-def _end(settings: Settings, problem: str) -> NoReturn:
-    sys.exit(logs.last_words("transformer", settings.log_format, problem))
 
 
 def _log(found: Bundle, settings: Settings, metrics: Metrics) -> AbstractContextManager[Log | None]:

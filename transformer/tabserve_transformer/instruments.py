@@ -47,12 +47,5 @@ class Instruments:
         if decisions:
             self._first_decision.add(decisions[0], arm)
         if self._probability and "score" in made and len(made["score"]):
-            _observe(self._score, made["score"])
+            self._score.observe_all(made["score"])
             self._first_score.observe(made["score"].item(0), arm)
-
-
-def _observe(histogram: Histogram, values: Array) -> None:
-    if len(values) == 1:
-        histogram.observe(values.item())
-    else:
-        histogram.observe_all(values)

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 from tabserve.inference.grpc import tuning  # noqa: F401 - before grpc
 
 # isort: split
 import grpc
 
-from tabserve.inference.tls import Reread
-
-Files: TypeAlias = tuple[bytes, bytes, bytes | None]
-"""A private key, its certificates, and the authorities of clients, as PEM."""
+from tabserve.inference.tls import Identity, Reread
 
 
-def credentials(files: Reread[Files]) -> grpc.ServerCredentials:
+def credentials(identity: Reread[Identity]) -> grpc.ServerCredentials:
     """A listener's TLS; every handshake is by the files of its time."""
-    last = files.current()
+    last = identity.current()
 
     def changed() -> Any:
         nonlocal last
-        now = files.current()
+        now = identity.current()
         if now is last:
             return None
         last = now
         return _configuration(now)
 
     return grpc.dynamic_ssl_server_credentials(
-        _configuration(last), changed, require_client_authentication=last[2] is not None
+        _configuration(last), changed, require_client_authentication=last.authorities is not None
     )
 
 
-def _configuration(files: Files) -> Any:
-    key, certificates, authorities = files
-    return grpc.ssl_server_certificate_configuration([(key, certificates)], root_certificates=authorities)
+def _configuration(identity: Identity) -> Any:
+    pairs = [(identity.key, identity.certificates)]
+    return grpc.ssl_server_certificate_configuration(pairs, root_certificates=identity.authorities)

@@ -304,10 +304,12 @@ def _serialize(message: Any) -> bytes:
 class GrpcServer:
     """Serves one model over gRPC, with grpc.health.v1 for the server ("") and the service, and reflection."""
 
-    def __init__(self, servicer: Servicer, settings: ServerSettings) -> None:
+    def __init__(
+        self, servicer: Servicer, settings: ServerSettings, identity: tls.Reread[tls.Identity] | None = None
+    ) -> None:
         self._servicer = servicer
         self._health = health.aio.HealthServicer()
-        self._tls = tls.of_grpc(settings) if settings.tls_cert else None
+        self._tls = identity
         options = [
             ("grpc.max_receive_message_length", settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),

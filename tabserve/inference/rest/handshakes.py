@@ -11,7 +11,7 @@ from contextlib import suppress
 from tabserve.inference.logs import limited
 from tabserve.inference.rest.clients import Clients
 from tabserve.inference.rest.connection import Connection
-from tabserve.inference.tls import HANDSHAKE_SECONDS, Reread
+from tabserve.inference.tls import HANDSHAKE_SECONDS, Identity, Reread
 
 PAUSE_SECONDS = 0.1
 """How long nothing is accepted after that has failed, because there are too many open files."""
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 class Handshakes:
     """Accepts connections at a listening socket until it is closed."""
 
-    def __init__(self, listener: socket.socket, clients: Clients, tls: Reread[ssl.SSLContext]) -> None:
+    def __init__(self, listener: socket.socket, clients: Clients, tls: Reread[Identity]) -> None:
         listener.setblocking(False)
         self._listener = listener
         self._clients = clients
@@ -44,7 +44,7 @@ class Handshakes:
                 limited.tell(logger, logging.ERROR, "accept_failed", f"cannot accept connections: {error}")
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
-            task = asyncio.create_task(_Handshake(accepted).run(self._clients, self._tls.current()))
+            task = asyncio.create_task(_Handshake(accepted).run(self._clients, self._tls.current().context))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
 

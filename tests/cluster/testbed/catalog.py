@@ -70,6 +70,14 @@ def load(image: Image | Built | PythonBase) -> None:
     loaded(image).write_text(image.archive.name)
 
 
+def provide(image: Image | Built | PythonBase) -> None:
+    """Make an image's archive, and import it into the node, as far as that is yet to be done."""
+    if not image.archive.exists():
+        make(image)
+    if not is_loaded(image):
+        load(image)
+
+
 def loaded(image: Image | Built | PythonBase) -> Path:
     """The file that says which version of an image the node has."""
     return DATA / "images" / image.name
