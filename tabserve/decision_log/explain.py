@@ -17,6 +17,7 @@ from tabserve.decision_log.replay import Result, by_digest, outcomes
 from tabserve.decision_log.replayer import Outcome, Replayer
 from tabserve.inference.errors import InvalidRequest
 from tabserve.schema.schema import MARGIN, Band, Derived, Field, Schema
+from tabserve.schema.timestamps import moment
 from tabserve.scoring.storage import RunError
 
 _NOTES = {"hash": "only its keyed hash is in the log", "drop": "not in the log"}
@@ -165,7 +166,7 @@ def _text(value: Any, kind: str = "number") -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if kind == "timestamp" and isinstance(value, float):
-        return _moment(datetime.fromtimestamp(value, UTC))
+        return _moment(moment(value))
     if isinstance(value, date):
         return value.isoformat()
     return f"{value:.12g}" if isinstance(value, float) else str(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,10 @@ from tabserve.arrays import Array
 from tabserve.bundle import BundleError
 from tabserve.schema.columns import Columns
 from tabserve.schema.schema import Schema
-from tabserve.schema.timestamps import date_of
+from tabserve.schema.timestamps import date_of, moment
 
 FEWEST_KEY_BYTES = 16
 _REMEDY = f"Set it to a file with a secret of at least {FEWEST_KEY_BYTES} bytes."
-_EPOCH, _LAST_SECOND = datetime(1970, 1, 1, tzinfo=UTC), 253_402_300_799.0
 _EXACT = 1e16
 
 
@@ -71,8 +69,7 @@ def _number(value: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    moment = _EPOCH + timedelta(seconds=min(seconds, _LAST_SECOND))
-    return moment.isoformat(timespec="microseconds")
+    return moment(seconds).isoformat(timespec="microseconds")
 
 
 _TEXTS: dict[str, Callable[[float], str]] = {

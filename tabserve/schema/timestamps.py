@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 DAY = 86_400.0
 """The seconds of a day."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH, _LAST_SECOND = datetime(1970, 1, 1, tzinfo=UTC), 253_402_300_799.0
 EARLIEST, LATEST = -62_135_596_800.0, 253_402_300_799.999999
 """The years 1 to 9999 in seconds since 1970; numbers beyond, probably milliseconds by mistake, are refused."""
 
@@ -24,6 +24,11 @@ def seconds(value: str | float) -> float | None:
         except ValueError:
             return None
     return float(value) if EARLIEST <= value <= LATEST else None
+
+
+def moment(seconds: float) -> datetime:
+    """The moment of a timestamp, seconds since 1970; LATEST, as a double, is just after the last that there is."""
+    return _EPOCH + timedelta(seconds=min(seconds, _LAST_SECOND))
 
 
 def instant(text: str) -> float:

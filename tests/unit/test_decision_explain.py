@@ -25,6 +25,7 @@ from tabserve.cli import main
 from tabserve.decision_log.explain import Explanation, Range, Why, explain
 from tabserve.decision_log.page import page
 from tabserve.decision_log.replayer import Replayer
+from tabserve.schema.timestamps import LATEST
 from tabserve.scoring.storage import RunError
 from tests.unit.bundles import records, saved
 from tests.unit.decided import changed, entries, table, written
@@ -186,6 +187,12 @@ def test_an_altered_record_that_the_model_does_not_take_is_still_shown(
     found = explained(changed(log, "record.amount", 3, None), bundle, tmp_path)
     assert (found.result, found.why) == ("differs", None)
     assert found.no_why == "feature `amount`: expected a value, got none at row 0"
+
+
+def test_the_last_moment_that_a_schema_takes_is_shown(bundle: Bundle, log: pa.Table, tmp_path: Path) -> None:
+    found = explained(changed(log, "record.paid", 3, LATEST), bundle, tmp_path)
+
+    assert next(one.value for one in found.values if one.name == "paid") == "9999-12-31 23:59:59 UTC"
 
 
 def test_a_value_without_bands_is_explained(tmp_path: Path) -> None:
