@@ -27,7 +27,7 @@ from tabserve.engines.estimators import untrusted
 from tabserve.inference.rest import openapi
 from tabserve.inference.settings import Server
 from tabserve.monitor.commands import monitor
-from tabserve.options import ALLOW_JOBLIB, TRUSTED, trusted_names
+from tabserve.options import ALLOW_JOBLIB, THREADS, TRUSTED, trusted_names
 from tabserve.request import command as asking
 from tabserve.request import reading
 from tabserve.rollout.command import rollout
@@ -281,7 +281,7 @@ def _same(got: object, expected: object) -> bool:
 @click.option("--now", metavar="TIME", help="What `default: now` becomes, ISO 8601; default: the start of the run.")
 @click.option("--on-error", type=click.Choice(["fail", "record"]), default="fail", show_default=True)
 @click.option("--max-errors", type=click.IntRange(0), help="With --on-error record: end where there are more.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the model's library.")
+@THREADS
 @click.option("--together", is_flag=True, help="Use the engine for many rows; answers may differ in the last bits.")
 @click.option("--digest", help="Refuse any bundle but this one, sha256:….")
 @click.option("--log", metavar="LOG", help="Write a record of each decision into this folder, here or in a store.")

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import click
 
 ALLOW_JOBLIB = click.option("--allow-joblib", is_flag=True, help="Load joblib files, which can run any code.")
+THREADS = click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the model's library."
+)
 TRUSTED = click.option(
     "--trusted", multiple=True, metavar="NAME", help="Also load this type from a skops file; may be repeated."
 )

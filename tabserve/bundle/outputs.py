@@ -50,11 +50,15 @@ class Outputs:
         return Tensor(spec.name, spec.datatype, array if array.dtype == dtype else array.astype(dtype))
 
 
+def numeric(model: ModelInfo) -> tuple[str, ...]:
+    """The outputs that are numbers, in order: those that a decision record can hold."""
+    return tuple(name for name, spec in output_specs(model).items() if spec.datatype != "BYTES")
+
+
 def recorded(model: ModelInfo) -> tuple[str, ...]:
     """The numeric outputs by default, which a decision record has besides those that its decisions need."""
-    specs = output_specs(model)
-    numeric = [name for name in model.default_outputs if specs[name].datatype != "BYTES"]
-    return tuple(name for name in numeric if name != "contributions")  # which take longer than all others
+    held = set(numeric(model)) - {"contributions"}  # which take longer than all others
+    return tuple(name for name in model.default_outputs if name in held)
 
 
 @lru_cache

@@ -13,7 +13,7 @@ import click
 
 from tabserve.bundle import BundleError
 from tabserve.inference.errors import InferenceError
-from tabserve.options import ALLOW_JOBLIB, TRUSTED, trusted_names
+from tabserve.options import ALLOW_JOBLIB, THREADS, TRUSTED, trusted_names
 
 if TYPE_CHECKING:
     from tabserve.decision_log.replayer import Replayer
@@ -26,9 +26,6 @@ _BUNDLES = click.option(
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A bundle that made decisions of the log; may be repeated.",
-)
-_THREADS = click.option(
-    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the model's library."
 )
 
 
@@ -43,7 +40,7 @@ def log() -> None:
 @click.option("--id", "identity", help="Only the decisions about the record with this id.")
 @click.option("--differences", "most", type=click.IntRange(0), default=20, show_default=True, help="How many to tell.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@_THREADS
+@THREADS
 @ALLOW_JOBLIB
 @TRUSTED
 def replay(
@@ -68,7 +65,7 @@ def replay(
 @click.option("--id", "identity", required=True, help="Of the record; the last decision about it is explained.")
 @_BUNDLES
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write one HTML page instead.")
-@_THREADS
+@THREADS
 @ALLOW_JOBLIB
 @TRUSTED
 def explain(source: str, identity: str, bundles: Sequence[Path], out: Path | None, **options: Any) -> None:

@@ -59,3 +59,12 @@ class Log(Protocol):
 
     def put(self, entry: Entry) -> None:
         """Take the decisions of one request; never waits, and never fails."""
+
+
+def ids(entry: Entry) -> list[str]:
+    """The ids of an entry's records: their own, or the request's with their positions."""
+    if entry.ids is not None:
+        own: list[str] = entry.ids.tolist()
+        return own
+    places = range(len(entry)) if entry.places is None else entry.places.tolist()
+    return [f"{entry.request_id}/{at}" for at in places]

@@ -15,7 +15,7 @@ from pyarrow import fs
 
 from tabserve.decision_log.files import GROUP_ROWS
 from tabserve.decision_log.sinks import FolderSink, Sink, StoreSink
-from tabserve.scoring.storage import Place, RunError
+from tabserve.scoring.storage import Place, RunError, is_hidden
 
 ERASED = ".erased"
 """How the names of files end that a rewriting has begun."""
@@ -33,7 +33,7 @@ class _File(NamedTuple):
 
     @property
     def is_temporary(self) -> bool:
-        return any(part.startswith(("_", ".")) for part in self.name.parts)
+        return is_hidden(self.name)
 
     @property
     def is_ours(self) -> bool:

@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 from pyarrow import fs
 
 from tabserve.decision_log.record import FORMAT, FORMAT_KEY
-from tabserve.scoring.storage import Place, RunError
+from tabserve.scoring.storage import Place, RunError, is_hidden
 
 _BATCH_ROWS = 16_384
 _TEXTS = ("id", "request_id", "source", "release", "digest", "engine", "versions")
@@ -50,14 +50,14 @@ def _files(place: Place, log: str) -> list[str]:
         return [place.path]
     selector = fs.FileSelector(place.path, recursive=True, allow_not_found=True)
     paths = [one.path for one in place.files.get_file_info(selector) if one.type == fs.FileType.File]
-    found = sorted(path for path in paths if path.endswith(".parquet") and not _is_temporary(place, path))
+    found = sorted(
+        path
+        for path in paths
+        if path.endswith(".parquet") and not is_hidden(PurePosixPath(path).relative_to(place.path))
+    )
     if not found:
         raise RunError(f"{log}: holds no decision records. Name the folder or the URI that the log is written to.")
     return found
-
-
-def _is_temporary(place: Place, path: str) -> bool:
-    return any(part.startswith(("_", ".")) for part in PurePosixPath(path).relative_to(place.path).parts)
 
 
 def of_file(

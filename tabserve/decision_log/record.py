@@ -13,13 +13,15 @@ import pyarrow.compute as pc
 
 from tabserve.arrays import Array
 from tabserve.bundle import Bundle
-from tabserve.bundle.tensors import class_names, output_specs
-from tabserve.decision_log.entry import ONLINE, Entry
+from tabserve.bundle.outputs import numeric
+from tabserve.bundle.tensors import class_names
+from tabserve.decision_log.entry import ONLINE, Entry, ids
 from tabserve.schema import answers
 from tabserve.schema.columns import Columns
 from tabserve.schema.decisions import Decisions
 from tabserve.schema.schema import Field, Schema
 from tabserve.schema.timestamps import DAY
+from tabserve.scoring.scorer import answer_types
 
 __all__ = ["BUNDLE", "FORMAT", "FORMAT_KEY", "Entry", "columns", "schema", "table"]
 
@@ -75,18 +77,11 @@ def _type(field: Field) -> pa.DataType:
 def _answers(bundle: Bundle) -> list[pa.Field]:
     described, model, classes = bundle.schema, bundle.manifest.model, class_names(bundle)
     targets = described.outputs.targets
-    specs = output_specs(model)
-    numeric = [(name, _NUMBERS) for name, spec in specs.items() if spec.datatype != "BYTES"]
-    kinds = {
-        "decision": pa.string(),
-        "score": pa.float64(),
-        "label": pa.string(),
-        "predict": pa.struct([(target, pa.float64()) for target in targets]),
-        "reasons": _TEXTS,
-    }
+    kinds = answer_types(targets)
     names = answers.names(Decisions(described, model, classes).names, classes, targets)
     codes = [pa.field("codes", _TEXTS)] if "reasons" in names else []
-    outputs = [pa.field("outputs", pa.struct(numeric), nullable=False)] if numeric else []
+    held = [(name, _NUMBERS) for name in numeric(model)]
+    outputs = [pa.field("outputs", pa.struct(held), nullable=False)] if held else []
     return [
         *outputs,
         *(pa.field(name, kinds[name]) for name in names),
@@ -103,7 +98,7 @@ def table(entries: Sequence[Entry], weights: Sequence[Array], columns: pa.Schema
     places = [np.arange(count) if e.places is None else e.places for e, count in zip(entries, counts, strict=True)]
     joined = np.concatenate(weights)
     made = {
-        "id": pa.array(_ids(entries, places), pa.string()),
+        "id": pa.array(chain.from_iterable(map(ids, entries)), pa.string()),
         "row": pa.array(np.concatenate(places), pa.int32()),
         "source": pa.array(_sources(entries, places), pa.string()),
         "weight": pa.array(joined, pa.float64()),
@@ -118,14 +113,6 @@ def table(entries: Sequence[Entry], weights: Sequence[Array], columns: pa.Schema
             made[field.name] = _filled(field, entries, counts)
     whole = pa.Table.from_arrays([made[name] for name in columns.names], schema=columns)
     return whole if joined.all() else whole.filter(pa.array(joined > 0))
-
-
-def _ids(entries: Sequence[Entry], places: Sequence[Array]) -> Iterable[str]:
-    for entry, at in zip(entries, places, strict=True):
-        if entry.ids is not None:
-            yield from entry.ids.tolist()
-        else:
-            yield from (f"{entry.request_id}/{place}" for place in at.tolist())
 
 
 def _sources(entries: Sequence[Entry], places: Sequence[Array]) -> Iterable[str]:

@@ -209,11 +209,9 @@ class Replayer:
     def _computed(self, engine: Engine, asked: _Asked, features: Features) -> dict[str, Array]:
         """The outputs, with contributions of the rows that have reasons."""
         outputs = self._run(engine, features, asked.outputs)
-        if "reasons" in asked.names and CONTRIBUTIONS not in outputs:
-            explained = self._decisions.explained(outputs)
-            if explained is not None and len(explained):
-                explaining = self._engines.select(len(explained), (CONTRIBUTIONS,))
-                outputs |= self._run(explaining, take(features, explained), (CONTRIBUTIONS,))
+        if "reasons" in asked.names and len(explained := self._decisions.lacking(outputs)):
+            explaining = self._engines.select(len(explained), (CONTRIBUTIONS,))
+            outputs |= self._run(explaining, take(features, explained), (CONTRIBUTIONS,))
         return outputs
 
     def _run(self, engine: Engine, features: Features, names: tuple[str, ...]) -> dict[str, Array]:

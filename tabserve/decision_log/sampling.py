@@ -8,7 +8,7 @@ from collections.abc import Collection
 import numpy as np
 
 from tabserve.arrays import Array
-from tabserve.decision_log.entry import Entry
+from tabserve.decision_log.entry import Entry, ids
 
 _SCALE = 2.0**64
 
@@ -38,15 +38,6 @@ class Sampling:
         if decision in self._always:
             return 1.0
         return 1.0 / self._sample if place(identity) < self._sample else 0.0
-
-
-def ids(entry: Entry) -> list[str]:
-    """The ids of an entry's records: their own, or the request's with their positions."""
-    if entry.ids is not None:
-        own: list[str] = entry.ids.tolist()
-        return own
-    places = range(len(entry)) if entry.places is None else entry.places.tolist()
-    return [f"{entry.request_id}/{at}" for at in places]
 
 
 def place(identity: str) -> float:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from tabserve.arrays import Array
 from tabserve.decision_log import record
 from tabserve.decision_log.entry import Entry
-from tabserve.decision_log.files import GROUP_ROWS
+from tabserve.decision_log.files import GROUP_ROWS, Folder
 from tabserve.decision_log.hiding import Hiding
 from tabserve.scoring.run import Told
 from tabserve.scoring.scorer import Basis, Scorer
@@ -37,7 +37,7 @@ class ScoredLog:
     def writing(self, uri: str, name: str, time: float) -> Iterator[Told]:
         """Take the decisions on an input, into a file that is there when the block ends."""
         day = datetime.fromtimestamp(time, UTC).date()
-        path = f"date={day}/release=none/score-{name}.parquet"
+        path = f"{Folder(day.isoformat(), '')}/score-{name}.parquet"
         with (
             self._place.whole(path, begun=f"score-{name}") as stream,
             pq.ParquetWriter(stream, self._schema, compression="zstd") as writer,

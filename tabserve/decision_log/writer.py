@@ -87,7 +87,7 @@ class DecisionLog:
         """Take the records of one answered request; never waits, and never fails."""
         weights = self._sampling.weights(entry)
         rows = len(entry) if weights is None else int(np.count_nonzero(weights))
-        self._buffer.put(Kept(entry, weights, rows, entry.nbytes, time.monotonic()))
+        self._buffer.put(Kept(entry, weights, rows, entry.nbytes if rows else 0, time.monotonic()))
 
     def close(self, seconds: float) -> bool:
         """Write what there is; whatever is not written after this many seconds is dropped.

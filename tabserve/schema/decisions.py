@@ -106,6 +106,14 @@ class Decisions:
             return None
         return self._explained(self._decision(_score(outputs[self._source], self._column), None))
 
+    def lacking(self, outputs: Mapping[str, Array]) -> Array:
+        """The positions of the rows whose contributions reasons need besides these outputs.
+
+        Raises PredictionFailed as `explained` does.
+        """
+        explained = None if "contributions" in outputs else self.explained(outputs)
+        return np.empty(0, np.intp) if explained is None else explained
+
     def _explained(self, bands: Array) -> Array:
         return np.array([at for at, band in enumerate(bands.tolist()) if band in self._for], np.intp)
 

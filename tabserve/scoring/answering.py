@@ -9,8 +9,8 @@ from tabserve import engines
 from tabserve.arrays import Array, Features, rows, take
 from tabserve.bundle import Bundle
 from tabserve.bundle.libraries import versions
-from tabserve.bundle.outputs import Outputs, of_engine, recorded
-from tabserve.bundle.tensors import class_names, output_specs
+from tabserve.bundle.outputs import Outputs, numeric, of_engine, recorded
+from tabserve.bundle.tensors import class_names
 from tabserve.schema import answers
 from tabserve.schema.decisions import CODES, Decisions
 
@@ -44,8 +44,7 @@ class Answering:
         self._outputs, self._decisions = Outputs(model, classes), Decisions(schema, model, classes)
         self._alone = alone
         self.versions = versions(self._engines.names)
-        self._recorded = frozenset(name for name, spec in output_specs(model).items() if spec.datatype != "BYTES")
-        self._recorded -= {"contributions"}
+        self._recorded = frozenset(numeric(model)) - {"contributions"}
         self._defaults = recorded(model)
         self.names = answers.names(self._decisions.names, classes, schema.outputs.targets)
         self._needed = (*(["predict"] if schema.outputs.targets else []), *self._decisions.needs(self.names))
@@ -59,11 +58,9 @@ class Answering:
             engine = self._engines.select(count, wanted)
         more = [name for name in self._defaults if recording and engine.outputs.issuperset(of_engine((name,)))]
         outputs = self._run(engine, features, tuple(dict.fromkeys([*self._needed, *more])))
-        if "reasons" in self.names and "contributions" not in outputs:
-            explained = self._decisions.explained(outputs)
-            if explained is not None and len(explained):
-                explaining = self._engines.select(count, _CONTRIBUTIONS)
-                outputs |= self._run(explaining, take(features, explained), _CONTRIBUTIONS)
+        if "reasons" in self.names and len(explained := self._decisions.lacking(outputs)):
+            explaining = self._engines.select(count, _CONTRIBUTIONS)
+            outputs |= self._run(explaining, take(features, explained), _CONTRIBUTIONS)
         decided = [name for name in self.names if name != "predict"]
         made = self._decisions.decide(outputs, [*decided, CODES] if "reasons" in decided else decided)
         arrays = {name: made[name] if name in made else outputs[name] for name in self.names}

@@ -23,7 +23,7 @@ from tabserve.inference.errors import InvalidRequest
 from tabserve.schema.columns import Misfit
 from tabserve.scoring.arrow import readable
 from tabserve.scoring.scorer import Basis, Scorer, error_rows
-from tabserve.scoring.storage import Place, RunError
+from tabserve.scoring.storage import Place, RunError, is_hidden
 from tabserve.scoring.tables import FORMATS, WRITERS, Block, blocks, format_of
 from tabserve.scoring.where import Condition, parse
 
@@ -237,11 +237,12 @@ class _Scoring:
         decided = decided.set_column(0, self._scorer.schema.field("row"), pa.array(places[rows], pa.int64()))
         misfits = [Misfit(int(places[each["row"]]), *list(each.values())[1:]) for each in errors.to_pylist()]
         identity = self._scorer.bundle.schema.id
+        ids = _ids(one, decided, identity) if identity is not None or tell is not None else []
         if identity is not None:
-            ids = pa.array(_ids(one, decided, identity), pa.string())
-            decided = decided.set_column(decided.schema.get_field_index(identity), decided.schema.field(identity), ids)
+            at, kind = decided.schema.get_field_index(identity), decided.schema.field(identity)
+            decided = decided.set_column(at, kind, pa.array(ids, pa.string()))
         if tell is not None and len(rows):
-            tell(_ids(one, decided, identity), places[rows], basis)
+            tell(ids, places[rows], basis)
         return self._with_kept(one, decided, batch, rows), sorted([*block.unread, *misfits])
 
     def _with_kept(self, one: Input, decided: pa.RecordBatch, batch: pa.RecordBatch, rows: Array) -> pa.RecordBatch:
@@ -311,10 +312,9 @@ def _inputs(source: Place, out: Place) -> list[Input]:
     inputs = []
     for one in sorted(found, key=lambda each: str(each.path)):
         relative = PurePosixPath(one.path).relative_to(folder)
-        hidden = any(part.startswith(("_", ".")) for part in relative.parts)
         ours = out.files == source.files and PurePosixPath(one.path).is_relative_to(out.path)
         matches = folder == pattern or fnmatch(one.path, str(pattern))
-        if one.type == fs.FileType.File and format_of(one.path) and matches and not hidden and not ours:
+        if one.type == fs.FileType.File and format_of(one.path) and matches and not is_hidden(relative) and not ours:
             inputs.append(_input(one, str(relative)))
     return inputs
 

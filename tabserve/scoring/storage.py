@@ -23,6 +23,11 @@ class RunError(Exception):
     """A run cannot go on; what it has finished stays finished."""
 
 
+def is_hidden(path: PurePosixPath) -> bool:
+    """Whether readers of a folder pass over this path in it, because it or a folder of it begins with _ or a dot."""
+    return any(part.startswith(("_", ".")) for part in path.parts)
+
+
 class Place(msgspec.Struct, frozen=True):
     """A path on a file system: local, s3://, gs://, abfs://, or another that Arrow knows."""
 

@@ -58,10 +58,8 @@ class Asking:
 
         If only some bands have reasons, they are asked for in a second call, for only the rows in these bands.
         """
-        if "contributions" in tensors:
-            return {}
-        explained = self._decisions.explained({name: tensor.array for name, tensor in tensors.items()})
-        if explained is None or not len(explained):
+        explained = self._decisions.lacking({name: tensor.array for name, tensor in tensors.items()})
+        if not len(explained):
             return {}
         some = tuple(Tensor(each.name, each.datatype, each.array[explained]) for each in inputs)
         return (await self._ask(some, _CONTRIBUTIONS, context, _NOTHING)).tensors

@@ -8,8 +8,8 @@ from contextlib import suppress
 
 from tabserve.arrays import Array
 from tabserve.bundle import Bundle
-from tabserve.bundle.outputs import recorded
-from tabserve.bundle.tensors import class_names, output_specs
+from tabserve.bundle.outputs import numeric, recorded
+from tabserve.bundle.tensors import class_names
 from tabserve.decision_log.entry import Entry, Log
 from tabserve.decision_log.hiding import Hiding
 from tabserve.inference.errors import PredictionFailed
@@ -37,8 +37,8 @@ class Recording:
         self._release, self._digest, self._id = settings.release, bundle.digest, schema.id
         self._targets = bool(schema.outputs.targets)
         self._names = (*decisions.names, *(["label"] if classes else []))
-        numeric = frozenset(name for name, spec in output_specs(model).items() if spec.datatype != "BYTES")
-        self._outputs, self._with_contributions = numeric - {"contributions"}, numeric
+        self._with_contributions = frozenset(numeric(model))
+        self._outputs = self._with_contributions - {"contributions"}
         self._count = len(self._names) + ("reasons" in self._names)
         added = dict.fromkeys([*decisions.needs(self._names), *recorded(model)])
         self.parameters: Parameters = {RECORDED: ",".join(added)}
@@ -107,9 +107,5 @@ class Recording:
         return {}
 
     def _can_decide(self, name: str, outputs: Mapping[str, Array]) -> bool:
-        if not outputs.keys() >= set(self._decisions.needs((name,))):
-            return False
-        if name != "reasons" or "contributions" in outputs:
-            return True
-        explained = self._decisions.explained(outputs)
-        return explained is not None and not len(explained)
+        needed = outputs.keys() >= set(self._decisions.needs((name,)))
+        return needed and (name != "reasons" or not len(self._decisions.lacking(outputs)))
