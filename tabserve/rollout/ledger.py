@@ -94,7 +94,7 @@ class State:
         self.looks: dict[str, Scrape] = {}
 
     def save(self, path: Path) -> None:
-        """Write it to a file, which is replaced as a whole."""
+        """Write it to a file, which is replaced as a whole. Raises RolloutError."""
         ledger = self.ledger
         looks = {
             source: [look.start, [[*series, value] for series, value in look.series.items()]]
@@ -113,8 +113,11 @@ class State:
             "looks": looks,
         }
         fresh = path.with_name(path.name + ".new")
-        fresh.write_text(json.dumps(content))
-        fresh.replace(path)
+        try:
+            fresh.write_text(json.dumps(content))
+            fresh.replace(path)
+        except OSError as error:
+            raise RolloutError(str(path), f"cannot be written ({error.strerror})", "Name another file.") from error
 
     @classmethod
     def load(cls, path: Path, rules: Rules, percent: float | None) -> State:

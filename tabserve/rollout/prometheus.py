@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from http.client import HTTPException
+from operator import itemgetter
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode
@@ -12,12 +14,12 @@ from urllib.request import urlopen
 
 from tabserve.inference.arms import SPLIT
 from tabserve.rollout.errors import RolloutError
-from tabserve.rollout.scrape import COUNTED, START, Scrape, Series, key, since
+from tabserve.rollout.scrape import COUNTED, LABELS, START, Scrape, Series, key, since
 
 STEP_SECONDS = 60
 EXAMPLE = 'namespace="models",pod=~"cancer-a-transformer-.*"'
 _TIMEOUT_SECONDS = 30
-_IGNORED = {"__name__", "protocol", "status", "arm", "le", "decision", "class"}
+_IGNORED = {"__name__", "arm", *LABELS}
 
 
 def courses(url: str, matchers: str, seconds: float, until: float | None = None) -> list[list[dict[Series, float]]]:
@@ -31,9 +33,7 @@ def courses(url: str, matchers: str, seconds: float, until: float | None = None)
     counts, end = _ask(url, asked, seconds, until)
     starts, _ = _ask(url, f"{START}{{{matchers}}}", seconds, until)
     if not counts:
-        remedy = (
-            'Give the label matchers of a slot\'s pods, such as \'namespace="models",pod=~"cancer-a-transformer-.*"\'.'
-        )
+        remedy = f"Give the label matchers of a slot's pods, such as '{EXAMPLE}'."
         raise RolloutError(matchers, f"Prometheus has no counts of the split in {seconds / 60:g} minutes", remedy)
     edges = [end - seconds + STEP_SECONDS * step for step in range(1, int(seconds // STEP_SECONDS) + 1)]
     born = {_pod(each["metric"]): each["values"] for each in starts}
@@ -67,9 +67,9 @@ def _look(series: Sequence[Mapping[str, Any]], starts: Sequence[Sequence[Any]], 
 
 
 def _last(values: Sequence[Sequence[Any]], edge: float) -> float | None:
-    """The last value up to a time."""
-    before = [value for time, value in values if time <= edge]
-    return float(before[-1]) if before else None
+    """The last value up to a time; they are in the order of time."""
+    at = bisect_right(values, edge, key=itemgetter(0))
+    return float(values[at - 1][1]) if at else None
 
 
 def _pod(metric: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import numpy as np
@@ -30,7 +29,7 @@ COUNTED = (
 )
 """The samples that a canary is judged by."""
 START = "process_start_time_seconds"
-_LABELS = ("protocol", "status", "le", "decision", "class")
+LABELS = ("protocol", "status", "le", "decision", "class")
 _REFUSED = {
     *("INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "UNAUTHENTICATED"),
     *("RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "OUT_OF_RANGE", "UNIMPLEMENTED"),
@@ -70,7 +69,7 @@ def read(source: str) -> Scrape:
                 text = response.read().decode()
         else:
             text = Path(source).read_text()
-    except (OSError, URLError, HTTPException, UnicodeDecodeError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         remedy = "Give the URL of a pod's metrics, http://POD:8082/metrics, or a file of them."
         raise RolloutError(source, f"no metrics can be read ({error})", remedy) from None
     return parse(text, source)
@@ -98,7 +97,7 @@ def parse(text: str, source: str) -> Scrape:
 
 def key(name: str, labels: Mapping[str, str]) -> Series:
     """A sample's name and those of its labels that say what was counted."""
-    return name, tuple((label, labels[label]) for label in _LABELS if label in labels)
+    return name, tuple((label, labels[label]) for label in LABELS if label in labels)
 
 
 def since(new: Scrape, old: Scrape | None) -> dict[Series, float]:

@@ -213,6 +213,16 @@ def test_a_page_that_is_none_is_no_verdict(sources: list[str], tmp_path: Path, c
 
 
 @pytest.mark.parametrize(
+    ("option", "told"),
+    [("--canary=http://[x/metrics", "no metrics can be read"), ("--state=none/state.json", "cannot be written")],
+)
+def test_what_cannot_be_asked_or_kept_is_no_verdict(sources: list[str], option: str, told: str) -> None:
+    done = rollout("verdict", *sources, option)
+
+    assert (done.exit_code, told in done.stderr) == (3, True), done.output
+
+
+@pytest.mark.parametrize(
     "wrong", [["--slow-over=0.3"], ["--percent=100"], ["--unknown"], ["--false-rollback=0"], ["--change=0.5"]]
 )
 def test_wrong_options_are_no_verdict(sources: list[str], wrong: list[str]) -> None:
