@@ -84,6 +84,8 @@ def _table_rows(at: int, table: Table) -> list[Named]:
         name: column if isinstance(column, dict) else {str(row): value for row, value in enumerate(column)}
         for name, column in table.items()
     }
+    if not columns:
+        raise InvalidRequest(f"instance {at}: expected a column of each feature, got none")
     keys = next(iter(columns.values())).keys()
     for name, column in columns.items():
         if column.keys() != keys or not keys:

@@ -187,6 +187,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "short": ({"instances": [[1, 2]]}, "expected shape"),
     "unequal": ({"inputs": [{"amount": [1], "age": [1, 2], "income": [1]}]}, "instance 0, `age`: expected as many"),
     "other keys": ({"inputs": [{"amount": {"0": 1}, "age": {"1": 1}}]}, "instance 0, `age`: expected as many"),
+    "no column": ({"instances": [{"amount": [1]}, {}]}, "instance 1: expected a column of each feature, got none"),
     "none": ({"inputs": [{"amount": []}]}, "instance 0, `amount`: expected as many values"),
     "a table without a column": ({"inputs": [{"amount": [1], "age": [1]}]}, "`income` is missing"),
 }
