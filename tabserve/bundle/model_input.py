@@ -15,7 +15,7 @@ from tabserve.bundle.manifest import ModelInfo
 from tabserve.inference.errors import InvalidRequest
 from tabserve.inference.tensors import DATATYPES, holds_all
 from tabserve.schema.columns import HIDDEN, Columns, Misfit, UnfitError, rows
-from tabserve.schema.features import derive, matrix, sources
+from tabserve.schema.features import derive, matrix
 
 Preprocess: TypeAlias = Callable[[dict[str, Array]], Array]
 """A fitted preprocessor, from feature columns to the model's matrix."""
@@ -68,7 +68,7 @@ class RecordFeatures:
         self._schema, self._model, self._preprocess = bundle.schema, bundle.manifest.model, preprocess
         self._dtype = DATATYPES[self._model.datatype]
         logged = {name for name, field in self._schema.fields.items() if field.logged == "keep"}
-        self._hidden = {name for name, of in sources(self._schema).items() if not of <= logged}
+        self._hidden = {name for name, of in self._schema.sources.items() if not of <= logged}
         self._as_matrix = self._model.input == "matrix" or all(spec.type == "number" for spec in self._model.features)
 
     def __call__(self, columns: Columns) -> Features:

@@ -37,6 +37,8 @@ def monitor(
     """Compare a log with its bundle, print the report, and say if anything has changed. Raises one of REFUSED."""
     if notify is not None and out is None:
         raise RunError("--notify: needs --out, which remembers what was told. Give a folder.")
+    if notify is not None and not notify.startswith(("http://", "https://")):
+        raise RunError(f"--notify: expected http:// or https://, got {notify!r}")
     subject = subject_of(directory, alpha, tolerance)
     truths = None
     if labels is not None:
@@ -44,7 +46,7 @@ def monitor(
         truths.read(labels)
     place = None if out is None else Place.of(out)
     kept = None if place is None else run.kept_at(place, subject.bundle.digest)
-    running = run.Run(subject, log, truths, kept)
+    running = run.resumed(subject, log, truths, kept)
     with Progress("records") as progress:
         labelled = running.read(progress.report)
     report = running.judged(labelled)

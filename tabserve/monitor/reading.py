@@ -99,17 +99,9 @@ class Reader:
 def with_logged_features(schema: Schema) -> Schema:
     """The schema with only those features that can be made from what the log keeps."""
     kept = {field.name for field in schema.record if field.logged == "keep"}
-    features = tuple(
-        feature
-        for feature in schema.features
-        if kept.issuperset({feature} if isinstance(feature, str) else set().union(*feature.rules.values()))
-    )
+    made = zip(schema.features, schema.sources.values(), strict=True)
+    features = tuple(feature for feature, sources in made if sources <= kept)
     return msgspec.structs.replace(schema, features=features)
-
-
-def feature_names(schema: Schema) -> list[str]:
-    """The names of a schema's features."""
-    return [feature if isinstance(feature, str) else feature.name for feature in schema.features]
 
 
 def _numbers(batch: pa.RecordBatch, name: str) -> Array:
@@ -222,7 +214,7 @@ def _times(path: str, table: pa.RecordBatch) -> Array:
     column = table.column("time")
     if pa.types.is_timestamp(column.type):
         return np.asarray(column.cast(pa.timestamp("us", column.type.tz)).cast(pa.int64()).to_numpy() / 1e6)
-    found = [seconds(value) for value in column.to_pylist()]
+    found = [seconds(value) if isinstance(value, str | int | float) else None for value in column.to_pylist()]
     if None in found:
         raise RunError(f"{path}: time: expected ISO 8601 times, got {column[found.index(None)].as_py()!r}.")
     return np.array(found, np.float64)

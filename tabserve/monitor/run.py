@@ -105,7 +105,7 @@ class Subject:
         self.outcomes = None if self.evaluation is None else self.evaluation.outcomes
         self.names = evaluation.decision_names(bundle.schema, class_names(bundle))
         self.audited = equity.audited(bundle)
-        logged = reading.feature_names(reading.with_logged_features(bundle.schema))
+        logged = reading.with_logged_features(bundle.schema).feature_names
         self.columns = comparing.of_bundle(bundle, logged)
         checks = sum(map(verdict.checks_of, self.columns)) + labels.checks_of(self.evaluation)
         self.rules = Rules(alpha, tolerances, max(checks, 1))
@@ -211,7 +211,7 @@ class Run:
     def _performance(self, labelled: Labelled, window: Window) -> Performance:
         subject = self.subject
         classes = max(len(class_names(subject.bundle)), 1)
-        weeks = (labelled.days + 3) // 7 * 7 - 3
+        weeks = verdict.week_start(labelled.days)
 
         def measured(which: Any) -> Metrics:
             return labels.measured(labelled.where(which), subject.names, classes, subject.outcomes)
@@ -269,6 +269,14 @@ def kept_at(place: Place, digest: str) -> Kept | None:
     except ValueError as error:
         raise RunError(f"{STATE}: {error}. Remove it, and everything is counted again.") from error
     return found if found.digest == digest else None
+
+
+def resumed(subject: Subject, log: str, truths: reading.Truths | None, kept: Kept | None) -> Run:
+    """A run that goes on from what an earlier one left. Raises RunError if that does not fit the bundle."""
+    try:
+        return Run(subject, log, truths, kept)
+    except ValueError as error:
+        raise RunError(f"{STATE}: {error}. Remove it, and everything is counted again.") from error
 
 
 def encoded(report: Report) -> bytes:

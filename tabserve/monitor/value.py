@@ -9,6 +9,7 @@ import numpy as np
 
 from tabserve.arrays import Array
 from tabserve.monitor.labels import Labelled
+from tabserve.monitor.verdict import week_start
 
 
 class Worth(msgspec.Struct, frozen=True):
@@ -32,7 +33,7 @@ def table(value: Mapping[str, Mapping[str, float]], names: Sequence[str], classe
 def worth(labelled: Labelled, by: Array, releases: Sequence[str]) -> list[Worth]:
     """The worth by release, and by week of a release; only of records with a label."""
     each = by[labelled.decisions, labelled.true]
-    weeks = (labelled.days + 3) // 7 * 7 - 3
+    weeks = week_start(labelled.days)
     found = []
     for code, release in enumerate(releases):
         of_release = labelled.releases == code

@@ -72,6 +72,11 @@ class Finding(msgspec.Struct, frozen=True):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+def week_start(days: Array) -> Array:
+    """The first days, Mondays, of the weeks of some days [days since 1970]."""
+    return (days + _THURSDAY) // _WEEK * _WEEK - _THURSDAY
+
+
 def windows(first: int, last: int) -> Iterator[tuple[str, int, int, int]]:
     """Kind, number, start and end of the windows to judge. The number counts all windows of the kind, from 1."""
     for day in range(max(first, last - RECENT_DAYS + 1), last + 1):

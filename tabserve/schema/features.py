@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,13 +34,6 @@ class Feature(Protocol):
     @property
     def values(self) -> tuple[str, ...]:
         """The categories, in the order of their codes."""
-
-
-def sources(schema: Schema) -> dict[str, frozenset[str]]:
-    """The fields that each of the schema's features is made from."""
-    derived = {each.name: each.rules.values() for each in schema.features if not isinstance(each, str)}
-    plain = {each: [(each,)] for each in schema.features if isinstance(each, str)}
-    return {name: frozenset(chain.from_iterable(of)) for name, of in {**plain, **derived}.items()}
 
 
 def derive(schema: Schema, columns: Columns) -> Columns:

@@ -292,8 +292,13 @@ class Schema(Strict, frozen=True):
     @property
     def fields_read(self) -> frozenset[str]:
         """The fields that features are made from."""
-        derived = [sources for f in self.features if not isinstance(f, str) for sources in f.rules.values()]
-        return frozenset().union((f for f in self.features if isinstance(f, str)), *derived)
+        return frozenset().union(*self.sources.values())
+
+    @property
+    def sources(self) -> dict[str, frozenset[str]]:
+        """The fields that each feature is made from, in order."""
+        made = [{f} if isinstance(f, str) else set().union(*f.rules.values()) for f in self.features]
+        return dict(zip(self.feature_names, map(frozenset, made), strict=True))
 
     @property
     def may_miss(self) -> frozenset[str]:

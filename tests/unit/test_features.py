@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tabserve.bundle.manifest import FeatureSpec
 from tabserve.inference.errors import InvalidRequest
-from tabserve.schema.features import codes, derive, matrix, sources
+from tabserve.schema.features import codes, derive, matrix
 from tabserve.schema.schema import Derived, Field, Schema
 
 TIMES = (Field("opened", "timestamp"), Field("asked", "timestamp"))
@@ -44,7 +44,7 @@ def test_features_come_in_the_schemas_order() -> None:
 def test_the_fields_that_features_are_made_from() -> None:
     fields = (Field("a", "number"), Field("b", "number", use="audit"), *TIMES)
     schema = Schema("regression", fields, ("a", Derived("days", days_between=("opened", "asked"))))
-    assert sources(schema) == {"a": {"a"}, "days": {"opened", "asked"}}
+    assert schema.sources == {"a": {"a"}, "days": {"opened", "asked"}}
 
 
 def test_days_between_have_fractions_and_a_sign() -> None:

@@ -29,6 +29,7 @@ from tabserve.decision_log import record
 from tabserve.decision_log.record import Entry
 from tabserve.monitor import counts, reading, simulate, verdict
 from tabserve.monitor.columns import Column
+from tabserve.monitor.counts import Kept
 from tabserve.monitor.page import page
 from tabserve.monitor.run import Report, Run, Subject
 from tabserve.monitor.verdict import Finding, Tolerances
@@ -375,6 +376,15 @@ def test_each_alarm_is_told_once(
     assert told["data"]["report"].endswith("out/report.json")
 
 
+def test_events_that_no_server_can_take_are_sent_by_the_next_run(bundle: Bundle, tmp_path: Path) -> None:
+    week(tmp_path, bundle, age=1.0)
+    options = (tmp_path / "log", "--bundle", bundle.path, "--out", tmp_path / "out", "--notify", "http://a:b")
+    done = invoke(*options)
+
+    assert done.exit_code == 3, done.output
+    assert "events were not taken by http://a:b; the next run sends them." in done.stderr
+
+
 def test_an_alarm_has_the_same_id_in_every_window_and_another_for_another_bundle() -> None:
     finding = Finding("age", "feature", "values", "day", 1, 2, 500, 0.3, 0.1, 0.1, True)
     later = msgspec.structs.replace(finding, window="week", start=7, end=14)
@@ -396,6 +406,8 @@ def test_an_alarm_has_the_same_id_in_every_window_and_another_for_another_bundle
         (["--labels", "{folder}/wrong.csv"], "wrong.csv: labels: expected genuine or fraud, got 'bad'. Correct"),
         (["--labels", "{folder}/bare.csv"], "bare.csv: expected the columns id, label and time, got key."),
         (["--labels", "{folder}/when.csv"], "when.csv: time: expected ISO 8601 times, got 'noon'."),
+        (["--labels", "{folder}/never.csv"], "never.csv: time: expected ISO 8601 times, got None."),
+        (["--out", "{folder}/cut"], "counts.json: expected"),
     ],
 )
 def test_what_cannot_be_used_ends_with_status_2(
@@ -405,6 +417,10 @@ def test_what_cannot_be_used_ends_with_status_2(
     (tmp_path / "wrong.csv").write_text("id,label\nk1-0,bad\n")
     (tmp_path / "bare.csv").write_text("key\n1\n")
     (tmp_path / "when.csv").write_text("id,label,time\nk1-0,fraud,noon\n")
+    (tmp_path / "never.csv").write_text("id,label,time\nk1-0,fraud,\n")
+    (tmp_path / "cut").mkdir()
+    days = {"1": {"1.0": [1]}}
+    (tmp_path / "cut" / "counts.json").write_bytes(msgspec.json.encode(Kept(1, bundle.digest, [], days, 0, [])))
     done = invoke(tmp_path / "log", "--bundle", bundle.path, *(each.format(folder=tmp_path) for each in options))
 
     assert done.exit_code == 2, done.output
