@@ -21,6 +21,7 @@ import msgspec
 from benchmarks import environments, load, models, report, roster, servers
 from benchmarks.load import MOST_TRIES, Load, Measurement
 from benchmarks.payloads import Payloads, payloads
+from benchmarks.results import least_disturbed
 from benchmarks.roster import Peer
 from benchmarks.servers import Server
 from benchmarks.silent import silent
@@ -117,12 +118,8 @@ class _Chains:
 
     def _measured(self, name: str, wanted: Load) -> Measurement:
         """The least disturbed of a few measurements."""
-        tries = []
-        for _ in range(MOST_TRIES):
-            tries.append(load.measure(self._servers[name], self._asked, self._answers(name), wanted))
-            if not tries[-1].disturbed:
-                break
-        return min(tries, key=lambda measured: measured.foreign)
+        tries = (load.measure(self._servers[name], self._asked, self._answers(name), wanted) for _ in range(MOST_TRIES))
+        return least_disturbed(tries, lambda each: each)
 
     def _answers(self, name: str) -> Path:
         return self._folder / f"{name}-answers"

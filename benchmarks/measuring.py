@@ -101,7 +101,7 @@ class Session:
             self._sample(server, visit.peer, asked, step, running.capacity, number)
             for _ in range(MOST_TRIES if closed else 1)
         )
-        sample = least_disturbed(tries)
+        sample = least_disturbed(tries, lambda each: each.measured)
         self._note(sample)
         if closed and step.connections == CAPACITY_CONNECTIONS:
             running.capacity = sample.measured.per_second

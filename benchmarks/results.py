@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
+from typing import TypeVar
 
 import msgspec
 
@@ -12,6 +13,7 @@ from benchmarks.load import Measurement
 CLOSED, OVERLOAD, HALF, QUARTER = 0.0, 3.0, 0.5, 0.25
 """Loads: a closed loop, or an open loop at a multiple of the closed loop's throughput."""
 
+_T = TypeVar("_T")
 AGED, FRESH = "-aged", "-fresh"
 """Suffixes of a peer's name: after a soak, and its fresh start at the same time."""
 
@@ -112,14 +114,14 @@ class Results(msgspec.Struct):
         return median(values) if values else None
 
 
-def least_disturbed(tries: Iterable[Sample]) -> Sample:
-    """The first sample that other processes did not disturb, or else the least disturbed one."""
-    made: list[Sample] = []
-    for sample in tries:
-        made.append(sample)
-        if not sample.measured.disturbed:
+def least_disturbed(tries: Iterable[_T], measured: Callable[[_T], Measurement]) -> _T:
+    """The first of some tries that other processes did not disturb, or else the least disturbed one."""
+    made: list[_T] = []
+    for each in tries:
+        made.append(each)
+        if not measured(each).disturbed:
             break
-    return min(made, key=lambda sample: sample.measured.foreign)
+    return min(made, key=lambda each: measured(each).foreign)
 
 
 def per_second(measured: Measurement) -> float:

@@ -41,6 +41,11 @@ class Outcomes(msgspec.Struct, frozen=True):
     brier: float
     far: float
 
+    @property
+    def happened(self) -> Array:
+        """Rows by decision that turned out to be what is counted: hits, or for a regression what was far off."""
+        return self.hits if len(self.hits) else self.wrong
+
 
 class Evaluation(msgspec.Struct, frozen=True):
     """The answers on reference rows.

@@ -98,6 +98,7 @@ def statements(
     """Every rate of every group. alpha: the probability that any interval is ever wrong."""
     measures = 1 + (len(_LABELLED) if labelled is not None else 0)
     count = sum(len(field.groups) for field in fields) * len(names) * measures
+    about = None if labelled is None else known(labelled, window)
     found: list[Statement] = []
     for place, field in enumerate(fields):
         rows, weights = window.groups[place]
@@ -107,9 +108,9 @@ def statements(
                 _Rate(float(w[at]), float(w.sum()), int(n.sum()), largest) for n, w in zip(rows, weights, strict=True)
             ]
             found += _compared(field, "selection rate", name, rates, biggest, alpha / count, "")
-            if labelled is not None:
+            if labelled is not None and about is not None:
                 for measure, some in _of_labels(labelled, place, len(field.groups), at, largest):
-                    note = _note(measure, known(labelled, window), at)
+                    note = _note(measure, about, at)
                     found += _compared(field, measure, name, some, biggest, alpha / count, note)
         if labelled is not None:
             found += _calibration(field, labelled, place)

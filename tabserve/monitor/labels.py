@@ -182,8 +182,7 @@ def _happened(labelled: Labelled, outcomes: Outcomes | None) -> Array:
 def _reference_share(outcomes: Outcomes | None, at: int) -> float | None:
     if outcomes is None or not (total := outcomes.confusion[at].sum()):
         return None
-    counts = outcomes.hits if len(outcomes.hits) else outcomes.wrong
-    return float(counts[at] / total)
+    return float(outcomes.happened[at] / total)
 
 
 def judged(
@@ -243,8 +242,7 @@ def _error(labelled: Labelled, window: Window, about: Known, outcomes: Outcomes,
 
 
 def _outcome(decided: Covered, at: int, outcomes: Outcomes, rules: Rules) -> Finding:
-    counts = outcomes.hits if len(outcomes.hits) else outcomes.wrong
-    low, high = interval(int(counts[at]), int(outcomes.confusion[at].sum()), rules.each)
+    low, high = interval(int(outcomes.happened[at]), int(outcomes.confusion[at].sum()), rules.each)
     gap, tolerance = max(decided.low - float(high), float(low) - decided.high), rules.tolerances.error
     known_before = decided.reference is not None
     claimed = decided.coverage >= COVERED and known_before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -19,7 +19,6 @@ DAYS, WEEK = 364, 7
 SIZES = (0.1, 0.15, 0.2, 0.3)
 ERRORS = (0.03, 0.05, 0.1)
 _CELLS_AT_ONCE = 20_000_000
-Years = Callable[[np.random.Generator, int], Array]
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -162,9 +161,8 @@ def outcomes(subject: Subject, at: int, labels: int, years: int, random: np.rand
     """First alarms of what one decision's records turn out to be; arguments as of `errors`."""
     known, rules = subject.outcomes, subject.rules
     assert known is not None
-    counts = known.hits if len(known.hits) else known.wrong
     rows, total = int(known.confusion[at].sum()), int(known.confusion.sum())
-    before = _share(int(counts[at]), rows)
+    before = _share(int(known.happened[at]), rows)
     now = before - shift if before > 0.5 else before + shift
     low, high = interval(*_labelled(labels * rows / total, now, years, random), rules.each)
     least, most = interval(random.binomial(rows, before, years), rows, rules.each)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -119,6 +120,10 @@ class Judge:
     def of(self, check: str) -> Array:
         """The evidence of a check as a logarithm [...]: the mean over its events and their odds."""
         return log_mean(self.logs[check], (-2, -1)) if check in self.logs else np.zeros(())
+
+    def strongest(self, run: tuple[int, ...] = ()) -> str:
+        """The check that contributes most to the evidence of all. run: one of many rollouts."""
+        return max(self.logs, key=lambda check: math.log(CHECKS[check].share) + float(self.of(check)[run]))
 
     def together(self) -> Array:
         """The evidence of all checks as a logarithm [...], each by its share; a canary goes back at 1 / false_rollback.

@@ -10,7 +10,7 @@ import numpy as np
 
 from tabserve.arrays import Array
 from tabserve.inference.metrics import LOGIT
-from tabserve.rollout.checks import BLOCK_TICKS, BOUNDS, CHECKS, TICK_SECONDS, Judge, Rules, above
+from tabserve.rollout.checks import BLOCK_TICKS, BOUNDS, TICK_SECONDS, Judge, Rules, above
 from tabserve.rollout.dispersion import dispersion
 from tabserve.rollout.evidence import Counts
 
@@ -109,15 +109,10 @@ def run(
         new = judge.back() & np.isinf(minutes)
         minutes[new] = (tick + 1) / TICKS_A_MINUTE
         for at in np.flatnonzero(new).tolist():
-            by[at] = _strongest(judge, at)
+            by[at] = judge.strongest((at,))
         if np.isfinite(minutes).all():
             break
     return Found(minutes, by)
-
-
-def _strongest(judge: Judge, run: int) -> str:
-    weights = {name: np.log(CHECKS[name].share) + judge.of(name)[run] for name in judge.logs}
-    return max(weights, key=lambda name: float(weights[name]))
 
 
 _Events: TypeAlias = Callable[[str, Slot, Array], Array]

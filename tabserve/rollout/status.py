@@ -40,7 +40,7 @@ def sentence(ledger: Ledger) -> str:
     """The verdict with its reason, for a person."""
     verdict = ledger.verdict()
     if verdict == "back":
-        check = strongest(ledger)
+        check = ledger.judge.strongest()
         once = number(ledger.peak)
         return f"Back: {_compared(ledger, check)}. A release as good as stable shows this once in {once} rollouts."
     if not ledger.canary.requests or not ledger.stable.requests:
@@ -81,12 +81,6 @@ def not_judged(ledger: Ledger) -> list[str]:
     later = sorted({*ledger.canary.decisions, *ledger.stable.decisions} - known)
     found += [f"the decision `{name}`: it came after the first look." for name in later]
     return found
-
-
-def strongest(ledger: Ledger) -> str:
-    """The check that contributes most to the evidence of all."""
-    logs = {check: math.log(CHECKS[check].share) + float(ledger.judge.of(check)) for check in ledger.judge.logs}
-    return max(logs, key=lambda check: logs[check])
 
 
 def number(log: float) -> str:

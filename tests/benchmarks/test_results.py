@@ -128,7 +128,7 @@ def test_what_others_disturbed_is_measured_again(foreign: list[float], counts: i
     for sample, share in zip(tries, foreign, strict=True):
         sample.measured.usage.cores[0] += share * sample.measured.seconds
     left = iter(tries)
-    assert least_disturbed(left) is tries[counts]
+    assert least_disturbed(left, lambda each: each.measured) is tries[counts]
     assert len(list(left)) == unused
 
 
