@@ -8,12 +8,12 @@ import msgspec
 import numpy as np
 
 from tabserve.arrays import Array
-from tabserve.monitor.bands import FEWEST, band, interval, reference_band, reference_event_band
+from tabserve.monitor.bands import FEWEST, band, interval
 from tabserve.monitor.columns import Column
 from tabserve.monitor.labels import checks_of as labels_checks
 from tabserve.monitor.labels import outcome_of
 from tabserve.monitor.run import Subject
-from tabserve.monitor.verdict import KINDS, Rules, checks_of, window_alpha
+from tabserve.monitor.verdict import KINDS, Rules, checks_of, missing_chance, values_chance, window_alpha
 
 DAYS, WEEK = 364, 7
 SIZES = (0.1, 0.15, 0.2, 0.3)
@@ -89,21 +89,16 @@ def windowed(kind: str, days: Array) -> tuple[Array, Array]:
 
 def _beyond(column: Column, rules: Rules, cells: Array, reference: Array, alpha: Array) -> Array:
     """Where the distance is beyond chance and tolerance [years, days]."""
-    tolerance = rules.tolerances.feature if column.of == "feature" else rules.tolerances.score
+    tolerance = rules.tolerances.of(column)
     alarm = np.zeros(cells.shape[:2], bool)
     if column.comparable:
-        rows, before = cells[..., :-1].sum(axis=-1), int(column.reference[:-1].sum())
-        chance = (
-            reference_event_band(before, rules.each, column.log_events)
-            if column.edges is None
-            else reference_band(before, rules.each)
-        )
+        rows, chance = cells[..., :-1].sum(axis=-1), values_chance(column, rules.each)
         gap = column.distance(cells, reference) - band(rows, alpha, column.log_events) - chance
         alarm |= (gap > tolerance) & (rows >= FEWEST)
     if column.may_miss:
         rows = cells.sum(axis=-1)
         shares = [each[..., -1] / np.maximum(each.sum(axis=-1), 1) for each in (cells, reference)]
-        chance = reference_event_band(int(column.reference.sum()), rules.each)
+        chance = missing_chance(column, rules.each)
         alarm |= (np.abs(shares[0] - shares[1]) - band(rows, alpha) - chance > tolerance) & (rows >= FEWEST)
     return alarm
 

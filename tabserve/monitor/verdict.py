@@ -26,6 +26,10 @@ class Tolerances(msgspec.Struct, frozen=True):
     feature: float = 0.1
     error: float = 0.02
 
+    def of(self, column: Column) -> float:
+        """The tolerance of a column's checks."""
+        return self.feature if column.of == "feature" else self.score
+
 
 class Rules(msgspec.Struct, frozen=True):
     """alpha: the probability of any false alarm, over all checks, windows and time. checks: how many there are."""
@@ -123,7 +127,7 @@ class _About(msgspec.Struct, frozen=True):
 
 
 def _compared(column: Column, rows: Array, weights: Array, about: _About, rules: Rules) -> Iterator[Finding]:
-    tolerance = rules.tolerances.feature if column.of == "feature" else rules.tolerances.score
+    tolerance = rules.tolerances.of(column)
     if column.comparable:
         present, distance = int(rows[:-1].sum()), float(column.distance(weights, column.reference))
         bound = values_bound(column, present, weights[:-1].sum(), about.largest, about.alpha, rules.each)
@@ -140,18 +144,26 @@ def _compared(column: Column, rows: Array, weights: Array, about: _About, rules:
 def values_bound(column: Column, rows: int, weight: float, largest: float, alpha: float, reference: float) -> float:
     """How much of a column's distance may be chance. alpha: of the window; reference: of the reference."""
     ratio = largest * rows / weight if rows else 1.0
+    return float(band(rows, alpha, column.log_events, ratio)) + values_chance(column, reference)
+
+
+def values_chance(column: Column, alpha: float) -> float:
+    """How much of a column's distance may be chance in the reference."""
     present = int(column.reference[:-1].sum())
     if column.edges is None:
-        chance = reference_event_band(present, reference, column.log_events)
-    else:
-        chance = reference_band(present, reference)
-    return float(band(rows, alpha, column.log_events, ratio)) + chance
+        return reference_event_band(present, alpha, column.log_events)
+    return reference_band(present, alpha)
 
 
 def missing_bound(column: Column, rows: int, weight: float, largest: float, alpha: float, reference: float) -> float:
     """How much of a change of the missing rate may be chance; arguments as of `values_bound`."""
     ratio = largest * rows / weight if rows else 1.0
-    return float(band(rows, alpha, ratio=ratio)) + reference_event_band(int(column.reference.sum()), reference)
+    return float(band(rows, alpha, ratio=ratio)) + missing_chance(column, reference)
+
+
+def missing_chance(column: Column, alpha: float) -> float:
+    """How much of a change of the missing rate may be chance in the reference."""
+    return reference_event_band(int(column.reference.sum()), alpha)
 
 
 def _psi(column: Column, weights: Array) -> float | None:

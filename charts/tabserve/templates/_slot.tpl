@@ -26,8 +26,14 @@ imageReference. Takes: root, slot, component.
 {{- end -}}
 {{- if eq .component "transformer" }}{{ $_ := set $settings "predictor_ca" (printf "%s/ca.crt" $folder) }}{{ end -}}
 {{- $_ := set .values "settings" (merge $settings .values.settings) -}}
-{{- $_ := set .values "extraVolumes" (append .values.extraVolumes (dict "name" "tls" "secret" (dict "secretName" .tls.secretName))) -}}
-{{- $_ := set .values "extraVolumeMounts" (append .values.extraVolumeMounts (dict "name" "tls" "mountPath" $folder "readOnly" true)) -}}
+{{- $volume := dict "name" "tls" "secret" (dict "secretName" .tls.secretName) -}}
+{{- include "tabserve.mounted" (dict "values" .values "volume" $volume "mount" (dict "mountPath" $folder "readOnly" true)) -}}
+{{- end }}
+
+{{- /* Adds a volume and its mount to a service's values. Takes: values, volume, mount (without the name). */ -}}
+{{- define "tabserve.mounted" -}}
+{{- $_ := set .values "extraVolumes" (append .values.extraVolumes .volume) -}}
+{{- $_ := set .values "extraVolumeMounts" (append .values.extraVolumeMounts (merge (dict "name" .volume.name) .mount)) -}}
 {{- end }}
 
 {{- /*
@@ -42,14 +48,14 @@ Takes: values, log (`decisionLog`).
 {{- end -}}
 {{- with $log.hashSecret -}}
 {{- $_ := set $settings "decision_log_hash_key_file" "/mnt/hash-key/key" -}}
-{{- $_ := set $.values "extraVolumes" (append $.values.extraVolumes (dict "name" "hash-key" "secret" (dict "secretName" .))) -}}
-{{- $_ := set $.values "extraVolumeMounts" (append $.values.extraVolumeMounts (dict "name" "hash-key" "mountPath" "/mnt/hash-key" "readOnly" true)) -}}
+{{- $volume := dict "name" "hash-key" "secret" (dict "secretName" .) -}}
+{{- include "tabserve.mounted" (dict "values" $.values "volume" $volume "mount" (dict "mountPath" "/mnt/hash-key" "readOnly" true)) -}}
 {{- end -}}
 {{- $_ := set .values "settings" (merge $settings .values.settings) -}}
 {{- $_ := set .values "logEnv" $log.env -}}
 {{- with $log.claim -}}
-{{- $_ := set $.values "extraVolumes" (append $.values.extraVolumes (dict "name" "decisions" "persistentVolumeClaim" (dict "claimName" .))) -}}
-{{- $_ := set $.values "extraVolumeMounts" (append $.values.extraVolumeMounts (dict "name" "decisions" "mountPath" "/mnt/decisions")) -}}
+{{- $volume := dict "name" "decisions" "persistentVolumeClaim" (dict "claimName" .) -}}
+{{- include "tabserve.mounted" (dict "values" $.values "volume" $volume "mount" (dict "mountPath" "/mnt/decisions")) -}}
 {{- end -}}
 {{- end }}
 

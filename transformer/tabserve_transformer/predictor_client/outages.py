@@ -97,15 +97,16 @@ class Outages:
         self._each = {address: self._each.get(address) or _OfAddress(address) for address in own}
         for address, told in self._each.items():
             told.look(address)
-        found = self._found(addresses, time.monotonic() - heard < LATELY_SECONDS)
+        foreign = any(address.own is False for address in addresses)
+        found = self._found(own, foreign, time.monotonic() - heard < LATELY_SECONDS)
         if found == "predictor_found" and self._all.event not in ("", "predictor_found"):
             found = "predictor_back"
         self._all.see(found)
 
-    def _found(self, addresses: Collection[Address], lately: bool) -> str:
-        own = [address for address in addresses if address.own]
+    def _found(self, own: Collection[Address], foreign: bool, lately: bool) -> str:
+        """The event that says what there is. foreign: whether a predictor of another release answers."""
         if not own:
-            return "predictor_missing" if any(address.own is False for address in addresses) else "predictor_gone"
+            return "predictor_missing" if foreign else "predictor_gone"
         if not lately and not any(address.ready for address in own):
             return "predictor_gone"
         # An open breaker does not know that a predictor is back until the next request tries.
