@@ -90,9 +90,9 @@ format: .venv/ready ## let ruff format the code
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
 
-lock: .venv/ready ## resolve pyproject.toml again into requirements.lock
+lock: .venv/ready ## resolve pyproject.toml again into requirements.lock; pins stay as they are, UPGRADE=1 moves them all
 	$(UV) pip compile pyproject.toml --universal --all-extras --group dev --group bench --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" --upgrade -q -o requirements.lock
+	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) -q -o requirements.lock
 
 # In a pool of their own, so that a process may also load another project's copy (KServe's SDK, Triton's client).
 PROTO := tabserve/inference/grpc/open_inference
