@@ -10,8 +10,8 @@ import msgspec
 
 from tabserve.arrays import Array
 
-ONLINE = "online"
-"""The source of what a service was asked."""
+ONLINE, SHADOW = "online", "shadow"
+"""The sources of what a service was asked, and of the copies whose answers nobody waits for."""
 _STRUCT_BYTES, _ARRAY_BYTES = 1024, 160
 """What an entry and each of its arrays take besides their values."""
 
@@ -21,8 +21,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     ids: of the records, `str`; None if they are `request_id/row`. places: the records' positions in the request, or the
     file; None if they are all of its records. time: seconds since 1970.
-    rows: how many records the engine was given together. source: `online`, or the URI of a file.
-    columns: the record's fields, after defaults, hashed where they are hashed, and without those that are dropped.
+    rows: how many records the engine was given together. source: `online`, `shadow`, or the URI of
+    a file. columns: the record's fields, after defaults, hashed where they are hashed, and without what is dropped.
     outputs: the model's, [rows, …] by name. answers: `decision`, `score`, `label` [rows], `predict` [rows, targets],
     and `reasons` and `codes` [rows, top], padded with "".
     """

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from tabserve.arrays import Array
 from tabserve.decision_log.comparing import Difference
+from tabserve.decision_log.entry import SHADOW
 from tabserve.decision_log.replay import Result, by_digest, outcomes
 from tabserve.decision_log.replayer import Outcome, Replayer
 from tabserve.inference.errors import InvalidRequest
@@ -63,7 +64,7 @@ class Why(msgspec.Struct, frozen=True):
 class Explanation(msgspec.Struct, frozen=True):
     """One decision. why: None if contributions cannot be computed, because of `no_why`.
 
-    others: when else something was decided about a record with this id.
+    others: when else something was decided about a record with this id, and whether for a shadow.
     """
 
     id: str
@@ -87,7 +88,7 @@ class Explanation(msgspec.Struct, frozen=True):
 
 
 def explain(log: str, identity: str, replayers: Sequence[Replayer], now: datetime) -> Explanation:
-    """The last decision about the record with an id.
+    """The last decision about the record with an id; one that a client got, if there is one.
 
     Raises RunError if there is none, or none of the bundles made it; and OSError.
     """
@@ -97,14 +98,25 @@ def explain(log: str, identity: str, replayers: Sequence[Replayer], now: datetim
         for at, one in enumerate(outcome.batch.column("id").to_pylist())
         if one == identity
     ]
-    found.sort(key=lambda each: each[0].batch.column("time")[each[1]].as_py())
+    found.sort(key=_order)
     outcome, at = found[-1]
-    others = [_moment(other.batch.column("time")[place].as_py()) for other, place in found[:-1]]
+    others = [_other(asked, time) for asked, time in map(_order, found[:-1])]
     digest = outcome.batch.column("digest")[at].as_py()
     replayer = by_digest(replayers).get(digest)
     if replayer is None:
         raise RunError(f"{identity}: {outcome.why[at]}. Give the bundle that made the decision.")
     return _explanation(replayer, outcome, at, others, now)
+
+
+def _order(found: tuple[Outcome, int]) -> tuple[bool, datetime]:
+    """Whether a client got the decision, and when it was made."""
+    outcome, at = found
+    source, time = (outcome.batch.column(name)[at].as_py() for name in ("source", "time"))
+    return source != SHADOW, time
+
+
+def _other(asked: bool, time: datetime) -> str:
+    return _moment(time) if asked else f"{_moment(time)} for a shadow"
 
 
 def _explanation(replayer: Replayer, outcome: Outcome, at: int, others: list[str], now: datetime) -> Explanation:

@@ -15,7 +15,7 @@ from tabserve.arrays import Array
 from tabserve.bundle import Bundle
 from tabserve.bundle.outputs import numeric
 from tabserve.bundle.tensors import class_names
-from tabserve.decision_log.entry import ONLINE, Entry, ids
+from tabserve.decision_log.entry import ONLINE, SHADOW, Entry, ids
 from tabserve.schema import answers
 from tabserve.schema.columns import Columns
 from tabserve.schema.decisions import Decisions
@@ -117,8 +117,8 @@ def table(entries: Sequence[Entry], weights: Sequence[Array], columns: pa.Schema
 
 def _sources(entries: Sequence[Entry], places: Sequence[Array]) -> Iterable[str]:
     for entry, at in zip(entries, places, strict=True):
-        online = entry.source == ONLINE
-        yield from (entry.source if online else f"{entry.source}#{place}" for place in at.tolist())
+        asked = entry.source in (ONLINE, SHADOW)
+        yield from (entry.source if asked else f"{entry.source}#{place}" for place in at.tolist())
 
 
 def _each(values: Sequence[str | int], counts: Sequence[int], kind: pa.DataType) -> pa.Array:

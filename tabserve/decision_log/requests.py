@@ -82,7 +82,7 @@ class Requests:
 
 
 def _keys(batch: pa.RecordBatch) -> Iterator[_Key]:
-    sources = [source.rpartition("#")[0] for source in batch.column("source").to_pylist()]
+    sources = [source.rsplit("#", 1)[0] for source in batch.column("source").to_pylist()]
     request, time, engine, rows = (batch.column(name).to_pylist() for name in ("request_id", "time", "engine", "rows"))
     return zip(request, time, sources, engine, rows, strict=True)
 

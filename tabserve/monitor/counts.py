@@ -40,6 +40,7 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     days: dict[str, dict[str, list[int]]]
     others: int
     told: list[str]
+    shadows: int = 0
 
 
 class Counts:
@@ -60,6 +61,8 @@ class Counts:
         self._vectors: dict[tuple[int, float], Array] = {}
         self.others = 0
         """Records of other bundles, which are not counted."""
+        self.shadows = 0
+        """Copies for a shadow, which are not counted either."""
 
     def add(self, batch: Batch) -> None:
         """Count the decisions of a batch."""
@@ -87,6 +90,7 @@ class Counts:
         for (day, weight), vector in other._vectors.items():
             self._put(day, weight, vector)
         self.others += other.others
+        self.shadows += other.shadows
 
     def _put(self, day: int, weight: float, vector: Array) -> None:
         key = (day, weight)
@@ -133,7 +137,8 @@ class Counts:
         days: dict[str, dict[str, list[int]]] = {}
         for (day, weight), vector in sorted(self._vectors.items()):
             days.setdefault(str(day), {})[repr(weight)] = vector.tolist()
-        return msgspec.json.encode(Kept(FORMAT, digest, sorted(files), days, self.others, list(told)))
+        kept = Kept(FORMAT, digest, sorted(files), days, self.others, list(told), self.shadows)
+        return msgspec.json.encode(kept)
 
     def restore(self, kept: Kept) -> None:
         """Go on from counts of the same bundle. Raises ValueError if they are of other columns."""
@@ -143,6 +148,7 @@ class Counts:
                     raise ValueError(f"expected {self._size} counts for a day, got {len(vector)}")
                 self._put(int(day), float(weight), np.array(vector, np.int64))
         self.others += kept.others
+        self.shadows += kept.shadows
 
 
 class Window(NamedTuple):

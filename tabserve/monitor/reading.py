@@ -19,6 +19,7 @@ from tabserve.arrays import Array
 from tabserve.bundle import Bundle, evaluation
 from tabserve.bundle.tensors import class_names
 from tabserve.decision_log import record
+from tabserve.decision_log.entry import SHADOW
 from tabserve.monitor import equity
 from tabserve.monitor.columns import DECISION, SCORE, Column
 from tabserve.monitor.counts import Batch, calibrated
@@ -57,7 +58,7 @@ class Reader:
         self._names = evaluation.decision_names(bundle.schema, class_names(bundle))
         self._has_classes = bool(class_names(bundle))
         self._places = {name: at for at, name in enumerate(self._names)}
-        names = ("id", "time", "release", "digest", "record", "score", "decision", "label", "weight")
+        names = ("id", "time", "source", "release", "digest", "record", "score", "decision", "label", "weight")
         self.needed = names if self._has_classes else (*names, "outputs")
         evaluated = bundle.reference.evaluation
         outcomes = None if evaluated is None else evaluated.outcomes
@@ -94,6 +95,12 @@ class Reader:
         if unknown:
             raise RunError(f"expected decisions {', '.join(self._names)}, got {unknown}. Was the log changed?")
         return np.array([self._places[name] for name in decided], np.intp)
+
+
+def asked(found: pa.RecordBatch) -> pa.RecordBatch:
+    """The records without copies for a shadow, of which the originals are in the log as well."""
+    copies = pc.equal(found.column("source"), SHADOW)
+    return found.filter(pc.invert(copies)) if pc.any(copies).as_py() else found
 
 
 def with_logged_features(schema: Schema) -> Schema:

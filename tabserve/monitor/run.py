@@ -72,6 +72,7 @@ class Report(msgspec.Struct, frozen=True):
     alarm: bool
     records: int
     others: int
+    shadows: int
     first: int
     last: int
     alpha: float
@@ -146,10 +147,12 @@ class Run:
             new = path not in self.files
             wanted = new or joining is not None
             for batch in logs.of_file(place, path, columns=reader.needed) if wanted else ():
-                found = reader.read(batch)
+                asked = reading.asked(batch)
+                found = reader.read(asked)
                 own = 0 if found is None else len(found.ids)
                 if new:
-                    self.counts.others += batch.num_rows - own
+                    self.counts.others += asked.num_rows - own
+                    self.counts.shadows += batch.num_rows - asked.num_rows
                 if found is not None and new:
                     self.counts.add(found.batch)
                 if found is not None and joining is not None:
@@ -184,6 +187,7 @@ class Run:
             alarm=bool(alarms),
             records=counts.rows,
             others=counts.others,
+            shadows=counts.shadows,
             first=counts.first,
             last=counts.last,
             alpha=subject.rules.alpha,

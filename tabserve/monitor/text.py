@@ -18,9 +18,10 @@ def lines(report: Report) -> Iterator[str]:
     """The report's lines."""
     yield report.verdict
     others = f"; {report.others:,} of other bundles were passed over" if report.others else ""
+    copies = f"; {report.shadows:,} copies for a shadow were left out" if report.shadows else ""
     yield (
         f"{report.records:,} decisions of {report.name} {report.version}, {date(report.first)} to {date(report.last)}"
-        f"{others}"
+        f"{others}{copies}"
     )
     for alarm in report.alarms:
         yield f"  {_sentence(alarm)}"

@@ -83,6 +83,7 @@ def log(
     weights: Any = None,
     release: str = "r1",
     digest: str = "",
+    source: str = "online",
 ) -> Path:
     """Write a day's decisions on records as a file of a log, and give its folder."""
     fraud = scores(frame)
@@ -108,6 +109,7 @@ def log(
             "label": np.where(fraud > 0.5, "fraud", "genuine").astype(object),
         },
         ids=frame["key"].to_numpy(object),
+        source=source,
     )
     columns = record.schema(saved)
     kept = np.ones(len(frame)) if weights is None else np.asarray(weights, np.float64)

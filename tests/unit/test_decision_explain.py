@@ -96,6 +96,19 @@ def explained(log: pa.Table, bundle: Bundle, folder: Path, identity: str = "p-1"
     return explain(str(written(log, folder)), identity, [Replayer(bundle.path)], NOW)
 
 
+def test_what_a_client_got_is_explained_and_not_its_copy_for_a_shadow(
+    bundle: Bundle, log: pa.Table, tmp_path: Path
+) -> None:
+    at = log.schema.get_field_index("source")
+    copies = log.set_column(at, log.schema.field(at), [["shadow"] * len(log)])
+    asked = explained(pa.concat_tables([log[:3], copies[3:]]), bundle, tmp_path)
+    copied = explained(copies, bundle, tmp_path)
+
+    assert (asked.facts["source"], len(asked.others)) == ("online", 1)
+    assert asked.others[0].endswith(" UTC for a shadow")
+    assert (copied.facts["source"], copied.time) == ("shadow", asked.others[0].removesuffix(" for a shadow"))
+
+
 def test_an_explanation_tells_what_was_decided_on_what(bundle: Bundle, log: pa.Table, tmp_path: Path) -> None:
     found = explained(log, bundle, tmp_path)
     assert (found.id, found.bundle, found.result) == ("p-1", "m 1", "equal")

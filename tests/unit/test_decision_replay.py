@@ -131,6 +131,16 @@ def test_decisions_of_services_and_of_files_are_decided_again(tmp_path: Path) ->
     assert [(one.release, one.records) for one in found.releases] == [("", 100), ("a-1", 200)]
 
 
+def test_copies_for_a_shadow_are_decided_again_like_their_originals(bundle: Bundle, tmp_path: Path) -> None:
+    made = list(entries(bundle, FRAME[:6], 3))
+    copies = [msgspec.structs.replace(each, source="shadow") for each in made]
+    whole = table(bundle, *made, *copies)
+    log = written(whole.take(np.random.default_rng(0).permutation(len(whole))), tmp_path / "log")
+    found = replayed(log, bundle)
+
+    assert (found.result, *counts(found)) == ("equal", 12, 0, 0)
+
+
 def test_one_bit_of_a_score_is_found_and_named(bundle: Bundle, logged: pa.Table, tmp_path: Path) -> None:
     score = logged["score"][7].as_py()
     flipped = float(np.nextafter(score, 1))

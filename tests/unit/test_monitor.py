@@ -308,6 +308,22 @@ def test_records_of_other_bundles_are_passed_over(bundle: Bundle, tmp_path: Path
     assert some.stdout.startswith("Nothing could be judged yet.\n40 decisions of m 1, 2026-06-02 to 2026-06-02; 50 of")
 
 
+def test_copies_for_a_shadow_are_left_out_of_all_figures(bundle: Bundle, tmp_path: Path) -> None:
+    frame = records(3_000, 5)
+    monitored.log(tmp_path / "log", bundle, frame, FIRST)
+    alone = judged(tmp_path, bundle, frame)
+    monitored.log(tmp_path / "log", bundle, frame[:900], FIRST, name="pod-2", source="shadow")
+    both = judged(tmp_path, bundle, frame)
+    first = invoke(tmp_path / "log", "--bundle", bundle.path, "--out", tmp_path / "out")
+    monitored.log(tmp_path / "log", bundle, frame[:70], FIRST, name="pod-3", source="shadow")
+    again = invoke(tmp_path / "log", "--bundle", bundle.path, "--out", tmp_path / "out")
+
+    assert (both.records, both.shadows) == (3_000, 900)
+    assert msgspec.structs.replace(both, shadows=0, made="") == msgspec.structs.replace(alone, made="")
+    assert "3,000 decisions of m 1, 2026-06-01 to 2026-06-01; 900 copies for a shadow were left out" in first.stdout
+    assert "; 970 copies for a shadow were left out" in again.stdout
+
+
 def test_a_sampled_log_counts_by_weight(bundle: Bundle, tmp_path: Path) -> None:
     frame = records(20_000, 9)
     block, drawn = scores(frame) >= 0.7, np.random.default_rng(0).random(20_000)

@@ -106,6 +106,15 @@ async def test_an_entry_holds_the_records_and_all_that_was_answered() -> None:
     }
 
 
+@pytest.mark.parametrize(("arm", "source"), [("split", "online"), ("forced", "online"), ("shadow", "shadow")])
+async def test_copies_for_a_shadow_are_told_from_what_clients_got(arm: str, source: str) -> None:
+    log = Kept()
+    await decided(served(log), *RECORDS, context=Context(trace={"x-request-id": "r-7"}, arm=arm))
+    rows = log.rows(bundle_of(BINARY, MODEL))
+
+    assert [(row["id"], row["source"]) for row in rows] == [("r-7/0", source), ("r-7/1", source)]
+
+
 @pytest.mark.parametrize("text", [BINARY, SOME])
 @pytest.mark.parametrize("outputs", [("margin",), ("predict_proba",), ("score", "label"), ("decision", "reasons"), ()])
 async def test_what_the_client_did_not_ask_for_is_recorded_and_not_answered(

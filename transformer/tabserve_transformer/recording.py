@@ -10,8 +10,9 @@ from tabserve.arrays import Array
 from tabserve.bundle import Bundle
 from tabserve.bundle.outputs import numeric, recorded
 from tabserve.bundle.tensors import class_names
-from tabserve.decision_log.entry import Entry, Log
+from tabserve.decision_log.entry import ONLINE, SHADOW, Entry, Log
 from tabserve.decision_log.hiding import Hiding
+from tabserve.inference.arms import COPIED
 from tabserve.inference.errors import PredictionFailed
 from tabserve.inference.model import ENGINE, RECORDED, VERSIONS, Context
 from tabserve.inference.request_ids import REQUEST_ID
@@ -78,6 +79,7 @@ class Recording:
                 answers=self._answers(predicted.tensors, made),
                 ids=self._ids(taken, made, context),
                 places=taken.places,
+                source=SHADOW if context.arm == COPIED else ONLINE,
             )
         )
 
