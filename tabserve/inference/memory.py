@@ -200,8 +200,8 @@ class Budget:
 
 
 def capacity(limit: int) -> int:
-    """How many bytes may be in transit, once everything is loaded. limit: the process's memory, 0 for all there is."""
-    return max(0, (limit or limit_bytes()) - resident_bytes()) // PART
+    """How many bytes may be in transit, once everything is loaded. limit: the process's memory."""
+    return max(0, limit - resident_bytes()) // PART
 
 
 def limit_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:

@@ -20,7 +20,7 @@ from tabserve.inference.grpc.reading import Messages
 from tabserve.inference.grpc.service import GrpcServer, Servicer
 from tabserve.inference.logs import tell
 from tabserve.inference.memory import Budget
-from tabserve.inference.metrics import Metrics
+from tabserve.inference.metrics import Gauge, Metrics
 from tabserve.inference.model import Model
 from tabserve.inference.rest.application import Application
 from tabserve.inference.rest.clients import Clients
@@ -65,7 +65,8 @@ async def _serve(model: Model, settings: ServerSettings, metrics: Metrics) -> No
 class _Service:
     def __init__(self, model: Model, settings: ServerSettings, metrics: Metrics) -> None:
         memory.map_large()
-        capacity = memory.capacity(settings.memory_limit_bytes)
+        most_memory = settings.memory_limit_bytes or memory.limit_bytes()
+        capacity = memory.capacity(most_memory)
         limits = most_connections(settings, capacity)
         settings = within_memory(settings, capacity, min(limits.values()))
         self._model = model
@@ -75,6 +76,7 @@ class _Service:
         self._heart = admin.Heartbeat()
         self._admission = Admission(settings.max_concurrency, metrics)
         budget = Budget(capacity, metrics)
+        metrics.add(Gauge("tabserve_memory_limit_bytes", "Memory that the process may have", lambda: most_memory))
         most = settings.max_body_bytes
         kind = partial(CrossOriginApplication, settings.origins) if settings.origins else Application
         application = kind(model, self.ready, self._admission, metrics, most, shows_metrics=not settings.admin_port)

@@ -272,15 +272,6 @@ def test_pods_have_the_time_to_write_what_the_log_holds(helm: Path, name: str, g
     assert sorted(part["terminationGracePeriodSeconds"] for part in spec.values()) == grace
 
 
-def test_an_alert_tells_of_decisions_that_are_not_logged(helm: Path) -> None:
-    rule = one(rendered({"decisionLog": LOGGED, "prometheusRule": {"enabled": True}}, helm), "PrometheusRule")
-    (alert,) = rule["spec"]["groups"][0]["rules"]
-
-    assert alert["for"] == "5m"
-    assert 'tabserve_log_records_total{namespace="models",result=~"dropped|failed"}[5m]' in alert["expr"]
-    assert alert["annotations"]["summary"].startswith("{{ $labels.pod }}")
-
-
 def test_a_slot_is_a_pair_with_its_own_runtime(helm: Path) -> None:
     objects = rendered(BOTH, helm)
     services = {item["metadata"]["name"]: item for item in objects if item["kind"] == "InferenceService"}

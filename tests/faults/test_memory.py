@@ -54,6 +54,10 @@ def bounded(subject: Subject) -> Generator[None]:
     subject.assert_serves()
 
 
+def test_the_memory_that_it_may_have_is_shown(tight: Subject) -> None:
+    assert tight.service.metric("tabserve_memory_limit_bytes") == LIMIT
+
+
 def large(subject: Subject, rows: int = 20_000) -> bytes:
     """A whole request with several megabytes."""
     body, headers = subject.payload.rows(rows).binary()

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import transforming
 from tests.faults.conftest import Subject
-from tests.serving import ROOT, Service
+from tests.serving import ROOT, Service, running
 
 Shown = dict[str, tuple[str, set[str]]]
 
 
 def documented() -> Shown:
-    """Type and labels of each metric in the table."""
+    """Type and labels of each metric in the table of the services."""
     page = (ROOT / "docs" / "operations.md").read_text()
-    rows = re.findall(r"^\| (`[a-z_`, ]+) \| (counter|gauge|histogram) \| (.*?) \|", page, re.MULTILINE)
+    table = page.partition("\n## Metrics\n")[2].partition("\n#")[0]
+    rows = re.findall(r"^\| (`[a-z_`, ]+) \| (counter|gauge|histogram) \| (.*?) \|", table, re.MULTILINE)
     words = re.compile(r"`(\w+)`").findall
     return {name: (kind, {*words(labels)}) for names, kind, labels in rows for name in words(names)}
 
@@ -32,9 +32,11 @@ def shown(service: Service) -> Shown:
 
 
 def test_every_metric_is_documented_with_its_type_and_labels(
-    quick_bundle: Path, quick_predictor: Service, logs: Path
+    quick_bundle: Path, quick_predictor: Service, tmp_path: Path
 ) -> None:
-    with transforming(quick_bundle, quick_predictor, logs / "measured.log") as transformer:
+    options = (f"--model_dir={quick_bundle}", f"--predictor_host=127.0.0.1:{quick_predictor.http_port}")
+    log = f"--decision_log={tmp_path / 'decisions'}"
+    with running("tabserve_transformer", *options, log, log=tmp_path / "log") as transformer:
         subject = Subject(transformer)
         assert subject.target.infer(subject.payload.json()).status == 200
         pages = [shown(transformer), shown(quick_predictor)]

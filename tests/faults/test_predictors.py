@@ -80,6 +80,7 @@ def test_without_a_predictor_that_answers_it_is_not_ready_within_two_seconds(
         assert seconds_until_unready(transformer) < FALLS_SECONDS + SLACK_SECONDS
         assert not subject.target.call("ServerReady").ready
         assert transformer.status("/v2/health/live") == 200
+        transformer.wait_metric("tabserve_predictors_ready", 0)
         body = json.dumps({**subject.payload.json(), "id": SECRET}).encode()
         infer = wire.post(f"{subject.target.path}/infer", f"Content-Length: {len(body)}", f"X-Request-Id: {SECRET}")
         assert wire.ask(transformer.http_port, infer + body) == [504 if end == signal.SIGSTOP else 503]
@@ -90,6 +91,7 @@ def test_without_a_predictor_that_answers_it_is_not_ready_within_two_seconds(
         back = start("tabserve_predictor", model, log=log, http_port=port) if end == signal.SIGKILL else predictor
         try:
             transformer.wait_ready()
+            transformer.wait_metric("tabserve_predictors_ready", 1)
             wait_told(transformer, "predictor_back")
             transformer.wait_for(lambda: subject.target.infer(subject.payload.json()).status == 200, "serving again")
         finally:
@@ -143,6 +145,7 @@ def test_with_one_of_two_predictors_gone_the_other_answers(
             wait_told(transformer, "address_hung" if end == signal.SIGSTOP else "address_lost", address=one)
             answered_more(transformer, tally)
             assert transformer.status("/v2/health/ready") == 200
+            transformer.wait_metric("tabserve_predictors_ready", 1)
             lost = time.monotonic() - gone
             first.signal(signal.SIGCONT)
         assert tally.counts.keys() <= {"200", "503", "504"}, tally.counts

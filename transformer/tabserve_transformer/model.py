@@ -18,7 +18,7 @@ from tabserve.inference import tls
 from tabserve.inference.bounds import LARGE_BYTES
 from tabserve.inference.errors import InferenceError, InvalidRequest, quoted
 from tabserve.inference.large import in_thread
-from tabserve.inference.metrics import Metrics
+from tabserve.inference.metrics import Gauge, Metrics
 from tabserve.inference.model import TRANSFORMER_RELEASE, Context
 from tabserve.inference.tensors import (
     DATATYPE_OF,
@@ -224,4 +224,7 @@ def load(bundle: Bundle, settings: Settings, metrics: Metrics, log: Log | None =
     preprocess = None
     if bundle.manifest.preprocessor is not None:
         preprocess = engines.load_preprocessor(bundle)
-    return Transformer(bundle, PredictorClient(target), settings, metrics, preprocess, log)
+    client = PredictorClient(target)
+    ready = "Addresses of the predictor that are ready, and of this release"
+    metrics.add(Gauge("tabserve_predictors_ready", ready, lambda: client.addresses.count_ready))
+    return Transformer(bundle, client, settings, metrics, preprocess, log)

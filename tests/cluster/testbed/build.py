@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.testbed.places import PINS, cache
-from tests.cluster.testbed.process import run
+from tests.cluster.testbed.process import CommandFailed, run
 
 # Without these the API server reports no version, so Helm and KServe misjudge what it can do.
 KUBERNETES = "v1.35.4"
@@ -98,7 +98,11 @@ class DebianPackage:
 
     def _unpack(self, files: Path) -> None:
         files.chmod(0o777)  # apt downloads as its own user
-        run("apt-get", "download", self.name, cwd=files)
+        try:
+            run("apt-get", "download", self.name, cwd=files)
+        except CommandFailed:  # a new machine has no lists of packages
+            run("apt-get", "update", "--quiet")
+            run("apt-get", "download", self.name, cwd=files)
         (package,) = files.glob("*.deb")
         run("dpkg-deb", "--extract", package, files)
         package.unlink()

@@ -81,6 +81,11 @@ class Addresses:
         """Whether a predictor of this release has answered recently, and none has since said that it is not ready."""
         return self._missed < MOST_MISSED and any(address.own for address in self._known.copy().values())
 
+    @property
+    def count_ready(self) -> int:
+        """How many addresses of this release are ready."""
+        return sum(bool(address.own and address.ready) for address in self._known.copy().values())
+
     async def start(self) -> None:
         """Start the background rounds."""
         self._rounds = [asyncio.create_task(each) for each in (self._keep_looking(), self._keep_probing())]
