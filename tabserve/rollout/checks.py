@@ -57,7 +57,7 @@ class Rules(NamedTuple):
 
     false_rollback: chance that one as good as stable is taken back. false_advance: chance that a step is left although
     a budget is broken. errors, slow, disagreement: budgets, as shares of requests; slow_over in seconds. decisions,
-    scores: how many times other the odds of a decision, or of a score, may be than stable's.
+    scores: how many times other the odds of a decision, or of a score, may be than stable's; None if any may be.
     """
 
     false_rollback: float = 0.01
@@ -66,8 +66,8 @@ class Rules(NamedTuple):
     slow: float = 0.02
     slow_over: float = 0.1
     disagreement: float = 0.02
-    decisions: float = 1.25
-    scores: float = 1.25
+    decisions: float | None = 1.25
+    scores: float | None = 1.25
 
     def needed(self, check: str) -> float:
         """The evidence at which a check by itself takes the canary back."""
@@ -78,7 +78,7 @@ class Rules(NamedTuple):
         form, both = CHECKS[check].form, CHECKS[check].both
         if form == "rate":
             return rate(counts.canary_events, counts.canary, self.disagreement, ABOVE)
-        good = {"decisions": self.decisions, "scores": self.scores}.get(check, 1.0)
+        good = {"decisions": self.decisions, "scores": self.scores}.get(check) or 1.0
         test, ratios = (frequent, FREQUENT) if form == "frequent" else (rare, RARE)
         more = test(counts, good, ratios)
         if not both:
@@ -108,6 +108,10 @@ class Judge:
                 factor = np.asarray(self._dispersion.get(check, 1.0))[..., np.newaxis, np.newaxis]
                 logs = self._rules.log_ratios(check, whole) / factor
                 self.logs[check] = self.logs[check] + logs if check in self.logs else logs
+
+    def drop(self) -> None:
+        """Forget the counts whose block is not whole."""
+        self._held.clear()
 
     def _whole(self, check: str, counts: Counts) -> Counts | None:
         ticks, held = self._held.pop(check, (0, None))

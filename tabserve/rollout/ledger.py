@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from msgspec.structs import asdict
 
 from tabserve.arrays import Array
 from tabserve.rollout.checks import BOUNDS, Budget, Judge, Rules, above
@@ -16,6 +16,7 @@ from tabserve.rollout.dispersion import dispersion
 from tabserve.rollout.errors import RolloutError
 from tabserve.rollout.evidence import Counts
 from tabserve.rollout.scrape import Scrape, Series, Tally, tally
+from tabserve.rollout.state import Counted, Evidence, Step
 
 Verdict: TypeAlias = Literal["back", "on", "not yet"]
 FORMAT = 1
@@ -26,37 +27,67 @@ class Ledger:
 
     percent: the canary's share of the traffic by the route; None if unknown, and then the split is not judged.
     dispersion: of stable's pods in their errors; None if unknown, and then the evidence of errors is not discounted.
+    block: ticks after which usual events are compared.
     """
 
-    def __init__(self, rules: Rules, percent: float | None = None, dispersion: float | None = None) -> None:
+    def __init__(
+        self, rules: Rules, percent: float | None = None, dispersion: float | None = None, block: int = 1
+    ) -> None:
         self.rules = rules
         self.percent = percent
         self.dispersion = dispersion
-        self.judge = Judge(rules, dispersion={} if dispersion is None else {"errors": np.array(dispersion)})
-        self.budgets = {
-            "errors": Budget(rules.errors, rules.false_advance),
-            "slow": Budget(rules.slow, rules.false_advance),
-        }
+        self.judge = Judge(rules, block, {} if dispersion is None else {"errors": np.array(dispersion)})
+        self.budgets = _live_budgets(rules)
         self.canary, self.stable = Tally(), Tally()
+        self.since = Tally(), Tally()
+        """The counts of canary and stable at the present share."""
         self.peak = 0.0
         """The most evidence that there ever was, as a logarithm; later ticks do not take it away."""
         self.decisions: list[str] = []
         """The decisions that are judged: those that either slot knew at the first tick in which any were known."""
 
-    def add(self, canary: Tally, stable: Tally) -> None:
-        """Add what both slots counted in one tick."""
+    def turn(self, percent: float | None) -> None:
+        """Go on at another share: its budgets are to be proven anew, and the evidence so far stays."""
+        self.percent = percent
+        self.budgets |= _live_budgets(self.rules)
+        self.since = Tally(), Tally()
+        self.judge.drop()
+
+    def keep(self) -> Evidence:
+        """The evidence and the proofs so far, to be kept."""
+        logs = {check: logs.tolist() for check, logs in self.judge.logs.items()}
+        budgets = {name: budget.logs.tolist() for name, budget in self.budgets.items()}
+        return Evidence(self.peak, self.percent, self.dispersion, self.decisions, logs, budgets)
+
+    def resume(self, kept: Evidence, counted: Sequence[Step]) -> None:
+        """Go on from what was kept, and from the counts at each share so far."""
+        self.peak, self.decisions = kept.peak, kept.decisions
+        self.judge.logs = {check: np.array(logs) for check, logs in kept.logs.items()}
+        for name, budget in self.budgets.items():
+            budget.logs = np.array(kept.budgets[name])
+        for step in counted:
+            self.since = step.canary.tally(), step.stable.tally()
+            self.canary, self.stable = _sum(self.canary, self.since[0]), _sum(self.stable, self.since[1])
+
+    def add(self, canary: Tally, stable: Tally, cold: bool = False) -> None:
+        """Add what both slots counted in one tick. cold: the canary's latencies are not to be compared."""
         if not self.decisions:
             self.decisions = sorted({*canary.decisions, *stable.decisions})
-        self.judge.add(self._counts(canary, stable))
+        counts = self._counts(canary, stable)
+        if cold:
+            del counts["latency"]
+        self.judge.add(counts)
         self.peak = max(self.peak, float(self.judge.together()))
         self.budgets["errors"].add(np.array(canary.errors), np.array(canary.requests))
         over = canary.slower[BOUNDS.index(self.rules.slow_over)]
         self.budgets["slow"].add(np.array(over), np.array(canary.timed))
         self.canary, self.stable = _sum(self.canary, canary), _sum(self.stable, stable)
+        self.since = _sum(self.since[0], canary), _sum(self.since[1], stable)
 
     def totals(self) -> dict[str, Counts]:
-        """The counts [events] of all ticks by check."""
-        return self._counts(self.canary, self.stable)
+        """The counts [events] of all ticks by check; of the split, those at the present share."""
+        found = self._counts(self.canary, self.stable)
+        return found | {name: counts for name, counts in self._counts(*self.since).items() if name == "split"}
 
     def _counts(self, canary: Tally, stable: Tally) -> dict[str, Counts]:
         requests = (canary.requests, stable.requests)
@@ -65,10 +96,10 @@ class Ledger:
             "refused": _pair([canary.refused], [stable.refused], *requests),
             "latency": _pair(canary.slower, stable.slower, canary.timed, stable.timed),
         }
-        if self.decisions:
+        if self.decisions and self.rules.decisions is not None:
             ours, theirs = ([slot.decisions.get(name, 0) for name in self.decisions] for slot in (canary, stable))
             found["decisions"] = _pair(ours, theirs, sum(ours), sum(theirs))
-        if self.canary.scores.any() or canary.scores.any():
+        if self.rules.scores is not None and (self.canary.scores.any() or canary.scores.any()):
             found["scores"] = _pair(
                 above(canary.scores), above(stable.scores), canary.scores.sum(), stable.scores.sum()
             )
@@ -108,8 +139,8 @@ class State:
             "decisions": ledger.decisions,
             "logs": {check: logs.tolist() for check, logs in ledger.judge.logs.items()},
             "budgets": {name: budget.logs.tolist() for name, budget in ledger.budgets.items()},
-            "canary": _plain(ledger.canary),
-            "stable": _plain(ledger.stable),
+            "canary": asdict(Counted.of(ledger.canary)),
+            "stable": asdict(Counted.of(ledger.stable)),
             "looks": looks,
         }
         fresh = path.with_name(path.name + ".new")
@@ -143,7 +174,8 @@ class State:
         ledger.judge.logs = {check: np.array(logs) for check, logs in content["logs"].items()}
         for name, budget in ledger.budgets.items():
             budget.logs = np.array(content["budgets"][name])
-        ledger.canary, ledger.stable = _tally(content["canary"]), _tally(content["stable"])
+        ledger.canary, ledger.stable = (Counted(**content[slot]).tally() for slot in ("canary", "stable"))
+        ledger.since = ledger.canary, ledger.stable
         for source, (start, series) in content["looks"].items():
             state.looks[source] = Scrape(
                 start, {(name, tuple((k, v) for k, v in labels)): value for name, labels, value in series}
@@ -162,6 +194,12 @@ def differing(pods: Sequence[Sequence[Mapping[Series, float]]]) -> float | None:
     return float(dispersion(errors, requests))
 
 
+def _live_budgets(rules: Rules) -> dict[str, Budget]:
+    """The budgets of requests that clients wait for."""
+    rates = {"errors": rules.errors, "slow": rules.slow}
+    return {name: Budget(rate, rules.false_advance) for name, rate in rates.items()}
+
+
 def _pair(ours: Array | list[float], theirs: Array | list[float], canary: float, stable: float) -> Counts:
     return Counts(np.asarray(ours, float), np.array([canary]), np.asarray(theirs, float), np.array([stable]))
 
@@ -177,12 +215,3 @@ def _sum(one: Tally, other: Tally) -> Tally:
         {name: one.decisions.get(name, 0) + other.decisions.get(name, 0) for name in names},
         one.scores + other.scores,
     )
-
-
-def _plain(tally: Tally) -> dict[str, Any]:
-    content = dataclasses.asdict(tally)
-    return content | {"slower": tally.slower.tolist(), "scores": tally.scores.tolist()}
-
-
-def _tally(content: dict[str, Any]) -> Tally:
-    return Tally(**(content | {"slower": np.array(content["slower"]), "scores": np.array(content["scores"])}))

@@ -126,7 +126,7 @@ def _ratio(events: Array, requests: Array, at: int) -> str:
 
 
 def _budgets(ledger: Ledger) -> Iterator[Row]:
-    rules, canary, needed = ledger.rules, ledger.canary, 1 / ledger.rules.false_advance
+    rules, canary, needed = ledger.rules, ledger.since[0], 1 / ledger.rules.false_advance
     bounds = {"errors": f"under {rules.errors:.2%}", "slow": f"under {rules.slow:.2%} over {rules.slow_over:g} s"}
     over = canary.slower[BOUNDS.index(rules.slow_over)]
     seen = {"errors": (canary.errors, canary.requests), "slow": (over, canary.timed)}
