@@ -21,6 +21,7 @@ from tabserve import doctor as clusters
 from tabserve import up as local
 from tabserve.bundle import Bundle, expected, metadata
 from tabserve.bundle.manifest import EngineName
+from tabserve.card.commands import card
 from tabserve.client import Client, ServiceError
 from tabserve.decision_log.commands import log
 from tabserve.engines.estimators import untrusted
@@ -304,6 +305,7 @@ def score(directory: Path, source: str, target: str, log: str | None, hash_key_f
         raise click.ClickException(str(error)) from None
 
 
+bundle.add_command(card)
 main.add_command(log)
 main.add_command(rollout)
 main.add_command(monitor)

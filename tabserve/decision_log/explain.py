@@ -17,7 +17,9 @@ from tabserve.decision_log.entry import SHADOW
 from tabserve.decision_log.replay import Result, by_digest, outcomes
 from tabserve.decision_log.replayer import Outcome, Replayer
 from tabserve.inference.errors import InvalidRequest
-from tabserve.schema.schema import MARGIN, Band, Derived, Field, Schema
+from tabserve.schema import ranges
+from tabserve.schema.ranges import Range
+from tabserve.schema.schema import MARGIN, Derived, Field, Schema
 from tabserve.schema.timestamps import moment
 from tabserve.scoring.storage import RunError
 
@@ -32,15 +34,6 @@ class Value(msgspec.Struct, frozen=True):
     unit: str
     description: str
     note: str
-
-
-class Range(msgspec.Struct, frozen=True):
-    """A band of scores, from `low` to below `high`; None where it has no end."""
-
-    label: str
-    low: float | None
-    high: float | None
-    chosen: bool
 
 
 class Push(msgspec.Struct, frozen=True):
@@ -135,8 +128,8 @@ def _explanation(replayer: Replayer, outcome: Outcome, at: int, others: list[str
         score=score,
         label=row.get("label") or "",
         values=_values(schema, row.get("record") or {}),
-        bands=_bands(schema, row.get("decision")),
-        limits=_limits(schema, score),
+        bands=ranges.of_schema(schema, row.get("decision")),
+        limits=ranges.limits(schema, score),
         reasons=list(zip_longest(row.get("reasons") or [], row.get("codes") or [], fillvalue="")),
         why=why,
         no_why=no_why,
@@ -187,25 +180,6 @@ def _text(value: Any, kind: str = "number") -> str:
 def _moment(time: datetime) -> str:
     exact = time.astimezone(UTC).isoformat(sep=" ", timespec="microseconds").removesuffix("+00:00")
     return f"{exact.rstrip('0').rstrip('.')} UTC" if "." in exact else f"{exact} UTC"
-
-
-def _bands(schema: Schema, decision: str | None) -> list[Range]:
-    """The bands from the lowest up; scores below the lowest are in it too."""
-    bands: Sequence[Band] = schema.outputs.decision.bands[::-1] if schema.outputs.decision else ()
-    ends = [band.from_ for band in bands[1:]]
-    edges = [(band.label, low, high) for band, low, high in zip(bands, [None, *ends], [*ends, None], strict=False)]
-    return [Range(label, low, high, label == decision) for label, low, high in edges]
-
-
-def _limits(schema: Schema, score: float | None) -> tuple[float, float]:
-    """The ends of the scale that a score is shown on: 0 and 1 for a probability."""
-    decision = schema.outputs.decision
-    if schema.outputs.classes and not (decision and decision.score == MARGIN):
-        return 0.0, 1.0
-    edges = [band.from_ for band in decision.bands if math.isfinite(band.from_)] if decision else []
-    shown = [*edges, *([score] if score is not None else [])] or [0.0]
-    margin = (max(shown) - min(shown)) * 0.15 or 1.0
-    return min(shown) - margin, max(shown) + margin
 
 
 def _why(replayer: Replayer, batch: pa.RecordBatch, row: dict[str, Any]) -> tuple[Why | None, str]:

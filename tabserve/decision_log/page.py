@@ -6,6 +6,7 @@ from tabserve.decision_log import telling
 from tabserve.decision_log.explain import Explanation
 from tabserve.pages.page import render
 from tabserve.pages.scale import Scale
+from tabserve.schema.ranges import span
 
 _WIDTH, _MARGIN = 720.0, 16.0
 """Of the drawing of the bands."""
@@ -22,7 +23,7 @@ def page(found: Explanation) -> str:
         found=found,
         proof=telling.proof(found),
         difference=telling.difference,
-        span=telling.span,
+        span=span,
         axis=Scale(*found.limits, _MARGIN, _WIDTH - _MARGIN),
         bar=Scale(-(longest or 1.0), longest or 1.0, -_HALF, _HALF),
     )

@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from tabserve.decision_log.explain import Explanation, Range
+from tabserve.decision_log.explain import Explanation
 from tabserve.decision_log.replay import Differing, Replay
+from tabserve.schema.ranges import span
 from tabserve.terminal import table
 
 _BAR = 24
@@ -114,15 +115,6 @@ def proof(found: Explanation) -> str:
 def difference(each: Any) -> str:
     """One difference as text."""
     return f"{each.what} was {_exact(each.was)}, is {_exact(each.becomes)}"
-
-
-def span(band: Range) -> str:
-    """The scores of a band in words."""
-    if band.low is None and band.high is None:
-        return "every score"
-    if band.low is None:
-        return f"below {band.high:g}"
-    return f"{band.low:g} and above" if band.high is None else f"from {band.low:g} to below {band.high:g}"
 
 
 def _printable(text: str) -> str:

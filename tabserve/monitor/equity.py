@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -75,10 +75,14 @@ class _Rate(msgspec.Struct, frozen=True):
 
 
 def audited(bundle: Bundle) -> list[Audited]:
-    """The audited fields with groups that the log holds: categories and booleans."""
-    fields = [field for field in bundle.schema.record if field.use == "audit" and field.logged == "keep"]
-    grouped = [(field, _groups(field)) for field in fields]
-    return [Audited(field, groups) for field, groups in grouped if groups]
+    """The audited fields with groups that the log holds."""
+    return grouped([field for field in bundle.schema.record if field.use == "audit" and field.logged == "keep"])
+
+
+def grouped(fields: Iterable[Field]) -> list[Audited]:
+    """Those of the fields that have groups: categories and booleans."""
+    found = [(field, _groups(field)) for field in fields]
+    return [Audited(field, groups) for field, groups in found if groups]
 
 
 def _groups(field: Field) -> tuple[str, ...]:

@@ -258,6 +258,7 @@ class Schema(Strict, frozen=True):
     """A whole `schema.yaml`. `features` is what the model (or its preprocessor) sees, in order.
 
     id: the key that identifies a record; it is carried through, and is not one of its fields.
+    intended_use, limits: text for people, shown on the model's card.
     """
 
     task: Task
@@ -265,6 +266,8 @@ class Schema(Strict, frozen=True):
     features: Annotated[tuple[str | Derived, ...], msgspec.Meta(min_length=1)]
     outputs: Outputs = Outputs()
     id: FieldName | None = None
+    intended_use: str | None = None
+    limits: str | None = None
 
     def _misfits(self) -> Misfits:
         yield from repeated([field.name for field in self.record], "record")

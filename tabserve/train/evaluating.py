@@ -66,8 +66,28 @@ def rows(schema: Schema, sample: Columns, held_out: Any, labels: Any) -> Rows | 
     return Rows(columns, held_out is not None, given)
 
 
+class Judged(msgspec.Struct, frozen=True):
+    """What became of each record [rows]: `decisions` as positions in the decisions' names; `scores` None without any.
+
+    true: the place of the true class, hits: whether it is the class that the score is for; None without labels, and for
+    a regression.
+    """
+
+    evaluation: Evaluation
+    decisions: Array
+    scores: Array | None
+    true: Array | None
+    hits: Array | None
+
+
 def evaluated(bundle: Bundle, given: Rows) -> Bundle:
     """The bundle with what its model answered. Raises BundleError."""
+    found = judged(bundle, given).evaluation
+    return msgspec.structs.replace(bundle, reference=msgspec.structs.replace(bundle.reference, evaluation=found))
+
+
+def judged(bundle: Bundle, given: Rows) -> Judged:
+    """What the model answers to each record, and how good that is. Raises BundleError."""
     classes = class_names(bundle)
     names = evaluation.decision_names(bundle.schema, classes)
     what = "held_out" if given.held_out else "sample"
@@ -77,11 +97,14 @@ def evaluated(bundle: Bundle, given: Rows) -> Bundle:
         raise BundleError(what, str(error), "Leave out the records that the model does not answer.") from error
     scores = None if answers.scores is None else histogram.of_numbers(answers.scores)
     decided = Histogram(np.array(names, str), np.bincount(answers.decisions, minlength=len(names)), 0)
-    outcomes = None
-    if given.labels is not None:
-        outcomes = _of_classes(bundle, answers, given.labels, names) if classes else _of_values(answers, given, names)
+    outcomes = true = hits = None
+    if given.labels is not None and classes:
+        true, hits = _truth(bundle, answers, given.labels)
+        outcomes = _of_classes(bundle, answers, true, hits, len(names))
+    elif given.labels is not None:
+        outcomes = _of_values(answers, given, names)
     found = Evaluation(given.held_out, len(answers.decisions), scores, decided, outcomes)
-    return msgspec.structs.replace(bundle, reference=msgspec.structs.replace(bundle.reference, evaluation=found))
+    return Judged(found, answers.decisions, answers.scores, true, hits)
 
 
 def _answered(bundle: Bundle, columns: Columns, names: Sequence[str]) -> _Answers:
@@ -110,7 +133,8 @@ def _answered(bundle: Bundle, columns: Columns, names: Sequence[str]) -> _Answer
     )
 
 
-def _of_classes(bundle: Bundle, answers: _Answers, labels: Sequence[Any], names: Sequence[str]) -> Outcomes:
+def _truth(bundle: Bundle, answers: _Answers, labels: Sequence[Any]) -> tuple[Array, Array]:
+    """The places of the true classes, and whether each is the class that the score is for. Raises BundleError."""
     classes = class_names(bundle)
     true = evaluation.class_codes(labels, bundle.manifest.model, classes)
     if len(unknown := np.flatnonzero(true < 0)):
@@ -118,13 +142,20 @@ def _of_classes(bundle: Bundle, answers: _Answers, labels: Sequence[Any], names:
         raise BundleError(
             "labels", f"expected {' or '.join(classes)}, got {shown}", "Give only records whose outcome is known."
         )
-    assert answers.labels is not None
-    label = evaluation.class_codes(answers.labels.tolist(), bundle.manifest.model, classes)
     scored = evaluation.scored_class(bundle.schema, classes)
-    hits = true == (label if scored is None else classes.index(scored))
-    table = measures.confusion(answers.decisions, true, (len(names), len(classes)))
-    wrong = np.bincount(answers.decisions, true != label, len(names)).astype(np.int64)
-    hit = np.bincount(answers.decisions, hits, len(names)).astype(np.int64)
+    return true, true == (_labels(bundle, answers) if scored is None else classes.index(scored))
+
+
+def _labels(bundle: Bundle, answers: _Answers) -> Array:
+    """The places of the classes that the model predicts."""
+    assert answers.labels is not None
+    return evaluation.class_codes(answers.labels.tolist(), bundle.manifest.model, class_names(bundle))
+
+
+def _of_classes(bundle: Bundle, answers: _Answers, true: Array, hits: Array, names: int) -> Outcomes:
+    table = measures.confusion(answers.decisions, true, (names, len(class_names(bundle))))
+    wrong = np.bincount(answers.decisions, true != _labels(bundle, answers), names).astype(np.int64)
+    hit = np.bincount(answers.decisions, hits, names).astype(np.int64)
     return Outcomes(table, wrong, hit, *_of_scores(bundle, answers.scores, hits), far=np.nan)
 
 

@@ -22,9 +22,10 @@ from xgboost import XGBClassifier
 import tabserve.train
 from tabserve.bundle import Bundle
 from tabserve.cli import main
-from tabserve.decision_log.explain import Explanation, Range, Why, explain
+from tabserve.decision_log.explain import Explanation, Why, explain
 from tabserve.decision_log.page import page
 from tabserve.decision_log.replayer import Replayer
+from tabserve.schema.ranges import Range
 from tabserve.schema.timestamps import LATEST
 from tabserve.scoring.storage import RunError
 from tests.unit.bundles import records, saved
