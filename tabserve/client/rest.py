@@ -33,7 +33,9 @@ class _Output(msgspec.Struct):
     data: list[Any] = []
 
 
-class _Outputs(msgspec.Struct):
+class Outputs(msgspec.Struct):
+    """V2's answer, or the JSON before the binary data in it."""
+
     outputs: list[_Output]
 
 
@@ -109,15 +111,7 @@ class Rest:
             self._idle.pop().close()
 
     def _arrays(self, body: bytes, size: int) -> dict[str, Array]:
-        made, at = {}, size
-        for output in self._decoded(body[:size], _Outputs).outputs:
-            length, dtype = output.parameters.get("binary_data_size"), DATATYPES[output.datatype]
-            if length is None:  # what was not asked for by name, but by `on_error`
-                made[output.name] = np.array(output.data, dtype).reshape(output.shape)
-                continue
-            made[output.name] = binary_elements(body[at : at + length], dtype, output.shape)
-            at += length
-        return made
+        return arrays(self._decoded(body[:size], Outputs), body[size:])
 
     def _get(self, path: str) -> bytes:
         return self._exchange("GET", path, None, {})[0]
@@ -154,6 +148,22 @@ class Rest:
             return msgspec.json.decode(body, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise ServiceError(f"expected a transformer's answer from {self._address.authority}, got another") from None
+
+
+def arrays(answer: Outputs, binary: bytes) -> dict[str, Array]:
+    """The outputs of V2's answer by name, BYTES as they came. Raises KeyError, TypeError or ValueError if it is none.
+
+    binary: what follows the JSON.
+    """
+    made, at = {}, 0
+    for output in answer.outputs:
+        length, dtype = output.parameters.get("binary_data_size"), DATATYPES[output.datatype]
+        if length is None:  # what was asked for as JSON, or not by name, but by `on_error`
+            made[output.name] = np.array(output.data, dtype).reshape(output.shape)
+            continue
+        made[output.name] = binary_elements(binary[at : at + length], dtype, output.shape)
+        at += length
+    return made
 
 
 def _ask(
