@@ -11,7 +11,8 @@ All functions give logarithms, for arrays of any shape; the last axis of what th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import exp, inf, lgamma, log, pi
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,8 @@ BELOW = (0.02, 0.1, 0.25, 0.45, 0.7)
 """What parts of a budget a rate might be, if it is below it."""
 ABOVE = (1.2, 1.5, 2.0, 3.0, 5.0, 10.0)
 """How many times a budget a rate might be, if it is above it."""
+_FARTHEST = 7.0
+"""The largest logarithm of a ratio that is told."""
 _SPREAD = 600.0
 """The largest logarithm of a weight, well within a float's range."""
 
@@ -82,6 +85,63 @@ def log_mean(logs: Array, axis: int | tuple[int, ...] = -1) -> Array:
     top = logs.max(axis=axis, keepdims=True)
     mean: Array = np.log(np.exp(logs - top).mean(axis=axis)) + np.squeeze(top, axis)
     return mean
+
+
+def rate_interval(events: float, trials: float, alpha: float) -> tuple[float, float]:
+    """Bounds of a rate that hold however often one looks, with probability 1 - alpha.
+
+    They are the rates against which the evidence of a bet on any other, by Jeffreys' prior, is below 1 / alpha.
+    """
+    if not trials:
+        return 0.0, 1.0
+    middle, others = events / trials, trials - events
+    bet = lgamma(events + 0.5) + lgamma(others + 0.5) - lgamma(trials + 1) - log(pi)
+
+    def against(share: float) -> bool:
+        return bet - _times_log(events, share) - _times_log(others, 1 - share) >= -log(alpha)
+
+    return _edge(against, middle, 0.0), _edge(against, middle, 1.0)
+
+
+def ratio_interval(steps: Sequence[tuple[float, float, float]], alpha: float) -> tuple[float, float]:
+    """Bounds of how many times stable's rate the canary's is, which hold however often one looks, with 1 - alpha.
+
+    steps: the canary's share of the requests, its events, and stable's. An event is the canary's with probability
+    `ratio * share / (ratio * share + 1 - share)`, since the route chooses by chance. The bet is on a grid of ratios.
+    """
+    logs = np.linspace(-_FARTHEST, _FARTHEST, 701)
+    weights = 1 / (1 + logs * logs)
+    bet = float(log_mean(_likelihood(steps, logs) + np.log(weights / weights.mean())))
+
+    def against(place: float) -> bool:
+        return bet - float(_likelihood(steps, np.array(place))) >= -log(alpha)
+
+    middle = float(logs[np.argmax(_likelihood(steps, logs))])
+    low, high = _edge(against, middle, -_FARTHEST), _edge(against, middle, _FARTHEST)
+    return (0.0 if low <= -_FARTHEST else exp(low)), (inf if high >= _FARTHEST else exp(high))
+
+
+def _likelihood(steps: Sequence[tuple[float, float, float]], logs: Array) -> Array:
+    """The logarithm of how likely the events are at ratios with these logarithms."""
+    total = np.zeros(np.shape(logs))
+    for share, ours, theirs in steps:
+        odds = logs + log(share / (1 - share))
+        total = total - ours * np.logaddexp(0, -odds) - theirs * np.logaddexp(0, odds)
+    return total
+
+
+def _times_log(count: float, share: float) -> float:
+    return 0.0 if not count else -inf if share <= 0 else count * log(share)
+
+
+def _edge(against: Callable[[float], bool], inside: float, end: float) -> float:
+    """Where an interval ends on the way from a place inside it to an end of all places."""
+    if not against(end):
+        return end
+    for _ in range(60):
+        middle = (inside + end) / 2
+        inside, end = (inside, middle) if against(middle) else (middle, end)
+    return inside
 
 
 class _Drawn(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from operator import add
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -12,6 +13,7 @@ from msgspec.structs import asdict
 
 from tabserve.arrays import Array
 from tabserve.rollout.checks import BOUNDS, Budget, Judge, Rules, above
+from tabserve.rollout.compare import NO_PAIRS, Pairs
 from tabserve.rollout.dispersion import dispersion
 from tabserve.rollout.errors import RolloutError
 from tabserve.rollout.evidence import Counts
@@ -28,17 +30,28 @@ class Ledger:
     percent: the canary's share of the traffic by the route; None if unknown, and then the split is not judged.
     dispersion: of stable's pods in their errors; None if unknown, and then the evidence of errors is not discounted.
     block: ticks after which usual events are compared.
+    shadowed: whether a shadow asks both slots the same. Then disagreement is judged and has a budget, and requests that
+    one slot alone refuses or fails to answer are one more event of those checks.
     """
 
     def __init__(
-        self, rules: Rules, percent: float | None = None, dispersion: float | None = None, block: int = 1
+        self,
+        rules: Rules,
+        percent: float | None = None,
+        dispersion: float | None = None,
+        *,
+        block: int = 1,
+        shadowed: bool = False,
     ) -> None:
         self.rules = rules
         self.percent = percent
         self.dispersion = dispersion
         self.judge = Judge(rules, block, {} if dispersion is None else {"errors": np.array(dispersion)})
         self.budgets = _live_budgets(rules)
-        self.canary, self.stable = Tally(), Tally()
+        self.shadowed = shadowed
+        if shadowed:
+            self.budgets["disagreement"] = Budget(rules.disagreement, rules.false_advance)
+        self.canary, self.stable, self.pairs = Tally(), Tally(), Pairs()
         self.since = Tally(), Tally()
         """The counts of canary and stable at the present share."""
         self.peak = 0.0
@@ -69,11 +82,11 @@ class Ledger:
             self.since = step.canary.tally(), step.stable.tally()
             self.canary, self.stable = _sum(self.canary, self.since[0]), _sum(self.stable, self.since[1])
 
-    def add(self, canary: Tally, stable: Tally, cold: bool = False) -> None:
-        """Add what both slots counted in one tick. cold: the canary's latencies are not to be compared."""
+    def add(self, canary: Tally, stable: Tally, pairs: Pairs = NO_PAIRS, *, cold: bool = False) -> None:
+        """Add what both slots counted in one tick, and the shadow. cold: latencies are not to be compared."""
         if not self.decisions:
             self.decisions = sorted({*canary.decisions, *stable.decisions})
-        counts = self._counts(canary, stable)
+        counts = self._counts(canary, stable, pairs)
         if cold:
             del counts["latency"]
         self.judge.add(counts)
@@ -81,15 +94,18 @@ class Ledger:
         self.budgets["errors"].add(np.array(canary.errors), np.array(canary.requests))
         over = canary.slower[BOUNDS.index(self.rules.slow_over)]
         self.budgets["slow"].add(np.array(over), np.array(canary.timed))
+        if self.shadowed:
+            self.budgets["disagreement"].add(np.array(pairs.different), np.array(pairs.decided))
         self.canary, self.stable = _sum(self.canary, canary), _sum(self.stable, stable)
         self.since = _sum(self.since[0], canary), _sum(self.since[1], stable)
+        self.pairs = Pairs(*map(add, self.pairs, pairs))
 
     def totals(self) -> dict[str, Counts]:
         """The counts [events] of all ticks by check; of the split, those at the present share."""
-        found = self._counts(self.canary, self.stable)
-        return found | {name: counts for name, counts in self._counts(*self.since).items() if name == "split"}
+        found = self._counts(self.canary, self.stable, self.pairs)
+        return found | {name: each for name, each in self._counts(*self.since, NO_PAIRS).items() if name == "split"}
 
-    def _counts(self, canary: Tally, stable: Tally) -> dict[str, Counts]:
+    def _counts(self, canary: Tally, stable: Tally, pairs: Pairs) -> dict[str, Counts]:
         requests = (canary.requests, stable.requests)
         found = {
             "errors": _pair([canary.errors], [stable.errors], *requests),
@@ -103,6 +119,13 @@ class Ledger:
             found["scores"] = _pair(
                 above(canary.scores), above(stable.scores), canary.scores.sum(), stable.scores.sum()
             )
+        if self.shadowed:
+            for check, ours, theirs in (
+                ("errors", pairs.canary_failed, pairs.stable_failed),
+                ("refused", pairs.canary_refused, pairs.stable_refused),
+            ):
+                found[check] = _joined(found[check], _pair([ours], [theirs], pairs.asked, pairs.asked))
+            found["disagreement"] = _pair([pairs.different], [0], pairs.decided, 0)
         if self.percent is not None:
             share = self.percent / 100
             found["split"] = Counts(*(np.array([value]) for value in (requests[0], share, requests[1], 1 - share)))
@@ -113,8 +136,12 @@ class Ledger:
         if self.peak >= -np.log(self.rules.false_rollback):
             return "back"
         doubted = any(self.judge.of(check) >= -np.log(self.rules.false_advance) for check in ("decisions", "scores"))
-        proven = all(budget.proven() for budget in self.budgets.values())
-        return "on" if proven and not doubted else "not yet"
+        return "on" if not self.lacking() and not doubted else "not yet"
+
+    def lacking(self) -> list[str]:
+        """The budgets that are not proven; that of disagreement is not asked for where a model decides nothing."""
+        exempt = {"disagreement"} if self.pairs.pairs and not self.pairs.decided else set()
+        return [name for name, budget in self.budgets.items() if name not in exempt and not budget.proven()]
 
 
 class State:
@@ -202,6 +229,11 @@ def _live_budgets(rules: Rules) -> dict[str, Budget]:
 
 def _pair(ours: Array | list[float], theirs: Array | list[float], canary: float, stable: float) -> Counts:
     return Counts(np.asarray(ours, float), np.array([canary]), np.asarray(theirs, float), np.array([stable]))
+
+
+def _joined(one: Counts, other: Counts) -> Counts:
+    """Two events of one check, each with its own number of requests."""
+    return Counts(*map(np.concatenate, zip(one, other, strict=True)))
 
 
 def _sum(one: Tally, other: Tally) -> Tally:

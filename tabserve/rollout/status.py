@@ -47,7 +47,7 @@ def sentence(ledger: Ledger) -> str:
         return "Not yet: one of the slots has answered no request of the split."
     if verdict == "on":
         return "On: the budgets are proven, and nothing speaks against the canary enough to take it back."
-    lacking = [name for name, budget in ledger.budgets.items() if not budget.proven()]
+    lacking = ledger.lacking()
     if lacking:
         return f"Not yet: too few requests prove the budget of {' and '.join(lacking)}."
     return "Not yet: the mix of decisions or scores is in doubt."
@@ -60,6 +60,8 @@ def table(ledger: Ledger) -> list[Row]:
         at = _most(ledger, check)
         canary = _ratio(counts.canary_events, counts.canary, at)
         stable = _ratio(counts.stable_events, counts.stable, at)
+        if check == "disagreement":
+            stable = ""
         if check == "split":
             canary, stable = f"{counts.canary_events[0]:g}", f"{counts.stable_events[0]:g}"
         log = float(ledger.judge.of(check))
@@ -70,7 +72,11 @@ def table(ledger: Ledger) -> list[Row]:
 def not_judged(ledger: Ledger) -> list[str]:
     """What was not judged, and why."""
     counted = ledger.totals()
-    found = ["disagreement: only a shadow that asks both slots the same shows it."]
+    found = []
+    if not ledger.shadowed:
+        found.append("disagreement: only a shadow that asks both slots the same shows it.")
+    elif not ledger.pairs.decided:
+        found.append("disagreement: no two decisions on the same request were there to compare.")
     if "decisions" not in counted:
         found.append("decisions: the model has none, or the services are of a version that does not count them.")
     if "scores" not in counted:
@@ -98,6 +104,8 @@ def _compared(ledger: Ledger, check: str) -> str:
         share = counts.canary_events[0] / (counts.canary_events[0] + counts.stable_events[0])
         return f"{share:.1%} of the requests were answered by the canary, which gets {ledger.percent:g} %"
     canary = _ratio(counts.canary_events, counts.canary, at)
+    if check == "disagreement":
+        return f"{CHECKS[check].title}: {canary} requests that both slots were asked"
     stable = _ratio(counts.stable_events, counts.stable, at)
     return f"{CHECKS[check].title}{event and ' ' + event}: {canary} at the canary, {stable} at stable"
 
@@ -117,11 +125,11 @@ def _event(ledger: Ledger, check: str, at: int) -> str:
         return f"over {LOGIT[at]:g}"
     if check == "split":
         return f"{ledger.percent:g} % to the canary"
-    return ""
+    return "by one slot alone" if at else ""
 
 
 def _ratio(events: Array, requests: Array, at: int) -> str:
-    of = float(requests[0])
+    of = float(np.broadcast_to(requests, events.shape)[at])
     return f"{events[at]:g} of {of:g}" + (f" ({events[at] / of:.2%})" if of else "")
 
 
@@ -130,6 +138,9 @@ def _budgets(ledger: Ledger) -> Iterator[Row]:
     bounds = {"errors": f"under {rules.errors:.2%}", "slow": f"under {rules.slow:.2%} over {rules.slow_over:g} s"}
     over = canary.slower[BOUNDS.index(rules.slow_over)]
     seen = {"errors": (canary.errors, canary.requests), "slow": (over, canary.timed)}
+    if ledger.shadowed:
+        bounds["disagreement"] = f"under {rules.disagreement:.2%}"
+        seen["disagreement"] = (ledger.pairs.different, ledger.pairs.decided)
     for name, (events, of) in seen.items():
         counted = _ratio(np.array([events]), np.array([of]), 0)
         yield Row(f"budget of {name}", bounds[name], counted, "", float(ledger.budgets[name].log()), needed)
