@@ -156,7 +156,8 @@ class Copies(msgspec.Struct):
         places = np.union1d(stable.places, canary.places)
         self.rows += len(places)
         if deciding is not None:
-            self._decisions(places, *(_decided(rows, deciding, places) for rows in (stable, canary)), identity)
+            before, after = (_decided(rows, deciding, places) for rows in (stable, canary))
+            self._decisions(places, before, after, identity)
         if stable.scores is not None and canary.scores is not None and stable.places[0] == canary.places[0] == 0:
             self._score(float(canary.scores[0] - stable.scores[0]))
 

@@ -120,11 +120,11 @@ class Ledger:
                 above(canary.scores), above(stable.scores), canary.scores.sum(), stable.scores.sum()
             )
         if self.shadowed:
-            for check, ours, theirs in (
+            for check, alone, other in (
                 ("errors", pairs.canary_failed, pairs.stable_failed),
                 ("refused", pairs.canary_refused, pairs.stable_refused),
             ):
-                found[check] = _joined(found[check], _pair([ours], [theirs], pairs.asked, pairs.asked))
+                found[check] = _joined(found[check], _pair([alone], [other], pairs.asked, pairs.asked))
             found["disagreement"] = _pair([pairs.different], [0], pairs.decided, 0)
         if self.percent is not None:
             share = self.percent / 100

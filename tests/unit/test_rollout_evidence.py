@@ -10,8 +10,21 @@ import numpy as np
 import pytest
 
 from tabserve.arrays import Array
-from tabserve.rollout.evidence import ABOVE, BELOW, FREQUENT, RARE, Counts, frequent, log_mean, rare, rate
+from tabserve.rollout.evidence import (
+    ABOVE,
+    BELOW,
+    FREQUENT,
+    RARE,
+    Counts,
+    frequent,
+    log_mean,
+    rare,
+    rate,
+    rate_interval,
+    ratio_interval,
+)
 
+RNG_SEED = 7
 MARGIN = 1.25
 SIDES = ((1.0, 1), (MARGIN, 1), (1 / MARGIN, -1))
 """Odds that are still good, and on which side of them the others are."""
@@ -152,3 +165,50 @@ def test_a_rate_at_its_bound_is_a_fair_bet(ratios: tuple[float, ...], bound: flo
     chances = np.array([comb(40, number) for number in events]) * bound**events * (1 - bound) ** (40 - events)
 
     np.testing.assert_allclose(chances @ np.exp(rate(events, np.array(40), bound, ratios)), 1)
+
+
+def test_bounds_of_a_rate_hold_at_every_look() -> None:
+    generator = np.random.default_rng(RNG_SEED)
+    missed = 0
+    for _ in range(100):
+        events = np.cumsum(generator.random(1000) < 0.03)
+        looks = [rate_interval(float(events[at]), at + 1, 0.05) for at in range(0, 1000, 40)]
+        missed += not all(low <= 0.03 <= high for low, high in looks)
+
+    assert missed / 100 <= 0.05
+    assert rate_interval(0, 0, 0.05) == (0.0, 1.0)
+    assert rate_interval(30, 1000, 0.05) == pytest.approx((0.0143, 0.0540), abs=1e-4)
+    low, high = rate_interval(7, 7, 0.05)
+    assert (low < 1, high) == (True, 1.0)
+
+
+def test_bounds_of_a_ratio_of_rates_hold_at_every_look_and_over_several_shares() -> None:
+    generator = np.random.default_rng(RNG_SEED)
+    missed = 0
+    for _ in range(40):
+        ours = [np.cumsum(generator.random(200) < 2 * share / (1 + share)) for share in (0.05, 0.5)]
+        for at in range(0, 200, 40):
+            first = (0.05, float(ours[0][at]), float(at + 1 - ours[0][at]))
+            second = (0.5, float(ours[1][at]), float(at + 1 - ours[1][at]))
+            looks = [ratio_interval(steps, 0.05) for steps in ([first], [first, second])]
+            if not all(low <= 2 <= high for low, high in looks):
+                missed += 1
+                break
+
+    assert missed / 40 <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("steps", "low", "high"),
+    [
+        ([], 0.0, np.inf),
+        ([(0.2, 0, 40)], 0.0, 0.58),
+        ([(0.2, 9, 0)], 4.07, np.inf),
+        ([(0.2, 17, 8)], 2.15, 43.6),
+        ([(0.2, 200_000, 800_000)], 0.98, 1.02),
+    ],
+)
+def test_bounds_of_a_ratio_say_what_the_counts_can(
+    steps: list[tuple[float, float, float]], low: float, high: float
+) -> None:
+    assert ratio_interval(steps, 0.05) == pytest.approx((low, high), rel=0.05)
