@@ -1,5 +1,5 @@
-# Images: `--target predictor`, `--target transformer`, and `--target batch` for `tabserve score` and `log`. No compiler, no package
-# cache, user 65532.
+# Images: `--target predictor`, `--target transformer`, and `--target batch` for `tabserve score`, `log` and `monitor`. No
+# compiler, no package cache, user 65532.
 ARG BASE_IMAGE=python:3.13-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build

@@ -12,7 +12,7 @@ import msgspec
 from tabserve import bundle as bundles
 from tabserve.bundle import BundleError
 from tabserve.inference.errors import InferenceError
-from tabserve.monitor import events, reading, run, simulate, text
+from tabserve.monitor import events, prometheus, reading, run, simulate, text
 from tabserve.monitor.run import Subject
 from tabserve.monitor.verdict import Tolerances
 from tabserve.progress import Progress
@@ -28,18 +28,22 @@ def monitor(
     directory: Path,
     *,
     labels: str | None,
+    digest: str | None,
     out: str | None,
     notify: str | None,
+    push: str | None,
     as_json: bool,
+    exit_zero: bool,
     alpha: float,
     tolerance: Sequence[str],
 ) -> int:
     """Compare a log with its bundle, print the report, and say if anything has changed. Raises one of REFUSED."""
     if notify is not None and out is None:
         raise RunError("--notify: needs --out, which remembers what was told. Give a folder.")
-    if notify is not None and not notify.startswith(("http://", "https://")):
-        raise RunError(f"--notify: expected http:// or https://, got {notify!r}")
-    subject = subject_of(directory, alpha, tolerance)
+    for option, url in (("--notify", notify), ("--push", push)):
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise RunError(f"{option}: expected http:// or https://, got {url!r}")
+    subject = subject_of(directory, alpha, tolerance, digest)
     truths = None
     if labels is not None:
         truths = reading.Truths(subject.bundle)
@@ -53,7 +57,9 @@ def monitor(
     click.echo(run.encoded(report).decode() if as_json else "\n".join(text.lines(report)), nl=not as_json)
     if place is not None:
         _write(place, running, report, notify)
-    return ALARM if report.alarm else FINE
+    if push is not None:
+        prometheus.push(push, prometheus.metrics(report))
+    return ALARM if report.alarm and not exit_zero else FINE
 
 
 def _write(place: Place, running: run.Run, report: run.Report, notify: str | None) -> None:
@@ -65,13 +71,15 @@ def _write(place: Place, running: run.Run, report: run.Report, notify: str | Non
 
         with place.whole(run.PAGE) as file:
             file.write(page(report).encode())
+    with place.whole(run.METRICS) as file:
+        file.write(prometheus.metrics(report))
     told = list(running.told)
     if notify is not None:
         new = [alarm for alarm in report.alarms if alarm.alarm_id(report.digest) not in told]
         sent = events.send(notify, report, new, place.below(run.REPORT))
         told += sent
         if len(sent) < len(new):
-            click.echo(f"{len(new) - len(sent)} events were not taken by {notify}; the next run sends them.", err=True)
+            click.echo(f"{len(new) - len(sent)} events were not taken; the next run sends them.", err=True)
     with place.whole(run.STATE) as file:
         file.write(running.counts.kept(report.digest, sorted(running.files), told))
     place.clear()
@@ -83,9 +91,9 @@ def simulated(directory: Path, *, rows_per_day: int, labelled: float, years: int
     return "\n".join(simulate.lines(subject, rows_per_day, labelled, years, seed))
 
 
-def subject_of(directory: Path, alpha: float, tolerance: Sequence[str]) -> Subject:
-    """What of a bundle is compared. Raises BundleError and RunError."""
-    found = bundles.load(directory, allow_joblib=True)
+def subject_of(directory: Path, alpha: float, tolerance: Sequence[str], digest: str | None = None) -> Subject:
+    """What of a bundle is compared. digest: refuse any other. Raises BundleError and RunError."""
+    found = bundles.load(directory, digest=digest, allow_joblib=True)
     return Subject(found, alpha, tolerances(tolerance))
 
 

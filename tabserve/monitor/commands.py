@@ -42,9 +42,12 @@ def monitor() -> None:
 @click.argument("log")
 @click.option("--bundle", "directory", type=_DIRECTORY, required=True, help="What was serving.")
 @click.option("--labels", metavar="PLACE", help="What records turned out to be: Parquet or CSV with id, label, time.")
+@click.option("--digest", help="Refuse any bundle but this one, sha256:…")
 @click.option("--out", metavar="FOLDER", help="For report.json, and what the next run goes on with.")
 @click.option("--notify", metavar="URL", help="Post a CloudEvent tabserve.retrain.v1 for each alarm, once.")
+@click.option("--push", metavar="URL", help="Put metrics there, as a Prometheus Pushgateway takes them.")
 @click.option("--json", "as_json", is_flag=True, help="Print report.json.")
+@click.option("--exit-zero", is_flag=True, help="End with 0 for an alarm, too.")
 @_judging
 def run(log: str, directory: Path, **options: Any) -> None:
     """Compare a decision log with its bundle.

@@ -23,7 +23,7 @@ from tabserve.monitor.verdict import Finding, Rules, Tolerances
 from tabserve.scoring.storage import Place, RunError
 
 FORMAT = 1
-STATE, REPORT, PAGE = "counts.json", "report.json", "report.html"
+STATE, REPORT, PAGE, METRICS = "counts.json", "report.json", "report.html", "metrics.prom"
 BLIND = (
     "The expected part comes from calibrated scores. It does not see that the relation between records and outcomes "
     "has changed: only labels show that."

@@ -73,10 +73,9 @@ def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not(ev
     known = names(everything)
 
     assert {*firing} == known
-    # several pods in one case, of which not all are alarmed on, are both at once
-    assert {case["alertname"] for case in cases if not case["exp_alerts"]} >= {
-        name for name in known if "pod" not in firing[name][0]
-    }
+    # several pods or features in one case, of which not all are alarmed on, are both at once
+    one_of_several = {name for name in known if {"pod", "what"} & {*firing[name][0]}}
+    assert {case["alertname"] for case in cases if not case["exp_alerts"]} | one_of_several == known
 
 
 @pytest.mark.parametrize("values", TOPOLOGIES.values(), ids=TOPOLOGIES)
@@ -97,7 +96,13 @@ def test_there_are_alerts_for_what_there_is() -> None:
     of_log = {"TabserveDecisionsNotLogged", "TabserveDecisionLogStuck"}
     sleeping = {"mode": "Knative", "transformer": {"placement": "collocated"}, "knative": {"minReplicas": 0}}
 
-    assert names({"decisionLog": {"to": "s3://lake/log"}}) - names({}) == of_log
+    log = {"decisionLog": {"to": "s3://lake/log"}}
+    monitor = {"enabled": True}
+
+    assert names(log) - names({}) == of_log
+    assert names(log | {"monitor": monitor}) - names(log) == {"TabserveMonitorStale"}
+    pushed = monitor | {"pushgateway": "http://pushgateway:9091"}
+    assert names(log | {"monitor": pushed}) - names(log) == {"TabserveMonitorStale", "TabserveMonitorAlarm"}
     assert names({}) - names({"transformer": {"placement": "none"}}) == {"TabservePredictorLost"}
     assert names({}) - names(sleeping) == {"TabserveNotMeasured"}
 

@@ -466,17 +466,66 @@ def test_the_route_leads_every_path(helm: Path) -> None:
     assert all(path == {"type": "PathPrefix", "value": "/"} for path in paths)
 
 
-def test_a_batch_scores_on_a_schedule_with_the_stable_bundle(helm: Path) -> None:
-    job = one(rendered(given("everything"), helm=helm), "CronJob")
-    template = job["spec"]["jobTemplate"]["spec"]["template"]
-    (container,) = template["spec"]["containers"]
-    bundle = given("everything")["releases"]["a"]["bundle"]
+BUCKET: dict[str, Any] = {"to": "s3://lake/log?region=eu", "env": [{"name": "AWS_REGION", "value": "eu"}]}
+DECISIONS = {"name": "decisions", "mountPath": "/mnt/decisions"}
+
+
+def job(objects: list[dict[str, Any]], name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pod that a CronJob makes, and its container."""
+    (found,) = (item for item in objects if item["kind"] == "CronJob" and item["metadata"]["name"] == f"fraud-{name}")
+    assert found["spec"]["concurrencyPolicy"] == "Forbid"
+    pod: dict[str, Any] = found["spec"]["jobTemplate"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    return pod, container
+
+
+@pytest.mark.parametrize("name", ["batch", "monitor"])
+def test_a_job_is_a_restricted_pod_with_the_stable_bundle(helm: Path, name: str) -> None:
+    pod, container = job(rendered(given("everything"), helm), name)
     annotation = "internal.serving.kserve.io/storage-initializer-sourceuri"
-    assert template["metadata"]["annotations"][annotation] == bundle["storageUri"]
-    assert container["args"] == [
+
+    assert pod["metadata"]["annotations"][annotation] == "s3://models/fraud/7"
+    assert pod["spec"]["securityContext"]["runAsNonRoot"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert container["image"] == "tabserve-batch:0.2.0"
+
+
+def test_a_batch_scores_files_with_the_stable_bundle(helm: Path) -> None:
+    bundle = given("everything")["releases"]["a"]["bundle"]
+
+    assert job(rendered(given("everything"), helm), "batch")[1]["args"] == [
         *("score", "/mnt/models", "s3://lake/payments", "s3://lake/decided", f"--digest={bundle['digest']}"),
         *("--trusted=own.Model", "--on-error=record", "--keep=payment_id"),
     ]
-    assert container["securityContext"]["readOnlyRootFilesystem"]
-    assert template["spec"]["securityContext"]["runAsNonRoot"]
-    assert job["spec"]["concurrencyPolicy"] == "Forbid"
+
+
+def test_a_monitor_reads_the_log_on_its_volume_and_tells_whom_a_secret_names(helm: Path) -> None:
+    pod, container = job(rendered(given("everything"), helm), "monitor")
+    digest = given("everything")["releases"]["a"]["bundle"]["digest"]
+
+    assert container["args"] == [
+        *("monitor", "/mnt/decisions/fraud", "--bundle=/mnt/models", f"--digest={digest}"),
+        *(f"--out=/mnt/decisions/fraud/_monitor/{digest[7:19]}", "--exit-zero", "--labels=s3://lake/outcomes"),
+        "--notify=$(RETRAIN_URL)",
+        "--push=http://pushgateway.monitoring:9091/metrics/job/tabserve-monitor/namespace/models/release/fraud",
+        "--tolerance=score=0.1",
+    ]
+    assert [each["name"] for each in container["env"]] == ["ORT_DISABLE_TELEMETRY", "OMP_WAIT_POLICY", "RETRAIN_URL"]
+    assert DECISIONS in container["volumeMounts"]
+    assert {"name": "decisions", "persistentVolumeClaim": {"claimName": "decisions"}} in pod["spec"]["volumes"]
+
+
+@pytest.mark.parametrize(
+    ("given_out", "folder"),
+    [("", "s3://lake/log/_monitor"), ("s3://lake/found/?region=eu", "s3://lake/found")],
+)
+def test_a_monitor_keeps_a_folder_for_each_bundle_in_the_store(helm: Path, given_out: str, folder: str) -> None:
+    values = {"decisionLog": BUCKET, "monitor": {"enabled": True, "out": given_out}}
+    both = BOTH["releases"] | {"a": {"bundle": {"digest": "sha256:" + "12345678" * 8}}}
+    for slot, digest in (("a", "123456781234"), ("b", "89abcdef89ab")):
+        pod, container = job(rendered(values | {"releases": both, "traffic": {"stable": slot}}, helm), "monitor")
+
+        assert container["args"][1] == "s3://lake/log?region=eu"
+        assert f"--out={folder}/{digest}?region=eu" in container["args"]
+        assert {"name": "AWS_REGION", "value": "eu"} in container["env"]
+        assert [each["name"] for each in pod["spec"]["volumes"]] == ["tmp"]

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 from scipy import stats
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import brier_score_loss, confusion_matrix, recall_score, roc_auc_score
@@ -279,6 +280,7 @@ def test_a_run_goes_on_where_the_last_one_ended(bundle: Bundle, tmp_path: Path) 
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == json.loads(second.stdout)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "counts.json",
+        "metrics.prom",
         "report.html",
         "report.json",
     ]
@@ -356,6 +358,12 @@ def listener() -> Iterator[tuple[str, list[dict[str, Any]], list[int]]]:
             self.send_response(status)
             self.end_headers()
 
+        def do_PUT(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            taken.append({"path": self.path, "page": body.decode()})
+            self.send_response(statuses.pop(0) if statuses else 202)
+            self.end_headers()
+
         def log_message(self, *_: object) -> None:
             pass
 
@@ -380,7 +388,8 @@ def test_each_alarm_is_told_once(
     second, third = invoke(*options), invoke(*options)
 
     assert (first.exit_code, second.exit_code, third.exit_code) == (3, 3, 3)
-    assert f"1 events were not taken by {url}; the next run sends them." in first.stderr
+    assert "1 events were not taken; the next run sends them." in first.stderr
+    assert url not in first.stderr
     assert len(taken) == before + 1 == 3
     assert len({each["id"] for each in taken}) == 3
     assert {each["subject"] for each in taken} == {"age", "score", "decision"}
@@ -392,13 +401,70 @@ def test_each_alarm_is_told_once(
     assert told["data"]["report"].endswith("out/report.json")
 
 
+def samples(text: str) -> dict[str, float]:
+    """Each sample of a page of metrics, as `name` or `name label label …`."""
+    found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    order = ("what", "of", "measure", "window", "name", "version", "digest")
+    return {
+        " ".join([each.name, *(each.labels[label] for label in order if label in each.labels)]): each.value
+        for each in found
+    }
+
+
+def test_metrics_are_written_and_pushed(
+    bundle: Bundle, tmp_path: Path, listener: tuple[str, list[dict[str, Any]], list[int]]
+) -> None:
+    url, taken, _ = listener
+    week(tmp_path, bundle, age=1.0)
+    report = judged(tmp_path, bundle)
+    options = ("--out", tmp_path / "out", "--push", url, "--exit-zero", "--digest", bundle.digest)
+    done = invoke(tmp_path / "log", "--bundle", bundle.path, *options)
+    (pushed,) = taken
+    found = samples(pushed["page"])
+    newest = {(each.what, each.measure, each.window): each for each in report.findings}
+
+    assert (done.exit_code, pushed["path"]) == (0, "/retrain")
+    assert (tmp_path / "out" / "metrics.prom").read_text() == pushed["page"]
+    assert found[f"tabserve_monitor_info {bundle.manifest.name} {bundle.manifest.version} {bundle.digest}"] == 1
+    assert found["tabserve_monitor_records"] == 7_000
+    for window in ("day", "week", "release"):
+        finding = newest["age", "values", window]
+        given = [
+            found[f"tabserve_monitor_{name} age feature values {window}"] for name in ("distance", "bound", "tolerance")
+        ]
+        assert given == [finding.distance, finding.bound, 0.1]
+    assert {name.split()[1] for name, value in found.items() if "alarm" in name and value} == {
+        "age",
+        "score",
+        "decision",
+    }
+    assert found["tabserve_monitor_alarm amount feature values"] == 0
+
+
+def test_metrics_that_are_not_taken_end_with_status_2_after_all_else(
+    bundle: Bundle, tmp_path: Path, listener: tuple[str, list[dict[str, Any]], list[int]]
+) -> None:
+    url, _, statuses = listener
+    monitored.log(tmp_path / "log", bundle, records(200, 1), FIRST)
+    statuses.append(500)
+    options = (tmp_path / "log", "--bundle", bundle.path, "--out", tmp_path / "out", "--push")
+    wrong = invoke(*options, "http://name:secret@a:b")
+    refused, again = invoke(*options, url), invoke(*options, url)
+
+    assert [each.exit_code for each in (wrong, refused, again)] == [2, 2, 0]
+    assert "a:b did not take the metrics: no such URL" in wrong.stderr
+    assert "did not take the metrics: HTTP Error 500" in refused.stderr
+    assert "secret" not in wrong.stderr
+    assert (tmp_path / "out" / "counts.json").exists()
+
+
 def test_events_that_no_server_can_take_are_sent_by_the_next_run(bundle: Bundle, tmp_path: Path) -> None:
     week(tmp_path, bundle, age=1.0)
     options = (tmp_path / "log", "--bundle", bundle.path, "--out", tmp_path / "out", "--notify", "http://a:b")
     done = invoke(*options)
 
     assert done.exit_code == 3, done.output
-    assert "events were not taken by http://a:b; the next run sends them." in done.stderr
+    assert "events were not taken; the next run sends them." in done.stderr
 
 
 def test_an_alarm_has_the_same_id_in_every_window_and_another_for_another_bundle() -> None:
@@ -416,6 +482,8 @@ def test_an_alarm_has_the_same_id_in_every_window_and_another_for_another_bundle
     [
         (["--notify", "http://127.0.0.1:9"], "--notify: needs --out"),
         (["--notify", "file:///etc", "--out", "{folder}/out"], "--notify: expected http:// or https://"),
+        (["--push", "pushgateway:9091"], "--push: expected http:// or https://"),
+        (["--digest", "sha256:0"], "expected digest sha256:0, got sha256:"),
         (["--tolerance", "score"], "--tolerance: expected NAME=NUMBER, got 'score'"),
         (["--tolerance", "speed=0.1"], "--tolerance: expected score, feature, error from 0 to below 1"),
         (["--labels", "{folder}/none"], "none: no Parquet or CSV files. Give a file or folder"),

@@ -1,0 +1,67 @@
+{{- /*
+A CronJob with the bundle of `traffic.stable` at /mnt/models, which KServe's webhook puts there by the same label and
+annotation as into the pods that serve it. Takes: root, job (`batch` or `monitor`), name, args (a list), env, volumes and
+mounts (lists that `job` does not have).
+*/ -}}
+{{- define "tabserve.cronJob" -}}
+{{- $root := .root -}}
+{{- $slot := include "tabserve.slot" (dict "root" $root "slot" $root.Values.traffic.stable) | fromYaml -}}
+{{- $name := printf "%s-%s" (include "tabserve.fullname" $root) .name -}}
+{{- $reference := printf "%s:%s" .job.image.repository (.job.image.tag | default $root.Chart.AppVersion) -}}
+{{- with .job.image.digest }}{{ $reference = printf "%s@%s" $reference . }}{{ end -}}
+apiVersion: batch/v1
+kind: CronJob
+metadata:
+  name: {{ $name }}
+  namespace: {{ $root.Release.Namespace }}
+  labels: {{- include "tabserve.labels" $root | nindent 4 }}
+spec:
+  schedule: {{ .job.schedule | quote }}
+  suspend: {{ .job.suspend }}
+  concurrencyPolicy: Forbid
+  jobTemplate:
+    spec:
+      backoffLimit: {{ .job.retries }}
+      activeDeadlineSeconds: {{ .job.timeoutSeconds }}
+      template:
+        metadata:
+          labels:
+            {{- include "tabserve.labels" $root | nindent 12 }}
+            serving.kserve.io/inferenceservice: {{ $name }}
+          {{- with $slot.bundle.storageUri }}
+          annotations:
+            internal.serving.kserve.io/storage-initializer-sourceuri: {{ . | quote }}
+          {{- end }}
+        spec:
+          restartPolicy: Never
+          serviceAccountName: {{ include "tabserve.serviceAccountName" $root }}
+          automountServiceAccountToken: false
+          enableServiceLinks: false
+          securityContext: {{- include "tabserve.podSecurity" $root | nindent 12 }}
+          {{- with $root.Values.imagePullSecrets }}
+          imagePullSecrets: {{- toYaml . | nindent 12 }}
+          {{- end }}
+          containers:
+            - name: kserve-container
+              image: {{ $reference | quote }}
+              imagePullPolicy: {{ .job.image.pullPolicy }}
+              args: {{- toYaml .args | nindent 16 }}
+              env:
+                - {name: ORT_DISABLE_TELEMETRY, value: "1"}
+                {{- with concat .env .job.env }}
+                {{- toYaml . | nindent 16 }}
+                {{- end }}
+              resources: {{- toYaml .job.resources | nindent 16 }}
+              securityContext: {{- include "tabserve.containerSecurity" $root | nindent 16 }}
+              terminationMessagePolicy: FallbackToLogsOnError
+              volumeMounts:
+                - {name: tmp, mountPath: /tmp}
+                {{- with concat .mounts .job.extraVolumeMounts }}
+                {{- toYaml . | nindent 16 }}
+                {{- end }}
+          volumes:
+            - {name: tmp, emptyDir: {sizeLimit: 64Mi}}
+            {{- with concat .volumes .job.extraVolumes }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+{{- end }}
