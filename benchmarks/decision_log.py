@@ -1,8 +1,9 @@
 """`python -m benchmarks.decision_log`: what a decision log costs a transformer, into results/decision_log.
 
 Three chains of the model payments answer in turns: without a log, with one in a folder, and with one in a store that
-never answers. Seven turns in alternation, each a closed loop, and an open one at half of what the chain without a log
-just did.
+never answers. Seven turns in alternation; each starts every chain anew, since two processes of the same program differ
+by more than a log costs. A chain is asked in a closed loop, and in an open one at half of what a chain without a log
+did at the start.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import statistics
 import tempfile
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,8 +33,8 @@ RESULTS = Path(__file__).parent / "results" / "decision_log"
 LIBRARIES = ("tabserve", "pyarrow", "numpy", "uvloop")
 T_95 = {3: 4.303, 5: 2.776, 7: 2.447, 9: 2.306, 11: 2.228}
 """Student's quantiles for an interval of 95 % about the mean of so many values."""
-FILE_SECONDS = 2
-"""Files end several times in a measurement, so that it pays for them."""
+FILES = 2
+"""How many files end in a measurement, so that it pays for them; by default, one ends in a minute."""
 
 
 class Compared(msgspec.Struct, frozen=True):
@@ -68,9 +69,10 @@ def main(turns: str, seconds: float, rows: int, output: Path) -> None:
     """Measure, write table.md and summary.json, and print the table."""
     environments.generator()
     asked = payloads(models.trained("payments"), rows, "records")
-    with tempfile.TemporaryDirectory(prefix="tabserve-bench-") as folder, ExitStack() as stack:
-        chains = _Chains(asked, Path(folder), stack)
-        taken = [chains.turn(number, seconds) for number in range(int(turns))]
+    with tempfile.TemporaryDirectory(prefix="tabserve-bench-") as folder, silent() as port:
+        chains = _Chains(asked, Path(folder), port, seconds)
+        rate = chains.capacity() / 2
+        taken = [chains.turn(number, rate) for number in range(int(turns))]
     found = _figures(taken)
     about = _about(turns, seconds, rows)
     output.mkdir(parents=True, exist_ok=True)
@@ -88,52 +90,59 @@ class _Taken(msgspec.Struct, frozen=True):
 
 
 class _Chains:
-    """The three chains, all running; only one is asked at a time."""
+    """The three chains; one at a time runs and is asked. seconds: of each measurement."""
 
-    def __init__(self, asked: Payloads, folder: Path, stack: ExitStack) -> None:
-        self._asked, self._folder = asked, folder
-        port = stack.enter_context(silent())
-        hung = f"s3://lake/log?scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1"
-        peers = {
+    def __init__(self, asked: Payloads, folder: Path, silent_port: int, seconds: float) -> None:
+        self._asked, self._folder, self._seconds = asked, folder, seconds
+        hung = f"s3://lake/log?scheme=http&endpoint_override=127.0.0.1:{silent_port}&region=us-east-1"
+        self._peers = {
             "none": roster.DECISIONS,
-            "folder": _logging("folder", str(folder / "decisions")),
-            "hung": _logging("hung", hung),
+            "folder": _logging("folder", str(folder / "decisions"), seconds / FILES),
+            "hung": _logging("hung", hung, seconds / FILES),
         }
-        self._servers = {name: stack.enter_context(self._running(peer)) for name, peer in peers.items()}
-        for name, peer in peers.items():
-            load.collect(self._servers[name], peer, asked, self._answers(name))
 
-    def turn(self, number: int, seconds: float) -> dict[str, _Taken]:
+    def capacity(self) -> float:
+        """Requests a second of a chain without a log."""
+        with self._running("none") as server:
+            return self._measured("none", server, Load(CONNECTIONS, self._seconds)).per_second
+
+    def turn(self, number: int, rate: float) -> dict[str, _Taken]:
         """Measure each chain; every other turn is in reverse."""
-        order = list(self._servers)[:: -1 if number % 2 else 1]
-        closed = {name: self._measured(name, Load(CONNECTIONS, seconds)) for name in order}
-        rate = closed["none"].per_second / 2
-        half = {name: self._measured(name, Load(CONNECTIONS, seconds, rate)) for name in order}
-        for name in order:
-            click.echo(
-                f"turn {number + 1}, {name}: {closed[name].per_second:,.0f} per second, "
-                f"p99 {half[name].p99 * 1e3:.2f} ms at {rate:,.0f} per second"
-            )
-        return {name: _Taken(closed[name], half[name]) for name in order}
+        order = list(self._peers)[:: -1 if number % 2 else 1]
+        return {name: self._taken(number, name, rate) for name in order}
 
-    def _measured(self, name: str, wanted: Load) -> Measurement:
+    def _taken(self, number: int, name: str, rate: float) -> _Taken:
+        with self._running(name) as server:
+            taken = _Taken(
+                closed=self._measured(name, server, Load(CONNECTIONS, self._seconds)),
+                half=self._measured(name, server, Load(CONNECTIONS, self._seconds, rate)),
+            )
+        click.echo(
+            f"turn {number + 1}, {name}: {taken.closed.per_second:,.0f} per second, "
+            f"{taken.closed.server_seconds * 1e6:.0f} us of CPU, p99 {taken.half.p99 * 1e3:.2f} ms at {rate:,.0f}"
+        )
+        return taken
+
+    def _measured(self, name: str, server: Server, wanted: Load) -> Measurement:
         """The least disturbed of a few measurements."""
-        tries = (load.measure(self._servers[name], self._asked, self._answers(name), wanted) for _ in range(MOST_TRIES))
+        tries = (load.measure(server, self._asked, self._answers(name), wanted) for _ in range(MOST_TRIES))
         return least_disturbed(tries, lambda each: each)
 
     def _answers(self, name: str) -> Path:
         return self._folder / f"{name}-answers"
 
     @contextmanager
-    def _running(self, peer: Peer) -> Generator[Server]:
+    def _running(self, name: str) -> Generator[Server]:
+        peer = self._peers[name]
         with servers.running(peer, self._asked, self._folder / "none", self._folder / f"{peer.name}.log") as server:
+            load.collect(server, peer, self._asked, self._answers(name))
             yield server
 
 
-def _logging(name: str, to: str) -> Peer:
+def _logging(name: str, to: str, file_seconds: float) -> Peer:
     """The chain with a decision log."""
     transformer, predictor = roster.DECISIONS.commands
-    options = (f"--decision_log={to}", f"--decision_log_file_seconds={FILE_SECONDS}")
+    options = (f"--decision_log={to}", f"--decision_log_file_seconds={file_seconds}")
     variables = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_EC2_METADATA_DISABLED": "true"}
     return replace(
         roster.DECISIONS,

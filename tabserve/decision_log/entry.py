@@ -49,9 +49,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         """About how much memory it takes; the texts of answers are few, and shared by all entries."""
         given = [*self.columns.values(), *([] if self.ids is None else [self.ids])]
         arrays = [*given, *self.outputs.values(), *self.answers.values()]
-        texts = sum([sum(map(sys.getsizeof, array.tolist())) for array in given if array.dtype == object])
+        texts = [text for array in given if array.dtype.hasobject for text in array.tolist()]
         places = 0 if self.places is None else self.places.nbytes
-        return _STRUCT_BYTES + _ARRAY_BYTES * len(arrays) + sum([array.nbytes for array in arrays]) + texts + places
+        values = sum([array.nbytes for array in arrays]) + sum(map(sys.getsizeof, texts)) + places
+        return _STRUCT_BYTES + _ARRAY_BYTES * len(arrays) + values
 
 
 class Log(Protocol):

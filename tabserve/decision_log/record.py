@@ -179,11 +179,12 @@ def _values(parts: _Parts, counts: Sequence[int], kind: pa.DataType) -> pa.Array
 
 
 def _numbers(parts: _Parts, counts: Sequence[int], _: pa.DataType) -> pa.Array:
-    """The numbers of each record as a list, row by row; null where there are none."""
-    widths = [0 if part is None else part[:1].size for part in parts]
-    present = [np.asarray(part, np.float64).ravel() for part in parts if part is not None]
-    values = np.concatenate(present) if present else np.empty(0)
-    return _lists(pa.array(values), np.repeat(widths, counts), _absent(parts, counts), _NUMBERS)
+    """The numbers of each record as a list, row by row, as many for each; null where there are none."""
+    present = [part for part in parts if part is not None]
+    joined = np.concatenate(present) if present else np.empty(0)
+    absent = np.repeat([part is None for part in parts], counts)
+    lengths = np.where(absent, 0, joined[:1].size)
+    return _lists(pa.array(joined.ravel().astype(np.float64)), lengths, pa.array(absent), _NUMBERS)
 
 
 def _texts(parts: _Parts, reasons: _Parts, counts: Sequence[int]) -> pa.Array:

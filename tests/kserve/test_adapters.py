@@ -222,7 +222,15 @@ def test_hooks_keep_the_releases_in_the_answer_and_have_no_contract(
     assert answer.getheader("tabserve-transformer-release") == release
 
 
-@pytest.mark.parametrize("name", ["nowhere:Model", "tests.kserve.hooks:None", "tests.kserve.hooks", "json:JSONDecoder"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nowhere:Model",
+        pytest.param("tests.kserve.hooks:None", marks=pytest.mark.long),
+        pytest.param("tests.kserve.hooks", marks=pytest.mark.long),
+        "json:JSONDecoder",
+    ],
+)
 def test_a_model_class_that_is_none_ends_the_start(name: str, bundle: Path, tmp_path: Path) -> None:
     service = start("tabserve_predictor", f"--model_dir={bundle}", f"--model_class={name}", log=tmp_path / "log")
     assert service.process.wait(60) == 1

@@ -6,44 +6,57 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import linear_regression
+from statistics import linear_regression, mean
 from typing import TypeVar
 
 import psutil
 import pytest
 
+from benchmarks import load, models, roster, servers
+from benchmarks.load import Load
+from benchmarks.payloads import payloads
 from tests.faults.conftest import Subject
 from tests.faults.load import Tally, ask_grpc, ask_rest, clients
-from tests.loadtest.conftest import TRUSTING, Loadtest
 from tests.serving import running
 
 pytestmark = pytest.mark.long
 T = TypeVar("T")
+OVERLOAD_ROWS, OVERLOAD_CONNECTIONS, OVERLOAD_SECONDS = 256, 1024, 60.0
+CLIENTS, CAPACITY_SECONDS = 32, 5.0
+MEMORY_SECONDS = 10.0
+"""How long the service may take to give memory back."""
+GROWN_MIB = 16.0
 WARM_SECONDS, SOAK_SECONDS, LOOK_SECONDS = 60.0, 600.0, 5.0
 MIB_PER_MINUTE = 1.0
 
 
-def test_25_three_times_the_capacity_leaves_goodput_and_refuses_the_rest_at_once(
-    bundle: Path, tmp_path: Path, loadtest: Loadtest
-) -> None:
-    options = (
-        "overload",
-        "--user=json",
-        "--set=rows=200",
-        "--set=seconds=60",
-        "--users=4000",
-        TRUSTING,
-        f"--bundle={bundle}",
+def test_25_three_times_the_capacity_leaves_goodput_and_the_rest_is_refused(tmp_path: Path) -> None:
+    """A refusal takes PATIENCE_SECONDS of the admission, and not 50 ms as in the catalogue: one that came at once, and
+    whose client asked again at once, would cost others their answers.
+    """
+    asked = payloads(models.trained("xgboost"), OVERLOAD_ROWS, "json")
+    answers, log = tmp_path / "answers", tmp_path / "log"
+    log.touch()
+    with servers.running(roster.TABSERVE, asked, tmp_path / "none", log) as server:
+        load.collect(server, roster.TABSERVE, asked, answers)
+        measure = partial(load.measure, server, asked, answers)
+        before = measure(Load(CLIENTS, CAPACITY_SECONDS))
+        held = server.resident_bytes()
+        over = measure(Load(OVERLOAD_CONNECTIONS, OVERLOAD_SECONDS, 3 * before.per_second))
+        after = measure(Load(CLIENTS, CAPACITY_SECONDS))
+        grown = least(lambda: (server.resident_bytes() - held) / 2**20, MEMORY_SECONDS)
+    goodput = over.per_second / mean((before.per_second, after.per_second))
+    late = over.refused_quantiles[198]
+    print(
+        f"capacity {before.per_second:.0f} and {after.per_second:.0f} a second; goodput {goodput:.3f} of it; "
+        f"p99 {over.p99:.3f} s; {over.refused / over.seconds:.0f} a second refused, p99 {late:.3f} s; "
+        f"{over.unsent} not sent; {grown:+.1f} MiB"
     )
-    with running("tabserve_predictor", f"--model_dir={bundle}", log=tmp_path / "log") as service:
-        before = service.resident_bytes()
-        run = loadtest(*options, f"--url={service.url}")
-        grown = (service.resident_bytes() - before) / 2**20
-    print(run.text, f"grown by {grown:.0f} MiB", sep="\n")
 
-    assert run.document.verdict.value == "PASS"
-    assert run.section.figures["refused_share"] > 0.2
-    assert grown < 64
+    assert goodput >= 0.9
+    assert over.refused > 0
+    assert after.per_second >= 0.9 * before.per_second
+    assert grown < GROWN_MIB
 
 
 def test_58_a_long_run_grows_neither_memory_nor_open_files(bundle: Path, tmp_path: Path) -> None:
@@ -62,6 +75,14 @@ def test_58_a_long_run_grows_neither_memory_nor_open_files(bundle: Path, tmp_pat
     assert tally.counts.keys() == {"200", "OK"}
     assert slope < MIB_PER_MINUTE
     assert max(files) <= files[0] + 2
+
+
+def least(look: Callable[[], float], seconds: float) -> float:
+    """The least of what is seen in this time."""
+    end, found = time.monotonic() + seconds, look()
+    while time.monotonic() < end:
+        found = min(found, look())
+    return found
 
 
 def looks(tally: Tally, seconds: float, look: Callable[[], T]) -> list[tuple[float, T]]:

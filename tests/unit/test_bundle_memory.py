@@ -51,7 +51,9 @@ def large_booster() -> Any:
     return booster
 
 
-@pytest.mark.parametrize(("make", "form"), [(large_tree, "skops"), (large_booster, "ubj")])
+@pytest.mark.parametrize(
+    ("make", "form"), [pytest.param(large_tree, "skops", marks=pytest.mark.long), (large_booster, "ubj")]
+)
 def test_a_large_model_is_held_no_more_often_than_its_library_holds_it(make: Any, form: str, tmp_path: Path) -> None:
     path = schema(tmp_path, "regression")
     model = make()

@@ -614,6 +614,7 @@ def test_a_field_that_is_not_logged_is_named(tmp_path: Path) -> None:
     assert {each.what for each in report.findings if each.of == "feature"} == {"age", "shop"}
 
 
+@pytest.mark.filterwarnings("ignore:ks_2samp")
 @given(
     st.lists(st.floats(-3, 3), min_size=1, max_size=60),
     st.lists(st.floats(-4, 4) | st.none(), min_size=1, max_size=60),

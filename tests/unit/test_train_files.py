@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ from tabserve.bundle import BundleError
 from tests.unit.served import answers, assert_serves, save
 
 FILES = Path(__file__).parent / "xgboost_files"
-VERSIONS = ("1.7.6", "2.1.4", "3.0.5")
+QUICK = {("1.7.6", "ubj"), ("3.0.5", "json")}
+OLD = [
+    pytest.param(*each, marks=[] if each in QUICK else [pytest.mark.long])
+    for each in product(("1.7.6", "2.1.4", "3.0.5"), ("json", "ubj"))
+]
+"""Versions of XGBoost, and the endings of their files."""
 SCHEMA = """
 task: binary
 record:
@@ -33,8 +39,7 @@ def expected(version: str, kind: str) -> Any:
     return json.loads((FILES / f"{version}-answers.json").read_text())[kind]
 
 
-@pytest.mark.parametrize("ending", ["json", "ubj"])
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("version", "ending"), OLD)
 def test_a_file_of_an_old_booster_is_served(version: str, ending: str, tmp_path: Path) -> None:
     """The file has no categories; their order is `astype("category")`'s, as its covers show."""
     bundle = save(FILES / f"{version}-booster.{ending}", tmp_path, SCHEMA, RECORDS)
@@ -44,8 +49,7 @@ def test_a_file_of_an_old_booster_is_served(version: str, ending: str, tmp_path:
         np.testing.assert_allclose(found["predict_proba"][: len(wanted), 1], wanted, atol=1e-6)
 
 
-@pytest.mark.parametrize("ending", ["json", "ubj"])
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("version", "ending"), OLD)
 def test_a_file_of_an_old_classifier_stops_where_it_did(
     version: str, ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
