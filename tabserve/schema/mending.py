@@ -1,14 +1,15 @@
-"""Read records of a V1 body one by one, so that every fault of a bad one is told."""
+"""Read records one by one, so that every fault of a bad one is told."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
 from tabserve.schema.columns import HIDDEN, Misfit, expectation, shown
-from tabserve.schema.misfits import nearest
+from tabserve.schema.misfits import MOST_NAME, misnamed, nearest
 from tabserve.schema.schema import Field
 
 MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -16,7 +17,10 @@ MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _KINDS = {b"[": "an array", b"{": "an object"}
 _LONGEST = 100
 """How many bytes of a wrong number may be told."""
+_MOST_COMPARED = 100
+"""How many keys of a record are compared with the names of missing fields."""
 _keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_Judge: TypeAlias = Callable[[int, Collection[str]], Iterable[Misfit]]
 
 
 class Mended(NamedTuple):
@@ -54,26 +58,44 @@ class Mender:
 
     def read(self, body: bytes | memoryview) -> Mended:
         """The records of a V1 body. Raises msgspec's errors if it is no body of records at all."""
+        return self._read(self._envelope(body).instances, self._unknown)
+
+    def read_each(self, texts: Sequence[bytes]) -> Mended:
+        """The records that are each a JSON text.
+
+        Keys that are no field's are passed over, unless an optional field is missing and one has nearly its name.
+        """
+        return self._read(texts, self._misnamed)
+
+    def _read(self, texts: Sequence[msgspec.Raw | bytes], judge: _Judge) -> Mended:
+        """The records. judge: the faults of keys that are no field's."""
         mended = Mended([], [])
-        for at, raw in enumerate(self._envelope(body).instances):
+        for at, text in enumerate(texts):
             try:
-                mended.values.append(msgspec.structs.astuple(self._record(raw)))
+                mended.values.append(msgspec.structs.astuple(self._record(text)))
             except MALFORMED:
-                mended.values.append(self._mend(at, raw, mended.faults))
+                mended.values.append(self._mend(at, text, mended.faults, judge))
         return mended
 
-    def _mend(self, at: int, raw: msgspec.Raw, faults: list[Misfit]) -> tuple[Any, ...]:
+    def _unknown(self, at: int, given: Collection[str]) -> Iterator[Misfit]:
+        for name in given:
+            if name not in self._keys:
+                yield Misfit(at, shown(name)[1:-1], "no field of this name", f"one{nearest(name, self._keys)}")
+
+    def _misnamed(self, at: int, given: Collection[str]) -> Iterator[Misfit]:
+        unknown = (name for name in given if name not in self._keys and len(name) <= MOST_NAME)
+        others = frozenset(islice(unknown, _MOST_COMPARED))
+        if others and (found := misnamed(frozenset(self._keys.keys() - given), others)):
+            yield Misfit(at, found[0], self._keys[found[0]].expected, f"`{found[1]}` instead")
+
+    def _mend(self, at: int, raw: msgspec.Raw | bytes, faults: list[Misfit], judge: _Judge) -> tuple[Any, ...]:
         """The values of a record; its faults are added to `faults`."""
         try:
             given = _keys(raw)
-        except MALFORMED:
-            faults.append(Misfit(at, "", f"an object with the fields {', '.join(self._keys)}", _got(raw)))
+        except MALFORMED as error:
+            faults.append(Misfit(at, "", f"an object with the fields {', '.join(self._keys)}", _instead(raw, error)))
             return (None,) * len(self._keys)
-        faults += [
-            Misfit(at, shown(name)[1:-1], "no field of this name", f"one{nearest(name, self._keys)}")
-            for name in given
-            if name not in self._keys
-        ]
+        faults += judge(at, given)
         values = []
         for name, key in self._keys.items():
             try:
@@ -94,7 +116,14 @@ def _key(field: Field | None, json_type: Any) -> Key:
     return Key(decode, field.required, expectation(field), field.logged != "keep")
 
 
-def _got(raw: msgspec.Raw) -> str:
+def _instead(raw: msgspec.Raw | bytes, error: Exception) -> str:
+    """What there is instead of a record."""
+    if isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError):
+        return str(error) if bytes(raw).strip() else "nothing"
+    return "text that is nested too deeply" if isinstance(error, RecursionError) else _got(raw)
+
+
+def _got(raw: msgspec.Raw | bytes) -> str:
     """A wrong value as JSON, shortened, or its kind."""
     text = bytes(raw).strip()
     if text[:1] in _KINDS:

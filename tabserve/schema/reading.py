@@ -7,7 +7,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -15,13 +15,14 @@ from tabserve.schema.misfits import MisfitError, Strict, nearest
 from tabserve.schema.places import MalformedError, Places, Steps, dotted, steps
 from tabserve.schema.schema import Schema
 
+S = TypeVar("S", bound=Strict)
 MOST_PROBLEMS = 50
 """How many problems an error lists."""
 _ENUM = re.compile(r"Invalid enum value (.*)")
 
 
 class SchemaError(ValueError):
-    """A `schema.yaml` cannot be used; the message gives file, line, column, expected and got, a line per problem."""
+    """A YAML file such as `schema.yaml` cannot be used; the message has a line per problem: place, expected, got."""
 
 
 class _Problem(NamedTuple):
@@ -51,15 +52,31 @@ def decode(content: bytes, source: str) -> Schema:
 
 def parse(text: str, source: str) -> Schema:
     """The schema in a YAML text; `source` is its name in errors. Raises SchemaError with all that is wrong."""
+    places = _places(text, source)
+    _name_numbers(places)
+    return _converted(places, source, Schema)
+
+
+def parse_as(kind: type[S], text: str, source: str) -> S:
+    """What a YAML text says, as a struct of this type; `source` is its name in errors.
+
+    Raises SchemaError with all that is wrong.
+    """
+    return _converted(_places(text, source), source, kind)
+
+
+def _places(text: str, source: str) -> Places:
     try:
-        places = Places(text)
+        return Places(text)
     except MalformedError as error:
         raise SchemaError(f"{source}:{error.line}:{error.column}: {error}") from error
-    _name_numbers(places)
+
+
+def _converted(places: Places, source: str, kind: type[S]) -> S:
     try:
-        return msgspec.convert(places.value, Schema)
+        return msgspec.convert(places.value, kind)
     except (msgspec.ValidationError, RecursionError) as error:
-        found = [_described(places, problem) for problem in _problems(places.value, Schema, ())]
+        found = [_described(places, problem) for problem in _problems(places.value, kind, ())]
         lines = [f"{source}:{line}:{column}: {message}" for line, column, message in sorted(set(found))]
         more = [f"and {len(lines) - MOST_PROBLEMS} more"] if len(lines) > MOST_PROBLEMS else []
         raise SchemaError("\n".join(lines[:MOST_PROBLEMS] + more)) from error
@@ -132,7 +149,7 @@ def _parts(kind: Any) -> Iterator[Any]:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         yield from _parts(arguments[0])
-    elif arguments and origin not in (tuple, dict, Literal):
+    elif arguments and origin not in (tuple, dict, Mapping, Literal):
         for argument in arguments:
             yield from _parts(argument)
     else:

@@ -19,7 +19,7 @@ from tabserve.bundle.tensors import may_miss
 from tabserve.engines import parity
 from tabserve.inference.errors import InvalidRequest
 from tabserve.schema import answers
-from tabserve.schema.columns import Columns, Misfit
+from tabserve.schema.columns import Columns, Misfit, firsts
 from tabserve.schema.features import derive
 from tabserve.schema.records import Records
 from tabserve.scoring.answering import Answer, Answering
@@ -48,6 +48,15 @@ class Basis(NamedTuple):
 
     columns: Columns
     answer: Answer
+
+
+class Decided(NamedTuple):
+    """Decided records: positions [rows], columns after defaults, answer; and the first fault of each of the others."""
+
+    places: Array
+    columns: Columns
+    answer: Answer
+    misfits: list[Misfit]
 
 
 class Scorer:
@@ -119,7 +128,20 @@ class Scorer:
     def record(self, batch: pa.RecordBatch, *, texts: bool = False, recording: bool = True) -> tuple[Scored, Basis]:
         """Decide the rows of a batch as `score` does, and say on what. recording: whether also for the decision log."""
         self._arrow.verify(batch.schema, texts=texts)
-        columns, places, misfits = self._arrow.read(batch)
+        decided = self._decided(*self._arrow.read(batch), recording)
+        scored = Scored(self._batch(batch, decided.places, decided.answer), error_rows(decided.misfits))
+        return scored, Basis(decided.columns, decided.answer)
+
+    def sift(self, texts: Sequence[bytes], *, recording: bool = False) -> Decided:
+        """Decide records that are each a JSON text, as in a JSON lines file; the ids are among the columns.
+
+        recording: whether also for the decision log.
+        """
+        columns, places, faults = self._records.sift_each(texts)
+        return self._decided(columns, places, firsts(faults), recording)
+
+    def _decided(self, columns: Columns, places: Array, misfits: list[Misfit], recording: bool) -> Decided:
+        """The decisions on records that fit the schema. misfits: of the others."""
         answer = Answer({}, "", 0)
         if len(places):
             features, fits, more = fitting(columns, self._made)
@@ -128,7 +150,7 @@ class Scorer:
             columns = {name: column[fits] for name, column in columns.items()} if more else columns
         if len(places):
             answer = self._answering(features, recording=recording)
-        return Scored(self._batch(batch, places, answer), error_rows(misfits)), Basis(columns, answer)
+        return Decided(places, columns, answer, misfits)
 
     @property
     def versions(self) -> str:
