@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 OF_MODULE = {
+    "confluent_kafka": "stream",
     "gevent": "loadtest",
     "hdrh": "loadtest",
     "jinja2": "report",

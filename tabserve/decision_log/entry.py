@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -21,8 +21,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     ids: of the records, `str`; None if they are `request_id/row`. places: the records' positions in the request, or the
     file; None if they are all of its records. time: seconds since 1970.
-    rows: how many records the engine was given together. source: `online`, `shadow`, or the URI of
-    a file. columns: the record's fields, after defaults, hashed where they are hashed, and without what is dropped.
+    rows: how many records the engine was given together. source: `online`, `shadow`, the URI of a file, or
+    stream:TOPIC. origins: where each record was in its source; None if that is its place.
+    columns: the record's fields, after defaults, hashed where they are hashed, and without what is dropped.
     outputs: the model's, [rows, …] by name. answers: `decision`, `score`, `label` [rows], `predict` [rows, targets],
     and `reasons` and `codes` [rows, top], padded with "".
     """
@@ -40,6 +41,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ONLINE
     ids: Array | None = None
     places: Array | None = None
+    origins: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(next(iter((self.outputs or self.answers or self.columns).values())))
@@ -51,7 +53,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         arrays = [*given, *self.outputs.values(), *self.answers.values()]
         texts = [text for array in given if array.dtype.hasobject for text in array.tolist()]
         places = 0 if self.places is None else self.places.nbytes
-        values = sum([array.nbytes for array in arrays]) + sum(map(sys.getsizeof, texts)) + places
+        values = sum([array.nbytes for array in arrays]) + places
+        values += sum(map(sys.getsizeof, texts)) + sum(map(sys.getsizeof, self.origins or ()))
         return _STRUCT_BYTES + _ARRAY_BYTES * len(arrays) + values
 
 

@@ -1,4 +1,4 @@
-"""One Parquet file of decision records in the making, held in memory until it is whole."""
+"""Parquet files of decision records in the making, each held in memory until it is whole."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tabserve.decision_log.entry import Entry
+from tabserve.decision_log.sinks import Sink
 
 GROUP_ROWS, GROUP_BYTES = 16_384, 4 * 2**20
 """When records become a row group of the file."""
@@ -50,17 +51,35 @@ class Names:
         return f"{folder}/{self._prefix}-{self._count:06}.parquet"
 
 
+class Files:
+    """Files of a log, in a sink."""
+
+    at_once = False
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink, self._names = sink, Names()
+
+    def open(self) -> None:
+        """Prepare the sink."""
+        self._sink.open()
+
+    def begin(self, folder: Folder, began: float) -> OpenFile:
+        """A new file."""
+        return OpenFile(folder, began, self._sink, self._names.next(folder))
+
+
 class OpenFile:
     """A file that grows by tables of records, in compressed row groups.
 
     A Parquet file without its end cannot be read, so nothing is lost by keeping it in memory; and the same bytes can
     be written again where that failed.
-    folder: where it belongs. began: the time at which its first record was put.
+    folder: where it belongs. began: the time at which its first record was put. sink, name: where it is stored as what.
     """
 
-    def __init__(self, folder: Folder, began: float) -> None:
+    def __init__(self, folder: Folder, began: float, sink: Sink, name: str) -> None:
         self.folder, self.began = folder, began
-        self.times = array("d")
+        self.times, self.stored = array("d"), 0
+        self._sink, self._name, self._content = sink, name, pa.py_buffer(b"")
         self._stream = pa.BufferOutputStream()
         self._writer: pq.ParquetWriter | None = None
         self._pending: list[pa.Table] = []
@@ -85,12 +104,20 @@ class OpenFile:
         if self._pending_rows >= GROUP_ROWS or self._pending_bytes >= GROUP_BYTES:
             self._flush()
 
-    def content(self) -> pa.Buffer:
-        """The whole file, to which nothing can be added any more."""
+    def end(self) -> None:
+        """Write the end of the file, to which nothing can be added any more."""
         self._flush()
         assert self._writer is not None
         self._writer.close()
-        return self._stream.getvalue()
+        self._content = self._stream.getvalue()
+
+    def store(self) -> None:
+        """Store the whole file. Raises OSError."""
+        self._sink.write(self._name, self._content)
+        self.stored = self.rows
+
+    def abandon(self) -> None:
+        """Nothing to do: what is not whole is not there."""
 
     def _flush(self) -> None:
         if not self._pending:

@@ -118,7 +118,8 @@ def table(entries: Sequence[Entry], weights: Sequence[Array], columns: pa.Schema
 def _sources(entries: Sequence[Entry], places: Sequence[Array]) -> Iterable[str]:
     for entry, at in zip(entries, places, strict=True):
         asked = entry.source in (ONLINE, SHADOW)
-        yield from (entry.source if asked else f"{entry.source}#{place}" for place in at.tolist())
+        origins = at.tolist() if entry.origins is None else entry.origins
+        yield from (entry.source if asked else f"{entry.source}#{origin}" for origin in origins)
 
 
 def _each(values: Sequence[str | int], counts: Sequence[int], kind: pa.DataType) -> pa.Array:

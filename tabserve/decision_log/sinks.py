@@ -16,6 +16,7 @@ from tabserve.scoring.storage import Place, RunError
 
 UNFINISHED = ".unfinished"
 """How the names of files end that are not whole; they also begin with _, so that readers pass them over."""
+KAFKA = "kafka://"
 STORES = ("s3", "gs", "gcs", "abfs", "abfss")
 
 
@@ -99,7 +100,7 @@ def sink(to: str) -> Sink:
     if scheme in STORES:
         return StoreSink(to)
     if scheme != "file":
-        known = ", ".join(f"{each}://" for each in STORES)
+        known = ", ".join([*(f"{each}://" for each in STORES), f"or {KAFKA}BROKERS/TOPIC"])
         raise BundleError(
             "decision_log", f"cannot write to {scheme}://", f"Name a folder, or a place in a store: {known}."
         )

@@ -1,4 +1,4 @@
-"""The decision log of a service: requests put entries, and one thread writes them to files."""
+"""The decision log of a service: requests put entries, and one thread writes them to files, or to Kafka."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 
 from tabserve.arrays import Array
 from tabserve.decision_log.buffer import Buffer, Kept
 from tabserve.decision_log.entry import Entry
-from tabserve.decision_log.files import MOST_BYTES, Folder, Names, OpenFile
+from tabserve.decision_log.files import MOST_BYTES, Folder
+from tabserve.decision_log.options import Options
+from tabserve.decision_log.outputs import Output, Outputs
 from tabserve.decision_log.sampling import Sampling
-from tabserve.decision_log.sinks import Sink
 from tabserve.inference.logs import tell
 from tabserve.inference.metrics import Counts, Gauge, Histogram, Metrics
 
@@ -39,24 +39,10 @@ _UNFIT = (pa.ArrowException, ValueError, TypeError, OverflowError)
 logger = logging.getLogger(__name__)
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What a log keeps, how much of it waits, and when a file is finished.
-
-    sample: the share of records that are kept, 0 to 1. always: decisions whose records are all kept.
-    """
-
-    sample: float = 1.0
-    always: tuple[str, ...] = ()
-    buffer_rows: int = 20_000
-    buffer_bytes: int = 32 * 2**20
-    file_seconds: float = 60.0
-    file_rows: int = 100_000
-
-
 class DecisionLog:
     """Takes entries at once, and writes their records later, or counts why it does not."""
 
-    def __init__(self, sink: Sink, encode: Encode, options: Options, metrics: Metrics) -> None:
+    def __init__(self, outputs: Outputs, encode: Encode, options: Options, metrics: Metrics) -> None:
         self._options = options
         self._sampling = Sampling(options.sample, options.always)
         self._buffer = Buffer(options.buffer_rows, options.buffer_bytes)
@@ -70,7 +56,7 @@ class DecisionLog:
             Gauge("tabserve_log_buffer_rows", "Records that are yet to be written", lambda: self._buffer.rows),
             self._seconds,
         )
-        work = _Writing(self._buffer, sink, encode, options, self._seconds).run
+        work = _Writing(self._buffer, outputs, encode, options, self._seconds).run
         self._thread = threading.Thread(target=work, name="decision-log", daemon=True)
 
     @property
@@ -104,18 +90,17 @@ class DecisionLog:
 
 
 class _Writing:
-    """The thread's work: entries into files, and files into the sink."""
+    """The thread's work: entries into outputs, and these to where they are durable."""
 
-    def __init__(self, buffer: Buffer, sink: Sink, encode: Encode, options: Options, seconds: Histogram) -> None:
-        self._buffer, self._sink, self._encode, self._options = buffer, sink, encode, options
+    def __init__(self, buffer: Buffer, outputs: Outputs, encode: Encode, options: Options, seconds: Histogram) -> None:
+        self._buffer, self._outputs, self._encode, self._options = buffer, outputs, encode, options
         self._seconds = seconds
-        self._names = Names()
-        self._file: OpenFile | None = None
+        self._output: Output | None = None
         self._failing = False
 
     def run(self) -> None:
         """Write until the buffer closes, and then what is left."""
-        self._sink.open()
+        self._outputs.open()
         closing = False
         while not closing and not self._buffer.closed:
             self._buffer.wait(TICK_SECONDS)
@@ -124,14 +109,14 @@ class _Writing:
                 for folder, group in groupby(taken, lambda kept: Folder.of(kept.entry)):
                     self._add(folder, list(group))
                 time.sleep(0)  # requests have their turn
-            if self._file is not None and (closing or self._is_due(self._file)):
-                self._finish(self._file)
+            if self._output is not None and (closing or self._is_due(self._output)):
+                self._finish(self._output)
 
     def _add(self, folder: Folder, taken: Sequence[Kept]) -> None:
         rows = sum(kept.rows for kept in taken)
-        if self._file is not None and self._file.folder != folder:
-            self._finish(self._file)
-        file = self._file = self._file or OpenFile(folder, taken[0].at)
+        if self._output is not None and self._output.folder != folder:
+            self._finish(self._output)
+        output = self._output = self._output or self._outputs.begin(folder, taken[0].at)
         try:
             table = self._encode([kept.entry for kept in taken], list(map(_weights, taken)))
         except _UNFIT as error:
@@ -139,50 +124,49 @@ class _Writing:
             return
         times = np.repeat([kept.at for kept in taken], [kept.rows for kept in taken])
         try:
-            file.add(table, times.tolist())
+            output.add(table, times.tolist())
         except _UNFIT as error:
-            self._unfit(file.rows, error)
-            self._file = None
+            self._unfit(output.rows, error)
+            self._output = None
             return
-        if self._is_due(file):
-            self._finish(file)
+        if self._is_due(output):
+            self._finish(output)
 
-    def _is_due(self, file: OpenFile) -> bool:
-        old = time.monotonic() - file.began >= self._options.file_seconds
-        return old or file.rows >= self._options.file_rows or file.nbytes >= MOST_BYTES
+    def _is_due(self, output: Output) -> bool:
+        old = self._outputs.at_once or time.monotonic() - output.began >= self._options.file_seconds
+        return old or output.rows >= self._options.file_rows or output.nbytes >= MOST_BYTES
 
-    def _finish(self, file: OpenFile) -> None:
-        """Write a file, and count its records."""
-        self._file = None
-        if not file.rows:
+    def _finish(self, output: Output) -> None:
+        """Store an output, and count its records."""
+        self._output = None
+        if not output.rows:
             return
         try:
-            content = file.content()
+            output.end()
         except _UNFIT as error:
-            self._unfit(file.rows, error)
+            self._unfit(output.rows, error)
             return
-        if self._is_stored(self._names.next(file.folder), content):
-            self._buffer.settle("written", file.rows)
-            self._seconds.observe_all(time.monotonic() - np.array(file.times))
-        else:
-            self._buffer.settle("failed", file.rows)
+        self._store(output)
+        self._buffer.settle("written", output.stored)
+        self._buffer.settle("failed", output.rows - output.stored)
+        self._seconds.observe_all(time.monotonic() - np.array(output.times[: output.stored]))
 
-    def _is_stored(self, name: str, content: pa.Buffer) -> bool:
-        """Whether the sink took the file, if need be after several attempts, while there is room for what comes."""
+    def _store(self, output: Output) -> None:
+        """Store an output, if need be by several attempts, while there is room for what comes."""
         pause = FIRST_PAUSE_SECONDS
         while not self._buffer.closed:
             try:
-                self._sink.write(name, content)
+                output.store()
             except OSError as error:
                 self._tell(error)
             else:
                 self._tell(None)
-                return True
+                return
             if not self._buffer.has_room():
                 break
             self._buffer.pause(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-        return False
+        output.abandon()
 
     def _tell(self, error: OSError | None) -> None:
         """Log once that the sink takes nothing, and once that it does again."""

@@ -43,7 +43,11 @@ def refusal(bundle: Bundle, **settings: str) -> str:
             {"decision_log_buffer_rows": "9999"},
             "decision_log_buffer_rows: 9999 rows are less than a request may have. Set it to at least max_rows, 10000.",
         ),
-        ({"decision_log": "kafka://broker/topic"}, "decision_log: cannot write to kafka://. Name a folder"),
+        ({"decision_log": "kafka://broker"}, "decision_log: expected kafka://HOST:PORT/TOPIC, with commas between"),
+        (
+            {"decision_log": "kafka://broker:1/topic", "decision_log_kafka_file": "/none"},
+            "decision_log_kafka_file: /none cannot be read: No such file or directory. Name a file",
+        ),
         ({"decision_log": "/dev/null/log"}, "decision_log: cannot write to /dev/null/log: Not a directory."),
     ],
 )

@@ -34,7 +34,13 @@ class Settings(ServerSettings, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = ""
     max_predictor_bytes: Annotated[Positive, Meta(description="Largest answer of the predictor.")] = 64 * 2**20
     decision_log: Annotated[
-        str, Meta(description="Where decision records go: a folder, or s3://BUCKET/PATH; none if empty.")
+        str,
+        Meta(
+            description="Where decision records go: a folder, s3://BUCKET/PATH or kafka://BROKERS/TOPIC; none if empty."
+        ),
+    ] = ""
+    decision_log_kafka_file: Annotated[
+        str, Meta(description="YAML file with librdkafka's own keys for a log in Kafka, such as security.protocol.")
     ] = ""
     decision_log_sample: Annotated[float, Meta(ge=0, le=1, description="The share of records that are logged.")] = 1.0
     decision_log_always: Annotated[
