@@ -1,5 +1,5 @@
-# Images: `--target predictor`, `--target transformer`, and `--target batch` for `tabserve score`, `log` and `monitor`. No
-# compiler, no package cache, user 65532.
+# Images: `--target predictor`, `--target transformer`, `--target batch` for `tabserve score`, `log` and `monitor`, and `--target
+# stream` for `tabserve stream`. No compiler, no package cache, user 65532.
 ARG BASE_IMAGE=python:3.13-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
@@ -19,8 +19,8 @@ COPY predictor/tabserve_predictor /opt/app/tabserve_predictor
 RUN python3 -m compileall -q /opt/app/tabserve_predictor
 
 FROM build AS transformer-build
-# Instead `predictor` for bundles whose preprocessor runs on scikit-learn, `transformer-log` for a log of decisions, and
-# `batch` for both.
+# Instead `predictor` for bundles whose preprocessor runs on scikit-learn, `transformer-log` for a log of decisions,
+# `transformer-log-kafka` for one in Kafka, `batch` for the first two, and `stream` for all.
 ARG TRANSFORMER_EXTRA=transformer
 RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/tabserve/bin/python --require-hashes \
     --constraint requirements.lock --requirement pyproject.toml --extra ${TRANSFORMER_EXTRA}
@@ -30,6 +30,10 @@ RUN python3 -m compileall -q /opt/app/tabserve_transformer
 FROM build AS batch-build
 RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/tabserve/bin/python --require-hashes \
     --constraint requirements.lock --requirement pyproject.toml --extra batch --extra report
+
+FROM build AS stream-build
+RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/tabserve/bin/python --require-hashes \
+    --constraint requirements.lock --requirement pyproject.toml --extra stream
 
 FROM ${BASE_IMAGE} AS service
 ENV PATH=/opt/tabserve/bin:$PATH PYTHONPATH=/opt/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1
@@ -50,4 +54,9 @@ ENTRYPOINT ["python", "-P", "-m", "tabserve_transformer"]
 FROM service AS batch
 COPY --from=batch-build /opt/tabserve /opt/tabserve
 COPY --from=batch-build /opt/app /opt/app
+ENTRYPOINT ["python", "-P", "-m", "tabserve.cli"]
+
+FROM service AS stream
+COPY --from=stream-build /opt/tabserve /opt/tabserve
+COPY --from=stream-build /opt/app /opt/app
 ENTRYPOINT ["python", "-P", "-m", "tabserve.cli"]

@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-long long-models long-score long-log long-replay long-monitor long-request long-redis long-contract long-compatible long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
+.PHONY: help demo quick test test-long long-models long-score long-log long-replay long-monitor long-stream long-request long-redis long-contract long-compatible long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -45,6 +45,9 @@ long-replay: .venv/ready ## 100,000 logged decisions of two releases, made again
 
 long-monitor: .venv/ready ## tabserve monitor in earnest: a thousand years without a change, ten million records
 	$(PYTHON) -m pytest -q -s -m long tests/data/test_monitor_long.py
+
+long-stream: .venv/ready ## tabserve stream and the log in Kafka on a real broker, which Maven downloads: kills, rebalances, outages
+	$(PYTHON) -m pytest -q -s -m long tests/data/test_stream_long.py tests/data/test_kafka_log_long.py
 
 long-request: .venv/ready ## tabserve request on 100,000 records, with one request under way and with 16
 	$(PYTHON) -m pytest -q -s -m long tests/data/test_request_long.py

@@ -28,19 +28,22 @@ _END_OF_HEAD = b"\r\n\r\n"
 
 
 class Heartbeat:
-    """Whether the event loop turns. now: the time in seconds."""
+    """Whether a loop turns, such as the event loop.
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
+    now: the time in seconds. stalled_seconds: how long it may stand still.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic, *, stalled_seconds: float = STALLED_SECONDS) -> None:
+        self._now, self._stalled_seconds = now, stalled_seconds
         self.beat()
 
     @property
     def live(self) -> bool:
-        """Whether the event loop has turned recently, or has not begun yet."""
-        return self._now() - self._last < STALLED_SECONDS
+        """Whether the loop has turned recently, or has not begun yet."""
+        return self._now() - self._last < self._stalled_seconds
 
     def beat(self) -> None:
-        """Note that the event loop turns."""
+        """Note that the loop turns."""
         self._last = self._now()
 
     async def keep_beating(self) -> None:

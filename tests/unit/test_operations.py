@@ -14,7 +14,7 @@ PAGE = (ROOT / "docs" / "operations.md").read_text()
 
 def events() -> Iterator[str]:
     """The events in all calls of `tell`."""
-    for package in ("tabserve/inference", "tabserve/decision_log", "predictor", "transformer"):
+    for package in ("tabserve/inference", "tabserve/decision_log", "tabserve/stream", "predictor", "transformer"):
         for path in (ROOT / package).rglob("*.py"):
             calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
             for call in calls:

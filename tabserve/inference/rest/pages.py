@@ -35,10 +35,17 @@ def health_pages(metadata: ModelMetadata, is_ready: Callable[[], bool], is_live:
     name = metadata.name
     model = _either(is_ready, {"name": name, "ready": True}, {"name": name, **_NOT_READY})
     return {
-        b"/v2/health/live": _either(is_live, {"live": True}, _STALLED),
-        b"/v2/health/ready": _either(is_ready, {"ready": True}, _NOT_READY),
+        **liveness_pages(is_ready, is_live),
         b"/v1/models/%b" % name.encode(): model,
         **{b"%b/ready" % path: model for path in _model_paths(metadata)},
+    }
+
+
+def liveness_pages(is_ready: Callable[[], bool], is_live: Callable[[], bool]) -> Pages:
+    """The pages that say whether a process is live, and whether it is ready."""
+    return {
+        b"/v2/health/live": _either(is_live, {"live": True}, _STALLED),
+        b"/v2/health/ready": _either(is_ready, {"ready": True}, _NOT_READY),
     }
 
 

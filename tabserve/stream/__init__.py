@@ -1,0 +1,1 @@
+"""Kafka records in, decisions out: `tabserve stream`; needs the extra `stream`."""
