@@ -1,0 +1,248 @@
+"""`python -m benchmarks.stream`: `tabserve stream` on a real broker, beside `tabserve score`, into results/stream.
+
+The broker (one node, from tests/data/kafka.py), the stream and whoever sends share the machine. Exactly-once and
+at-least-once read the same records in alternation; then records come at half the rate that exactly-once has reached.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import click
+import msgspec
+import psutil
+from confluent_kafka import Producer
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks import models, report
+from benchmarks.scoring import Compared
+from tests.data.kafka import Broker, broker
+from tests.serving import ROOT, Service, free_port
+
+RESULTS = Path(__file__).parent / "results" / "stream"
+LIBRARIES = ("tabserve", "confluent-kafka", "xgboost-cpu", "pyarrow", "numpy")
+TOPICS = ("in", "out", "dead")
+PARTITIONS = 4
+PACE_SECONDS = 0.005
+MOST_SECONDS = 0.05
+"""What a record may take from its time to its commit, at half load, in 99 of 100."""
+POLL_SECONDS = 0.1
+
+
+@click.command(help=__doc__)
+@click.option("--rows", type=click.IntRange(10_000), default=200_000, show_default=True, help="In each turn.")
+@click.option("--turns", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--seconds", type=click.FloatRange(5), default=30.0, show_default=True, help="At half load.")
+@click.option("--output", type=click.Path(path_type=Path), default=RESULTS, help="Folder of the results.")
+def main(rows: int, turns: int, seconds: float, output: Path) -> None:
+    """Measure, write table.md and summary.json, and print the table."""
+    frame = models.trained("payments").rows
+    records = [record.encode() for record in frame.to_json(orient="records", lines=True).splitlines()]
+    with tempfile.TemporaryDirectory(prefix="tabserve-bench-") as folder, broker(Path(folder) / "kafka") as kafka:
+        measured = _Measuring(kafka, Path(folder), records)
+        measured.send(rows)
+        alone = [measured.scored(rows) for _ in range(turns)]
+        taken = [{delivery: measured.streamed(rows, delivery) for delivery in _order(turn)} for turn in range(turns)]
+        rate = median(turn["exactly-once"].rate for turn in taken) / 2
+        within = measured.paced(rate, seconds)
+    found = [
+        Compared(
+            "rows per second of CPU: exactly-once ÷ `tabserve score` on Parquet",
+            0.5,
+            [turn["exactly-once"].per_core / one for turn, one in zip(taken, alone, strict=True)],
+        ),
+        Compared(
+            "rows per second: exactly-once ÷ at-least-once",
+            0.8,
+            [turn["exactly-once"].rate / turn["at-least-once"].rate for turn in taken],
+        ),
+        Compared(f"at {rate:,.0f} rows per second: share committed within {MOST_SECONDS * 1000:g} ms", 0.99, [within]),
+    ]
+    figures = {
+        "rows per second of CPU, score": alone,
+        "rows per second of CPU, exactly-once": [turn["exactly-once"].per_core for turn in taken],
+        "rows per second, exactly-once": [turn["exactly-once"].rate for turn in taken],
+        "rows per second, at-least-once": [turn["at-least-once"].rate for turn in taken],
+    }
+    about = {
+        **report.about(f"python -m benchmarks.stream --rows {rows} --turns {turns} --seconds {seconds:g}"),
+        "libraries": report.versions(LIBRARIES),
+    }
+    _write(output, about, found, figures)
+
+
+def _order(turn: int) -> tuple[str, str]:
+    both = ("exactly-once", "at-least-once")
+    return both if turn % 2 else both[::-1]
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """What a stream did. rate: rows per second. per_core: rows per second of its CPU."""
+
+    rate: float
+    per_core: float
+
+
+class _Measuring:
+    """Measures on one broker. records: payments as JSON."""
+
+    def __init__(self, kafka: Broker, folder: Path, records: list[bytes]) -> None:
+        self._kafka, self._folder, self._records = kafka, folder, records
+        self._bundle, self._count = models.bundle("payments"), 0
+        kafka.topics("in", partitions=PARTITIONS)
+
+    def send(self, rows: int) -> None:
+        """Fill the topic that the turns read."""
+        self._kafka.send("in", ((None, self._records[at % len(self._records)]) for at in range(rows)))
+
+    def scored(self, rows: int) -> float:
+        """Rows per second of CPU of `tabserve score`, without its start."""
+        frame, whole = models.trained("payments").rows, self._folder / "whole.parquet"
+        frame.iloc[[at % len(frame) for at in range(rows)]].to_parquet(whole)
+        frame.iloc[:100].to_parquet(self._folder / "few.parquet")
+        return (rows - 100) / (self._cpu_of_score(whole) - self._cpu_of_score(self._folder / "few.parquet"))
+
+    def _cpu_of_score(self, source: Path) -> float:
+        self._count += 1
+        target = self._folder / f"scored{self._count}"
+        command = [sys.executable, "-P", "-m", "tabserve.cli", "score", *map(str, (self._bundle, source, target))]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        watched, used = psutil.Process(process.pid), 0.0
+        while process.poll() is None:
+            used = _cpu(watched) or used
+            time.sleep(POLL_SECONDS / 10)
+        assert process.returncode == 0
+        return used
+
+    def streamed(self, rows: int, delivery: str) -> Taken:
+        """What a stream does with the records that are there, from its first commit on."""
+        with self._running("in", delivery) as service:
+            watched = psutil.Process(service.process.pid)
+            first = _wait(service, lambda count: count > 0)
+            began, cpu = time.monotonic(), _cpu(watched)
+            _wait(service, lambda count: count >= rows)
+            took, used = time.monotonic() - began, _cpu(watched) - cpu
+        return Taken((rows - first) / took, (rows - first) / used)
+
+    def paced(self, rate: float, seconds: float) -> float:
+        """The share of records that are committed in time when they come at this rate."""
+        self._count += 1
+        topic = f"in{self._count}"
+        self._kafka.topics(topic, partitions=PARTITIONS)
+        with self._running(topic, "exactly-once") as service:
+            service.wait_ready()
+            self._pace(topic, rate, 3.0)
+            _wait(service, lambda count: count >= int(rate * 3.0))
+            before = _seconds(service)
+            self._pace(topic, rate, seconds)
+            _wait(service, lambda count: count >= int(rate * 3.0) + int(rate * seconds))
+            after = _seconds(service)
+        return (after[str(MOST_SECONDS)] - before[str(MOST_SECONDS)]) / (after["+Inf"] - before["+Inf"])
+
+    def _pace(self, topic: str, rate: float, seconds: float) -> None:
+        producer = Producer({"bootstrap.servers": self._kafka.address, "linger.ms": 1})
+        began, sent = time.monotonic(), 0
+        while sent < int(rate * seconds):
+            due = min(int((time.monotonic() - began) * rate), int(rate * seconds))
+            for at in range(sent, due):
+                producer.produce(topic, self._records[at % len(self._records)])
+            sent = due
+            producer.poll(0)
+            time.sleep(PACE_SECONDS)
+        producer.flush()
+
+    @contextmanager
+    def _running(self, topic: str, delivery: str) -> Generator[Service]:
+        """A stream with a group and outputs of its own."""
+        self._count += 1
+        name = f"turn{self._count}"
+        self._kafka.topics(f"{name}.out", f"{name}.dead", partitions=PARTITIONS)
+        config = {
+            "bootstrap": self._kafka.address,
+            "group": name,
+            **{"in": topic, "out": f"{name}.out", "dead": f"{name}.dead"},
+            "delivery": delivery,
+        }
+        path, log, port = self._folder / f"{name}.yaml", self._folder / f"{name}.log", free_port()
+        path.write_text(json.dumps(config))
+        command = [sys.executable, "-P", "-m", "tabserve.cli", "stream", str(self._bundle), f"--config={path}"]
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [*command, "--host=127.0.0.1", f"--admin-port={port}"], cwd=ROOT, stdout=file, stderr=file
+            )
+        service = Service(process, port, 0, port, log)
+        try:
+            yield service
+            assert service.terminate() == 0, service.text()
+        finally:
+            service.kill()
+
+
+def _cpu(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:  # it has ended
+        return 0.0
+    return float(times.user + times.system)
+
+
+def _samples(service: Service, name: str) -> dict[str, float]:
+    """The values of a metric by its only label."""
+    families = text_string_to_metric_families(service.metrics())
+    return {
+        next(iter(sample.labels.values())): sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == name and len(sample.labels) == 1
+    }
+
+
+def _seconds(service: Service) -> Mapping[str, float]:
+    return _samples(service, "tabserve_stream_seconds_bucket")
+
+
+def _wait(service: Service, enough: Callable[[int], bool]) -> int:
+    """Wait until enough records are decided; how many there are then."""
+    while True:
+        count = int(_samples(service, "tabserve_stream_records_total").get("decided", 0))
+        if enough(count):
+            return count
+        assert service.process.poll() is None, service.text()
+        time.sleep(POLL_SECONDS)
+
+
+def _write(output: Path, about: dict[str, str], found: list[Compared], figures: dict[str, list[float]]) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    content = {"about": about, "figures": found, "measured": figures}
+    (output / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
+    (output / "table.md").write_text(_page(about, found, figures))
+    click.echo(_page(about, found, figures))
+
+
+def _page(about: dict[str, str], found: list[Compared], figures: dict[str, list[float]]) -> str:
+    head = ("what", "target", "got", "lowest to highest", "verdict")
+    rows = [
+        (
+            one.what,
+            f"≥ {one.target:g}",
+            f"{median(one.got):.3g}",
+            f"{min(one.got):.3g} to {max(one.got):.3g}",
+            one.verdict,
+        )
+        for one in found
+    ]
+    measured = [(what, f"{median(got):,.0f}", f"{min(got):,.0f} to {max(got):,.0f}") for what, got in figures.items()]
+    second = report.table(("what", "median", "lowest to highest"), measured)
+    return f"# The stream\n\n{report.facts(about)}\n\n{report.table(head, rows)}\n\n{second}\n"
+
+
+if __name__ == "__main__":
+    main()
