@@ -1,6 +1,8 @@
 # Images: `--target predictor`, `--target transformer`, `--target batch` for `tabserve score`, `log` and `monitor`, and `--target
 # stream` for `tabserve stream`. No compiler, no package cache, user 65532.
 ARG BASE_IMAGE=python:3.13-slim-bookworm
+# One more extra in the images of both services, such as `tracing`.
+ARG MORE_EXTRAS=
 
 FROM ${BASE_IMAGE} AS build
 WORKDIR /src
@@ -13,8 +15,9 @@ COPY tabserve /opt/app/tabserve
 RUN python3 -m compileall -q /opt/app
 
 FROM build AS predictor-build
+ARG MORE_EXTRAS
 RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/tabserve/bin/python --require-hashes \
-    --constraint requirements.lock --requirement pyproject.toml --extra predictor
+    --constraint requirements.lock --requirement pyproject.toml --extra predictor ${MORE_EXTRAS:+--extra ${MORE_EXTRAS}}
 COPY predictor/tabserve_predictor /opt/app/tabserve_predictor
 RUN python3 -m compileall -q /opt/app/tabserve_predictor
 
@@ -22,8 +25,9 @@ FROM build AS transformer-build
 # Instead `predictor` for bundles whose preprocessor runs on scikit-learn, `transformer-log` for a log of decisions,
 # `transformer-log-kafka` for one in Kafka, `batch` for the first two, and `stream` for all.
 ARG TRANSFORMER_EXTRA=transformer
+ARG MORE_EXTRAS
 RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/tabserve/bin/python --require-hashes \
-    --constraint requirements.lock --requirement pyproject.toml --extra ${TRANSFORMER_EXTRA}
+    --constraint requirements.lock --requirement pyproject.toml --extra ${TRANSFORMER_EXTRA} ${MORE_EXTRAS:+--extra ${MORE_EXTRAS}}
 COPY transformer/tabserve_transformer /opt/app/tabserve_transformer
 RUN python3 -m compileall -q /opt/app/tabserve_transformer
 

@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-long long-models long-score long-log long-replay long-monitor long-stream long-request long-redis long-contract long-compatible long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
+.PHONY: help demo quick test test-long long-models long-score long-log long-replay long-monitor long-stream long-request long-redis long-contract long-compatible long-signature long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -15,7 +15,7 @@ demo: .venv/ready ## train breast_cancer, serve it, print a decision; CHECK=1 st
 	.venv/bin/tabserve up $(BUNDLE) $(if $(CHECK),--check)
 
 # Without tests that train or load many models, or start services.
-SECONDS := $(filter-out $(foreach slow,bundle_% cli codec_fuzz engines_% examples imports monitor rollout_services score scorer telemetry train_% \
+SECONDS := $(filter-out $(foreach slow,bundle_% cli codec_fuzz engines_% examples imports monitor rollout_services score scorer telemetry tracing train_% \
   transformer_faults transformer_process,tests/unit/test_$(slow).py),$(wildcard tests/unit/test_*.py))
 QUICK := $(if $(filter $(PYTHON3),$(OLDEST)),.venv,.venv-oldest)
 quick: $(QUICK)/ready ## the tests that take seconds, on the oldest Python there is
@@ -62,6 +62,9 @@ long-contract: .venv/ready ## requests and clients made from the contract: schem
 long-compatible: .venv/ready ## the setting compatible, compared with KServe's and MLServer's servers, which it installs
 	$(PYTHON) -m pytest -q -s -m long tests/clients/test_compatible_long.py
 
+long-signature: .venv/ready ## signatures of bundles, compared with OpenSSF's model-signing, which it installs
+	$(PYTHON) -m pytest -q -s -m long tests/data/test_signature_long.py
+
 long-tutorial: .venv/ready ## docs/tutorial.md in a new environment, and which systems the extras resolve on; asks a package index
 	$(PYTHON) -m pytest -q -s -m long tests/docs
 
@@ -96,6 +99,8 @@ format: .venv/ready ## let ruff format the code
 lock: .venv/ready ## resolve pyproject.toml again into requirements.lock; pins stay as they are, UPGRADE=1 moves them all
 	$(UV) pip compile pyproject.toml --universal --all-extras --group dev --group bench --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) -q -o requirements.lock
+	$(UV) pip compile tests/data/model-signing.in --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	  --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) -q -o tests/data/model-signing.lock
 
 # In a pool of their own, so that a process may also load another project's copy (KServe's SDK, Triton's client).
 PROTO := tabserve/inference/grpc/open_inference

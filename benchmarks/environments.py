@@ -22,8 +22,12 @@ def python(name: str) -> Path:
     """
     if name == OURS:
         return Path(sys.executable)
-    lock = PEERS / f"{name}.lock"
-    folder = cache.folder("environments") / f"{name}-{cache.key([lock], sys.version)}"
+    return of_lock(PEERS / f"{name}.lock")
+
+
+def of_lock(lock: Path) -> Path:
+    """The Python of an environment that has what a lock names. Raises subprocess.CalledProcessError."""
+    folder = cache.folder("environments") / f"{lock.stem}-{cache.key([lock], sys.version)}"
     if not (folder / "ready").exists():
         shutil.rmtree(folder, ignore_errors=True)
         _run(_uv(), "venv", "-q", "--python", sys.executable, str(folder))

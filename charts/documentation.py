@@ -24,7 +24,7 @@ TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"
 # Settings that the chart itself gives.
 MANAGED = {
     *("model_dir", "model_name", "digest", "release", "host", "http_port", "grpc_port", "admin_port", "workers"),
-    *("predictor_host", "predictor_protocol", "trusted"),
+    *("predictor_host", "predictor_protocol", "trusted", "trust_public_key", "tracing_endpoint", "tracing_ratio"),
     *(name for name in TransformerSettings.__struct_fields__ if name.startswith("decision_log")),
 }
 
@@ -168,8 +168,8 @@ def operation() -> list[str]:
 
 
 def listed(names: list[str]) -> str:
-    """Names as a line of inline code."""
-    return ", ".join(f"`{name}`" for name in names) + ".\n"
+    """Names as a list of inline code."""
+    return "".join(f"- `{name}`\n" for name in names)
 
 
 def text_of(whole: Schema) -> str:

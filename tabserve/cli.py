@@ -21,6 +21,7 @@ from tabserve import bundle as bundles
 from tabserve import doctor as clusters
 from tabserve import up as local
 from tabserve.bundle import Bundle, expected, metadata
+from tabserve.bundle.commands import sign
 from tabserve.bundle.manifest import EngineName
 from tabserve.card.commands import card
 from tabserve.client import Client, ServiceError
@@ -29,7 +30,7 @@ from tabserve.engines.estimators import untrusted
 from tabserve.inference.rest import openapi
 from tabserve.inference.settings import Server
 from tabserve.monitor.commands import monitor
-from tabserve.options import ALLOW_JOBLIB, THREADS, TRUSTED, trusted_names
+from tabserve.options import ALLOW_JOBLIB, THREADS, TRUSTED, VERIFY, trusted_names
 from tabserve.request import command as asking
 from tabserve.request import reading
 from tabserve.rollout.command import rollout
@@ -67,16 +68,18 @@ def bundle() -> None:
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _PORT = click.IntRange(1, 65535)
+bundle.add_command(sign)
 
 
 @bundle.command()
 @click.argument("directory", type=_DIRECTORY)
 @click.option("--digest", help="Refuse any bundle but this one, sha256:….")
+@VERIFY
 @ALLOW_JOBLIB
 @TRUSTED
-def check(directory: Path, digest: str | None, allow_joblib: bool, trusted: Sequence[str]) -> None:
+def check(directory: Path, trusted: Sequence[str], **options: Any) -> None:
     """Verify digests, versions, schema and the reference answers; exit with status 1 if a check fails."""
-    findings = bundles.check(directory, digest=digest, allow_joblib=allow_joblib, trusted=trusted_names(trusted))
+    findings = bundles.check(directory, trusted=trusted_names(trusted), **options)
     rows = [{"check": f.check, "result": "ok" if f.ok else "FAILED", "detail": f.detail} for f in findings]
     click.echo(table(rows))
     sys.exit(0 if all(finding.ok for finding in findings) else 1)
@@ -288,6 +291,7 @@ def _same(got: object, expected: object) -> bool:
 @click.option("--digest", help="Refuse any bundle but this one, sha256:….")
 @click.option("--log", metavar="LOG", help="Write a record of each decision into this folder, here or in a store.")
 @click.option("--hash-key-file", default="", metavar="FILE", help="With the key for fields that are hashed in LOG.")
+@VERIFY
 @ALLOW_JOBLIB
 @TRUSTED
 def score(directory: Path, source: str, target: str, log: str | None, hash_key_file: str, **options: Any) -> None:
@@ -319,6 +323,7 @@ def score(directory: Path, source: str, target: str, log: str | None, hash_key_f
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @THREADS
+@VERIFY
 @ALLOW_JOBLIB
 @TRUSTED
 def stream(

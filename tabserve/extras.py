@@ -4,6 +4,7 @@ from __future__ import annotations
 
 OF_MODULE = {
     "confluent_kafka": "stream",
+    "cryptography": "serve",
     "gevent": "loadtest",
     "hdrh": "loadtest",
     "jinja2": "report",
@@ -12,6 +13,7 @@ OF_MODULE = {
     "lightgbm": "lightgbm",
     "locust": "loadtest",
     "matplotlib": "loadtest",
+    "opentelemetry": "tracing",
     "onnx": "train",
     "onnxmltools": "train",
     "onnxruntime": "serve",

@@ -14,6 +14,14 @@ TRUSTED = click.option(
     "--trusted", multiple=True, metavar="NAME", help="Also load this type from a skops file; may be repeated."
 )
 
+VERIFY = click.option(
+    "--verify",
+    "signed_by",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="PEM",
+    help="Refuse a bundle unless one of these public keys or authorities signed it.",
+)
+
 
 def trusted_names(trusted: Sequence[str]) -> list[str]:
     """Types split at commas, which the option may have because the services' setting does."""

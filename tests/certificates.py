@@ -42,16 +42,22 @@ class Authority:
         self.file = folder / f"{name}.crt"
         self.file.write_bytes(built.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, *, expired: bool = False) -> Pair:
-        """A certificate for 127.0.0.1 and localhost, and for clients; an existing one is replaced at once."""
+    def issue(
+        self, name: str, *, expired: bool = False, signs: bool = False, names: tuple[str, ...] = ("localhost",)
+    ) -> Pair:
+        """A certificate for 127.0.0.1 and these names, and for clients; an existing one is replaced at once.
+
+        signs: it is for signing code instead.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         until = datetime.now(UTC) + (-DAY if expired else DAY)
-        names = x509.SubjectAlternativeName(
-            [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        alternatives = x509.SubjectAlternativeName(
+            [*map(x509.DNSName, names), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         )
-        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
-        built = _builder(subject, self._name, key, until).add_extension(names, critical=False)
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING] if signs else usages)
+        built = _builder(subject, self._name, key, until).add_extension(alternatives, critical=False)
         built = built.add_extension(usage, critical=False)
         ours = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         signed = built.add_extension(ours, critical=False).sign(self._key, hashes.SHA256())

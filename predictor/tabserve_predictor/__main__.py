@@ -10,6 +10,7 @@ from tabserve.engines.isolated import verify_loads
 from tabserve.inference import logs, memory, server
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.settings import command
+from tabserve.inference.tracing import tracing
 from tabserve_predictor import imports
 from tabserve_predictor.model import load
 from tabserve_predictor.settings import Settings
@@ -19,20 +20,21 @@ def serve(settings: Settings) -> None:
     """Load, warm up, and serve until a signal. Exits with status 1 and the reason if the bundle can't be served."""
     logs.configure(settings.log_level, settings.log_format, "predictor")
     metrics = Metrics()
-    with ending("predictor", settings.log_format):
+    with ending("predictor", settings.log_format), tracing(settings, "predictor") as spans:
         found = bundle.load(
             settings.model_dir,
             digest=settings.digest or None,
             allow_joblib=settings.allow_joblib,
             trusted=settings.trusted_types,
             opened=("model",),
+            signed_by=settings.trust_public_key or None,
         )
         if found.manifest.model.native in ("xgboost", "lightgbm"):
             if not settings.model_class:
                 imports.import_booster(found.manifest.model.native)
             verify_loads(found)
         settings = with_body_limit(settings, found)
-        model = compatible(load(found, settings, metrics), found, settings.compatible)
+        model = compatible(load(found, settings, metrics, spans), found, settings.compatible)
         memory.trim()
         if settings.model_class:
             from tabserve import kserve_adapter

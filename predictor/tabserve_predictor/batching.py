@@ -24,6 +24,7 @@ from tabserve.engines import Engine
 from tabserve.inference.deadlines import Deadlines
 from tabserve.inference.errors import DeadlineExceeded
 from tabserve.inference.model import Context
+from tabserve.inference.tracing import Spans
 from tabserve_predictor.instruments import First, Instruments
 
 INLINE_SECONDS = 0.002
@@ -66,11 +67,11 @@ class _Call(NamedTuple):
 
 
 class Batcher:
-    """Runs engines one call at a time, for requests that arrive one by one."""
+    """Runs engines one call at a time, for requests that arrive one by one. spans: made of each, if there are any."""
 
-    def __init__(self, max_batch_rows: int, instruments: Instruments) -> None:
+    def __init__(self, max_batch_rows: int, instruments: Instruments, spans: Spans | None = None) -> None:
         self._max_batch_rows = max_batch_rows
-        self._instruments = instruments
+        self._instruments, self._spans = instruments, spans
         self._queue: deque[_Waiting] = deque()
         self._deadlines = Deadlines()
         self._busy = False
@@ -88,6 +89,8 @@ class Batcher:
             if self._cpu_seconds.get(size, 1.0) <= AT_ONCE_SECONDS:
                 call = _call(engine, [features], outputs, time.perf_counter)
                 self._measure(size, count, call, [since], [(0, context.arm)])
+                if self._spans is not None:
+                    self._spans.called(context.trace, since, call.started, call.seconds, engine.name)
                 return call.value()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Outputs] = loop.create_future()
@@ -109,6 +112,9 @@ class Batcher:
 
         def finish(call: _Call) -> None:
             self._measure(size, count, call, [waiting.since for waiting in batch], _firsts(batch))
+            if self._spans is not None:
+                for one in batch:
+                    self._spans.called(one.context.trace, one.since, call.started, call.seconds, first.engine.name)
             self._finish(loop, batch, call)
 
         if self._cpu_seconds.get(size, 1.0) > INLINE_SECONDS:

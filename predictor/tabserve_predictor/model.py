@@ -26,6 +26,7 @@ from tabserve.inference.logs import tell
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import ENGINE, PREDICTOR_RELEASE, RECORDED, VERSIONS, Context
 from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata, RequestedOutput, Tensor
+from tabserve.inference.tracing import Spans
 from tabserve_predictor.batching import Batcher
 from tabserve_predictor.inputs import Inputs
 from tabserve_predictor.instruments import Instruments
@@ -41,7 +42,14 @@ logger = logging.getLogger(__name__)
 class Predictor:
     """Answers requests for one bundle; implements tabserve.inference.model.Model."""
 
-    def __init__(self, bundle: Bundle, engine_set: EngineSet, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine_set: EngineSet,
+        settings: Settings,
+        metrics: Metrics,
+        spans: Spans | None = None,
+    ) -> None:
         info = bundle.manifest.model
         names = class_names(bundle)
         self._inputs = Inputs(info, may_miss(bundle), settings.max_rows)
@@ -49,7 +57,7 @@ class Predictor:
         self._outputs = Outputs(info, names)
         self._engines = engine_set
         self._instruments = Instruments(metrics, self._facts(bundle), info, names)
-        self._batcher = Batcher(settings.max_batch_rows, self._instruments)
+        self._batcher = Batcher(settings.max_batch_rows, self._instruments, spans)
         self.headers: Mapping[str, str] = {PREDICTOR_RELEASE: settings.release or bundle.digest}
         self.metadata = self._metadata(bundle, settings.model_name)
         self._with_added = lru_cache(maxsize=256)(self._chosen)
@@ -139,13 +147,13 @@ class Predictor:
         return values
 
 
-def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Predictor:
+def load(bundle: Bundle, settings: Settings, metrics: Metrics, spans: Spans | None = None) -> Predictor:
     """The predictor for a bundle, warm: every engine of the plan has predicted. Raises BundleError."""
     threads = settings.threads or available()
     engine_set = engines.load(bundle, threads=threads)
     for reason in engine_set.dropped:
         tell(logger, logging.WARNING, "engine_dropped", f"engine not used: {reason}")
-    model = Predictor(bundle, engine_set, settings, metrics)
+    model = Predictor(bundle, engine_set, settings, metrics, spans)
     _warm_up(bundle, engine_set)
     plan = model.metadata.properties["engines"]
     message = f"loaded {bundle.digest} with {threads} threads; {plan}"

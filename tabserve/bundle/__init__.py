@@ -5,5 +5,17 @@ from tabserve.bundle.errors import BundleError, UntrustedError
 from tabserve.bundle.former_names import features, save
 from tabserve.bundle.loading import Bundle, load
 from tabserve.bundle.manifest import Manifest
+from tabserve.bundle.signing import sign
 
-__all__ = ["Bundle", "BundleError", "Finding", "Manifest", "UntrustedError", "check", "features", "load", "save"]
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "Finding",
+    "Manifest",
+    "UntrustedError",
+    "check",
+    "features",
+    "load",
+    "save",
+    "sign",
+]

@@ -33,13 +33,14 @@ def check(
     digest: str | None = None,
     allow_joblib: bool = False,
     trusted: Sequence[str] = (),
+    signed_by: str | os.PathLike[str] | None = None,
 ) -> list[Finding]:
     """Everything a service would find out about a bundle when it starts; ends with the first failure.
 
     The arguments are as in `load`. The model is loaded in a separate process, because a malformed file can crash
     XGBoost (dmlc/xgboost#7903); a crash is a failed check like any other.
     """
-    steps = _Steps(Path(path), digest, allow_joblib, tuple(trusted))
+    steps = _Steps(Path(path), digest, allow_joblib, tuple(trusted), signed_by)
     findings: list[Finding] = []
     for name in ("manifest", "files", "formats", "schema", "reference", "libraries"):
         try:
@@ -55,14 +56,22 @@ class _Steps:
     _contents: Manifest
     _schema: Schema
 
-    def __init__(self, folder: Path, digest: str | None, allow_joblib: bool, trusted: tuple[str, ...]) -> None:
-        self._folder, self._digest = folder, digest
+    def __init__(
+        self,
+        folder: Path,
+        digest: str | None,
+        allow_joblib: bool,
+        trusted: tuple[str, ...],
+        signed_by: str | os.PathLike[str] | None,
+    ) -> None:
+        self._folder, self._digest, self._signed_by = folder, digest, signed_by
         self._allow_joblib, self._trusted = allow_joblib, trusted
 
     def manifest(self) -> str:
-        self._contents, self._digest = loading.read_manifest(self._folder, self._digest)
+        self._contents, self._digest = loading.read_manifest(self._folder, self._digest, self._signed_by)
         contents = self._contents
-        return f"{contents.name} {contents.version}, {contents.task}, saved {contents.created}, {self._digest}"
+        signed = f", signed as {self._signed_by} says" if self._signed_by else ""
+        return f"{contents.name} {contents.version}, {contents.task}, saved {contents.created}, {self._digest}{signed}"
 
     def files(self) -> str:
         loading.verify_files(self._folder, self._contents)

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from tabserve.bundle import agreement, formats, manifest, reference
+from tabserve.bundle import agreement, formats, manifest, reference, signature
 from tabserve.bundle.errors import BundleError
 from tabserve.bundle.files import File
 from tabserve.bundle.manifest import (
@@ -20,6 +20,7 @@ from tabserve.bundle.manifest import (
     MAX_MANIFEST_BYTES,
     REFERENCE,
     SCHEMA,
+    SIGNATURE,
     FileEntry,
     Manifest,
 )
@@ -63,16 +64,18 @@ def load(
     allow_joblib: bool = False,
     trusted: Sequence[str] = (),
     opened: Sequence[Part] = ("model", "preprocessor"),
+    signed_by: str | os.PathLike[str] | None = None,
 ) -> Bundle:
     """Verify a bundle and read its manifest, schema and reference rows; imports no ML library.
 
     digest: refuse any bundle but this one. allow_joblib: accept a model or preprocessor that is a pickle, which
     runs its author's code when an engine loads it. opened: what will be loaded here; the transformer leaves the model
     to the predictor, so it may be a pickle. trusted: types that a skops file may hold besides the known safe ones.
+    signed_by: a PEM file with public keys or authorities, one of which must have signed the bundle.
     Raises BundleError.
     """
     folder = Path(path)
-    contents, found = read_manifest(folder, digest)
+    contents, found = read_manifest(folder, digest, signed_by)
     verify_files(folder, contents)
     verify_formats(folder, contents, allow_joblib=allow_joblib, opened=opened)
     schema = read_schema(folder, contents)
@@ -80,13 +83,22 @@ def load(
     return Bundle(folder, contents, schema, found, rows, tuple(trusted))
 
 
-def read_manifest(folder: Path, digest: str | None) -> tuple[Manifest, str]:
-    """The manifest and its digest, which must be the given one. Raises BundleError."""
+def read_manifest(
+    folder: Path, digest: str | None, signed_by: str | os.PathLike[str] | None = None
+) -> tuple[Manifest, str]:
+    """The manifest and its digest, which must be the given one, and signed if `signed_by` says so.
+
+    Raises BundleError.
+    """
     data = _manifest_bytes(folder)
     found = manifest.digest(data)
     if digest not in (None, found):
         raise BundleError(MANIFEST, f"expected digest {digest}, got {found}", "Give the bundle with that digest.")
-    return manifest.decode(data), found
+    signed = signature.verify(folder, data, signed_by) if signed_by else None
+    contents = manifest.decode(data)
+    if signed is not None:
+        signature.verify_names(signed, contents)
+    return contents, found
 
 
 def read_file(folder: Path, contents: Manifest, name: str) -> File:
@@ -105,12 +117,12 @@ def read_file(folder: Path, contents: Manifest, name: str) -> File:
 def verify_files(folder: Path, contents: Manifest) -> None:
     """Refuse a folder whose files differ from the manifest in name, kind, size or digest. Raises BundleError."""
     for name in contents.files:
-        if not _PLAIN_NAME.fullmatch(name) or name == MANIFEST:
+        if not _PLAIN_NAME.fullmatch(name) or name in (MANIFEST, SIGNATURE):
             raise BundleError(MANIFEST, f"file name {name!r} leads outside the bundle", "Save the bundle again.")
     for name in (SCHEMA, REFERENCE, *_named(contents)):
         if name not in contents.files:
             raise BundleError(name, "used by the manifest without a digest", "Save the bundle again.")
-    present = {entry.name for entry in os.scandir(folder)} - {MANIFEST}
+    present = {entry.name for entry in os.scandir(folder)} - {MANIFEST, SIGNATURE}
     for name in sorted(present - contents.files.keys()):
         raise BundleError(name, "not in the manifest", "Remove it: a bundle holds nothing but what was released.")
     for name, most in MAX_BYTES.items():

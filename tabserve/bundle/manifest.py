@@ -17,6 +17,8 @@ FORMAT = 1
 MANIFEST = "bundle.json"
 SCHEMA = "schema.yaml"
 REFERENCE = "reference.npz"
+SIGNATURE = "bundle.sig"
+"""Beside the manifest and outside the digest, because it is made after them."""
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_BYTES = {SCHEMA: 1 << 20, REFERENCE: 64 << 20}
 """The most bytes of the files that Python reads, which takes seconds for a megabyte of YAML."""

@@ -22,6 +22,9 @@ LARGEST_BODY_BYTES = 8 * 2**20
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._~%-]+(:\d+)?|[a-z]+://\[[0-9a-f:.]+\](:\d+)?").fullmatch
 """An origin as browsers send it, in lower case (RFC 6454, section 6.2)."""
 
+_ENDPOINT = re.compile(r"https?://[^\s/]+/\S+").fullmatch
+"""A URL with a path, without which a collector would not know what it gets."""
+
 Server: TypeAlias = Literal["kserve", "kserve-proba", "mlserver"]
 """Servers that a service can answer like; kserve-proba is KServe's where PREDICT_PROBA is true."""
 
@@ -43,6 +46,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     allow_joblib: Annotated[bool, Meta(description="Load joblib files, which can run any code.")] = False
     trusted: Annotated[
         str, Meta(description="Types in a skops file to load besides the known safe ones: names, comma-separated.")
+    ] = ""
+    trust_public_key: Annotated[
+        str, Meta(description="PEM file with the keys or authorities, one of which must have signed the bundle.")
     ] = ""
     compatible: Annotated[
         Literal["", Server], Meta(description="Answer as this server's own do: kserve, kserve-proba or mlserver.")
@@ -91,6 +97,12 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     cors_origins: Annotated[
         str, Meta(description="Origins whose pages may call REST from a browser: comma-separated, or * for all.")
     ] = ""
+    tracing_endpoint: Annotated[
+        str, Meta(description="OTLP over HTTP: where spans go, http://HOST:4318/v1/traces. Empty: no traces.")
+    ] = ""
+    tracing_ratio: Annotated[
+        float, Meta(description="The share of traces that are recorded, where a caller does not decide.", ge=0, le=1)
+    ] = 1.0
     workers: Annotated[Positive, Meta(description="Accepted for KServe's sake; there is one process per pod.")] = 1
     threads: Annotated[int, Meta(description="Engine threads; 0: one for each CPU of the container.", ge=0)] = 0
     log_level: Annotated[
@@ -106,6 +118,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError(f"model_name: {problem}")
         if bool(self.tls_cert) != bool(self.tls_key) or (self.tls_client_ca and not self.tls_cert):
             raise ValueError("tls_cert: expected tls_cert and tls_key, and with them perhaps tls_client_ca")
+        if self.tracing_endpoint and not _ENDPOINT(self.tracing_endpoint):
+            expected = "a URL such as http://collector:4318/v1/traces"
+            raise ValueError(f"tracing_endpoint: expected {expected}, got {quoted(self.tracing_endpoint)}")
         for origin in self.origins:
             if origin != "*" and not _ORIGIN(origin):
                 expected = "* or origins such as https://app.example.com, without a path"

@@ -29,6 +29,7 @@ def monitor(
     *,
     labels: str | None,
     digest: str | None,
+    signed_by: str | None,
     out: str | None,
     notify: str | None,
     push: str | None,
@@ -43,7 +44,7 @@ def monitor(
     for option, url in (("--notify", notify), ("--push", push)):
         if url is not None and not url.startswith(("http://", "https://")):
             raise RunError(f"{option}: expected http:// or https://, got {url!r}")
-    subject = subject_of(directory, alpha, tolerance, digest)
+    subject = subject_of(directory, alpha, tolerance, digest, signed_by)
     truths = None
     if labels is not None:
         truths = reading.Truths(subject.bundle)
@@ -91,9 +92,15 @@ def simulated(directory: Path, *, rows_per_day: int, labelled: float, years: int
     return "\n".join(simulate.lines(subject, rows_per_day, labelled, years, seed))
 
 
-def subject_of(directory: Path, alpha: float, tolerance: Sequence[str], digest: str | None = None) -> Subject:
-    """What of a bundle is compared. digest: refuse any other. Raises BundleError and RunError."""
-    found = bundles.load(directory, digest=digest, allow_joblib=True)
+def subject_of(
+    directory: Path,
+    alpha: float,
+    tolerance: Sequence[str],
+    digest: str | None = None,
+    signed_by: str | None = None,
+) -> Subject:
+    """What of a bundle is compared. digest, signed_by: refuse any other. Raises BundleError and RunError."""
+    found = bundles.load(directory, digest=digest, allow_joblib=True, signed_by=signed_by)
     return Subject(found, alpha, tolerances(tolerance))
 
 

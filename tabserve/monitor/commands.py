@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from tabserve.options import VERIFY
+
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -43,6 +45,7 @@ def monitor() -> None:
 @click.option("--bundle", "directory", type=_DIRECTORY, required=True, help="What was serving.")
 @click.option("--labels", metavar="PLACE", help="What records turned out to be: Parquet or CSV with id, label, time.")
 @click.option("--digest", help="Refuse any bundle but this one, sha256:…")
+@VERIFY
 @click.option("--out", metavar="FOLDER", help="For report.json, and what the next run goes on with.")
 @click.option("--notify", metavar="URL", help="Post a CloudEvent tabserve.retrain.v1 for each alarm, once.")
 @click.option("--push", metavar="URL", help="Put metrics there, as a Prometheus Pushgateway takes them.")

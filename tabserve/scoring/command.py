@@ -37,6 +37,7 @@ def score(
     digest: str | None,
     allow_joblib: bool,
     trusted: Sequence[str],
+    signed_by: str | None,
     open_log: Callable[[Scorer], Log] | None,
 ) -> None:
     """Score files, and say how many rows were decided, how fast, and how many were not. Raises one of REFUSED.
@@ -53,7 +54,7 @@ def score(
         together=together,
     )
 
-    loaded = partial(Scorer, directory, threads=threads, together=together, digest=digest)
+    loaded = partial(Scorer, directory, threads=threads, together=together, digest=digest, signed_by=signed_by)
 
     def open_scorer(at: float) -> Scorer:
         return loaded(now=at, allow_joblib=allow_joblib, trusted=trusted)

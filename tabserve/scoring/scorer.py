@@ -80,16 +80,17 @@ class Scorer:
         together: bool = False,
         allow_joblib: bool = False,
         trusted: Sequence[str] = (),
+        signed_by: str | os.PathLike[str] | None = None,
     ) -> None:
         """Verify and load a bundle as a service does.
 
         threads: of the model's library. digest: refuse any other bundle.
         now: what `default: now` becomes, in seconds since 1970; None for the time of the call.
         together: answer a batch by the engine for a request of its size, which is often faster, and whose answers may
-        differ in the last bits. allow_joblib, trusted: as for `tabserve.bundle.load`.
+        differ in the last bits. allow_joblib, trusted, signed_by: as for `tabserve.bundle.load`.
         Raises BundleError.
         """
-        found = bundles.load(bundle, digest=digest, allow_joblib=allow_joblib, trusted=trusted)
+        found = bundles.load(bundle, digest=digest, allow_joblib=allow_joblib, trusted=trusted, signed_by=signed_by)
         options = {
             "threads": threads,
             "now": now,

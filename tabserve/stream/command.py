@@ -21,6 +21,7 @@ def stream(
     *,
     threads: int,
     digest: str | None,
+    signed_by: str | None,
     log_level: str,
     log_format: str,
     allow_joblib: bool,
@@ -30,7 +31,9 @@ def stream(
     logs.configure(log_level, log_format, "stream")
     with ending("stream", log_format):
         found = configs.load(config)
-        scorer = Scorer(directory, threads=threads, digest=digest, allow_joblib=allow_joblib, trusted=trusted)
+        scorer = Scorer(
+            directory, threads=threads, digest=digest, allow_joblib=allow_joblib, trusted=trusted, signed_by=signed_by
+        )
         try:
             run(scorer, found, options)
         except Ended as error:

@@ -47,7 +47,15 @@ def test_a_setting_changes_the_release_unless_it_is_of_the_operation(service: st
 
 
 def test_only_settings_are_of_the_operation() -> None:
-    known = {*SETTINGS["predictor"], *SETTINGS["transformer"], "trusted", *LOG}
+    known = {
+        *SETTINGS["predictor"],
+        *SETTINGS["transformer"],
+        "trusted",
+        "trust_public_key",
+        "tracing_endpoint",
+        "tracing_ratio",
+        *LOG,
+    }
 
     assert {*operation()} <= known
     assert {"log_level", "trusted", *LOG} <= {*operation()} < known
@@ -66,6 +74,8 @@ ANSWER: dict[str, dict[str, Any]] = {
 OPERATION: dict[str, dict[str, Any]] = {
     "a setting of both": {"pods": {"settings": {"log_level": "debug"}}},
     "types that are trusted": {"trusted": ["own.Model"]},
+    "traces": {"tracing": {"endpoint": "http://collector:4318/v1/traces", "ratio": 1}},
+    "who signed": {"trust": {"publicKey": {"name": "signers"}}},
     "resources": {"predictor": {"resources": {"limits": {"cpu": "2"}}}},
     "replicas": {"pods": {"replicas": 7, "autoscaling": {"enabled": False}}},
     "probes": {"pods": {"probes": {"startupSeconds": 600}, "preStopSeconds": 40}},

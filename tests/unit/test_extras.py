@@ -101,6 +101,7 @@ def run_without(module: str, *arguments: str) -> subprocess.CompletedProcess[str
         ("kubernetes", ["doctor"], "doctor"),
         ("locust", ["load", "run"], "loadtest"),
         ("pyarrow", ["schema", "draft", "records.parquet"], "batch"),
+        ("cryptography", ["bundle", "sign", ".", "--key", "pyproject.toml"], "serve"),
     ],
 )
 def test_a_command_says_which_extra_it_needs(module: str, arguments: list[str], extra: str, tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_the_command_tells_its_version() -> None:
 def test_a_shell_completes_the_commands() -> None:
     words = {"COMP_WORDS": "tabserve bundle s", "COMP_CWORD": "2", "_TABSERVE_COMPLETE": "bash_complete"}
     completed = subprocess.run([COMMAND], env=words, capture_output=True, text=True)
-    assert completed.stdout.split() == ["plain,save", "plain,show"]
+    assert completed.stdout.split() == ["plain,save", "plain,show", "plain,sign"]
     page = (ROOT / "docs" / "install.md").read_text()
     lines = [f"_TABSERVE_COMPLETE={shell}_source tabserve" for shell in ("bash", "zsh", "fish")]
     assert [line for line in lines if line not in page] == []

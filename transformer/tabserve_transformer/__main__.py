@@ -14,6 +14,7 @@ from tabserve.inference import logs, server
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Model
 from tabserve.inference.settings import command
+from tabserve.inference.tracing import Traced, tracing
 from tabserve_transformer.model import load
 from tabserve_transformer.settings import Settings
 
@@ -24,18 +25,19 @@ def serve(settings: Settings) -> None:
     """Load, and serve until a signal. Exits with status 1 and the reason if the bundle can't be served."""
     logs.configure(settings.log_level, settings.log_format, "transformer")
     metrics = Metrics()
-    with ending("transformer", settings.log_format):
+    with ending("transformer", settings.log_format), tracing(settings, "transformer") as spans:
         found = bundle.load(
             settings.model_dir,
             digest=settings.digest or None,
             allow_joblib=settings.allow_joblib,
             trusted=settings.trusted_types,
             opened=("preprocessor",),
+            signed_by=settings.trust_public_key or None,
         )
         settings = with_body_limit(settings, found)
         with _log(found, settings, metrics) as log:
-            model = load(found, settings, metrics, log)
-            _run(compatible(model, found, settings.compatible), settings, metrics)
+            model = compatible(load(found, settings, metrics, log, spans), found, settings.compatible)
+            _run(model if spans is None else Traced(model, spans), settings, metrics)
 
 
 def _log(found: Bundle, settings: Settings, metrics: Metrics) -> AbstractContextManager[Log | None]:

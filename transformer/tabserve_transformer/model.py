@@ -28,6 +28,7 @@ from tabserve.inference.tensors import (
     RequestedOutput,
     Tensor,
 )
+from tabserve.inference.tracing import Spans
 from tabserve.schema.decisions import CODES, Decisions
 from tabserve.schema.misfits import nearest
 from tabserve_transformer import record_ids
@@ -36,6 +37,7 @@ from tabserve_transformer.inputs import Inputs, Taken
 from tabserve_transformer.instruments import Instruments
 from tabserve_transformer.predictor_client.addresses import ClientOptions
 from tabserve_transformer.predictor_client.client import PredictorClient, RemotePredictor
+from tabserve_transformer.predictor_client.traced import TracedPredictor
 from tabserve_transformer.record_answers import RecordAnswers, requests, sifted_tensors
 from tabserve_transformer.recording import Recording
 from tabserve_transformer.settings import Settings, host_and_port
@@ -204,8 +206,10 @@ def _tls(settings: Settings) -> tls.Reread[ssl.SSLContext] | None:
     return tls.of_client(settings.predictor_ca, settings.tls_cert, settings.tls_key)
 
 
-def load(bundle: Bundle, settings: Settings, metrics: Metrics, log: Log | None = None) -> Transformer:
-    """The transformer for a bundle, with a client for its predictor. log: of decisions.
+def load(
+    bundle: Bundle, settings: Settings, metrics: Metrics, log: Log | None = None, spans: Spans | None = None
+) -> Transformer:
+    """The transformer for a bundle, with a client for its predictor. log: of decisions. spans: made of each call.
 
     Raises ValueError if predictor_host is not a host, and BundleError if the preprocessor can't be loaded, or a setting
     of the log is missing.
@@ -227,4 +231,5 @@ def load(bundle: Bundle, settings: Settings, metrics: Metrics, log: Log | None =
     client = PredictorClient(target)
     ready = "Addresses of the predictor that are ready, and of this release"
     metrics.add(Gauge("tabserve_predictors_ready", ready, lambda: client.addresses.count_ready))
-    return Transformer(bundle, client, settings, metrics, preprocess, log)
+    predictor = client if spans is None else TracedPredictor(client, spans)
+    return Transformer(bundle, predictor, settings, metrics, preprocess, log)

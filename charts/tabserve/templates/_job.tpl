@@ -31,7 +31,11 @@ spec:
             - name: kserve-container
               image: {{ include "tabserve.ownImage" (dict "root" $root "image" .job.image) | quote }}
               imagePullPolicy: {{ .job.image.pullPolicy }}
-              args: {{- toYaml .args | nindent 16 }}
+              args:
+                {{- toYaml .args | nindent 16 }}
+                {{- if include "tabserve.trustVolume" $root }}
+                - --verify=/mnt/trust/{{ $root.Values.trust.publicKey.key }}
+                {{- end }}
               env:
                 - {name: ORT_DISABLE_TELEMETRY, value: "1"}
                 {{- with concat .env .job.env }}
@@ -42,11 +46,17 @@ spec:
               terminationMessagePolicy: FallbackToLogsOnError
               volumeMounts:
                 - {name: tmp, mountPath: /tmp}
+                {{- if include "tabserve.trustVolume" $root }}
+                - {name: trust, mountPath: /mnt/trust, readOnly: true}
+                {{- end }}
                 {{- with concat .mounts .job.extraVolumeMounts }}
                 {{- toYaml . | nindent 16 }}
                 {{- end }}
           volumes:
             - {name: tmp, emptyDir: {sizeLimit: 64Mi}}
+            {{- with include "tabserve.trustVolume" $root }}
+            - {{ . }}
+            {{- end }}
             {{- with concat .volumes .job.extraVolumes }}
             {{- toYaml . | nindent 12 }}
             {{- end }}
