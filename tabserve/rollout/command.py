@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
@@ -12,13 +14,16 @@ from typing import Any, NoReturn, TypeVar
 import click
 import numpy as np
 
+from tabserve.rollout import gated
 from tabserve.rollout import status as telling
-from tabserve.rollout.checks import BOUNDS, Rules
+from tabserve.rollout.checks import BOUNDS, TICK_SECONDS, Rules
 from tabserve.rollout.errors import RolloutError
+from tabserve.rollout.kube import Away
 from tabserve.rollout.ledger import Ledger, State, differing
 from tabserve.rollout.plan import HOURS, median, plan, whole
 from tabserve.rollout.prometheus import EXAMPLE, courses
 from tabserve.rollout.scrape import read, since, tally
+from tabserve.rollout.settings import DURATION, seconds
 from tabserve.rollout.simulate import CASES, GOOD, Traffic, run
 from tabserve.terminal import table
 
@@ -37,7 +42,23 @@ class _WrongOptions(click.UsageError):
 
 @click.group()
 def rollout() -> None:
-    """Judge a canary by what it has done so far, and plan how long that takes."""
+    """Judge a canary by what it has done so far, plan how long that takes, and let a gate move its weight."""
+
+
+for command in (gated.run, gated.stop, gated.forget):
+    rollout.add_command(command)
+
+
+class _Duration(click.ParamType[float]):
+    """Seconds, from a duration such as 90s, 30m or 2h."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds. Fails for what is no duration."""
+        if not re.fullmatch(DURATION, value):
+            self.fail(f"expected a duration such as 90s, 30m or 2h, got {value!r}", param, ctx)
+        return seconds(value)
 
 
 class _Judging(click.Command):
@@ -76,8 +97,10 @@ _RULES = _all(
     ),
 )
 _SOURCES = _all(
-    click.option("--stable", multiple=True, required=True, metavar="METRICS", help="URL or file; once for each pod."),
-    click.option("--canary", multiple=True, required=True, metavar="METRICS", help="The same of the canary's pods."),
+    click.argument("release", required=False),
+    gated.NAMESPACE,
+    click.option("--stable", multiple=True, metavar="METRICS", help="URL or file; once for each pod."),
+    click.option("--canary", multiple=True, metavar="METRICS", help="The same of the canary's pods."),
     click.option("--prometheus", metavar="URL", help=f"METRICS are then label matchers: {EXAMPLE}"),
     click.option("--minutes", type=click.IntRange(1), default=60, show_default=True, help="With Prometheus: how many."),
     click.option("--percent", type=_PERCENT, help="The canary's share by the route, so that the split is judged."),
@@ -93,11 +116,24 @@ _SOURCES = _all(
 @_SOURCES
 @_RULES
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def status(as_json: bool, **options: Any) -> None:
-    """Say what the counts of both slots prove so far."""
+@click.option("--watch", is_flag=True, help="With RELEASE: say it again and again.")
+def status(
+    as_json: bool,
+    watch: bool,
+    release: str | None,
+    namespace: str | None,
+    stable: Sequence[str],
+    canary: Sequence[str],
+    **options: Any,
+) -> None:
+    """Say what the counts of both slots prove so far, as RELEASE's gate has it, or from METRICS."""
     try:
-        ledger = _judged(**options)
-    except RolloutError as error:
+        _verify_source(release, stable, canary)
+        if release is not None:
+            _gated(release, namespace, as_json, watch)
+            return
+        ledger = _judged(stable, canary, **options)
+    except (RolloutError, Away) as error:
         raise click.ClickException(str(error)) from None
     if as_json:
         click.echo(json.dumps(_facts(ledger), ensure_ascii=False))
@@ -117,14 +153,43 @@ def status(as_json: bool, **options: Any) -> None:
 @rollout.command(cls=_Judging)
 @_SOURCES
 @_RULES
-def verdict(**options: Any) -> None:
+@click.option("--wait", type=_Duration(), default="0s", help="With RELEASE: wait so long for a verdict, such as 2h.")
+def verdict(
+    wait: float,
+    release: str | None,
+    namespace: str | None,
+    stable: Sequence[str],
+    canary: Sequence[str],
+    **options: Any,
+) -> None:
     """Print the verdict, and exit with 0 for on, 1 for back, 2 for not yet, 3 if nothing could be judged."""
     try:
-        ledger = _judged(**options)
-    except RolloutError as error:
+        _verify_source(release, stable, canary)
+        if release is not None:
+            sys.exit(gated.verdict(release, namespace, wait))
+        ledger = _judged(stable, canary, **options)
+    except (RolloutError, Away) as error:
         _end(str(error))
     click.echo(telling.sentence(ledger))
     sys.exit(EXIT[ledger.verdict()])
+
+
+def _verify_source(release: str | None, stable: Sequence[str], canary: Sequence[str]) -> None:
+    """Raises RolloutError if it is not clear what to judge."""
+    if (release is None) != bool(stable and canary) or (release is not None and (stable or canary)):
+        raise RolloutError(
+            "RELEASE", "give it alone, or --stable and --canary", "`tabserve rollout status --help` says more."
+        )
+
+
+def _gated(release: str, namespace: str | None, as_json: bool, watch: bool) -> None:
+    """Say where a gate's rollout stands. Raises Away, RolloutError."""
+    while True:
+        state = gated.state_of(release, namespace)
+        click.echo(state.text() if as_json else "\n".join(gated.describe(state)))
+        if not watch:
+            return
+        time.sleep(TICK_SECONDS)
 
 
 def _end(told: str) -> NoReturn:

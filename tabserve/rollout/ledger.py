@@ -68,8 +68,8 @@ class Ledger:
 
     def keep(self) -> Evidence:
         """The evidence and the proofs so far, to be kept."""
-        logs = {check: logs.tolist() for check, logs in self.judge.logs.items()}
-        budgets = {name: budget.logs.tolist() for name, budget in self.budgets.items()}
+        logs: dict[str, list[list[float]]] = {check: found.tolist() for check, found in self.judge.logs.items()}
+        budgets: dict[str, list[float]] = {name: budget.logs.tolist() for name, budget in self.budgets.items()}
         return Evidence(self.peak, self.percent, self.dispersion, self.decisions, logs, budgets)
 
     def resume(self, kept: Evidence, counted: Sequence[Step]) -> None:

@@ -61,11 +61,11 @@ class Tally:
     scores: Array = field(default_factory=lambda: np.zeros(len(LOGIT) + 1))
 
 
-def read(source: str) -> Scrape:
+def read(source: str, timeout: float = _TIMEOUT_SECONDS) -> Scrape:
     """One look at a pod, from the URL of its metrics or a file of them. Raises RolloutError."""
     try:
         if source.startswith(("http://", "https://")):
-            with urlopen(source, timeout=_TIMEOUT_SECONDS) as response:
+            with urlopen(source, timeout=timeout) as response:
                 text = response.read().decode()
         else:
             text = Path(source).read_text()

@@ -102,9 +102,10 @@ class State(msgspec.Struct):
     """A rollout so far.
 
     began, updated: UTC, ISO 8601. seconds: how long the gate has run. step: number of the present step, from 0. weight:
-    percent of the requests that the route gives the canary. told: the present sentence for people. counted: requests at
-    each weight so far, in order. copies: what the shadow has counted, as `tabserve.rollout.compare` writes it.
-    order: what a command asked for and has been done, `hold`, or nothing.
+    percent of the requests that the route gives the canary. mirror: percent whose copies are compared. told: the
+    present sentence for people. order: `hold`, if a command asked for that. job, pod: the gate's Job, and its pod as
+    NAME/UID. counted: requests at each weight so far, in order. copies: what the shadow has counted, as
+    `tabserve.rollout.compare` writes it.
     """
 
     name: str
@@ -120,8 +121,11 @@ class State(msgspec.Struct):
     phase: Phase = "wait"
     step: int = -1
     weight: int = 0
+    mirror: int = 0
     told: str = ""
     order: str = ""
+    job: str = ""
+    pod: str = ""
     changes: list[Change] = []
     history: list[Point] = []
     counted: list[Step] = []

@@ -1,0 +1,158 @@
+"""Rollouts that a gate moves: run one, say where it stands, stop it, and let a release try again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import click
+
+from tabserve.rollout import kube, serving, settings
+from tabserve.rollout import status as telling
+from tabserve.rollout.checks import TICK_SECONDS
+from tabserve.rollout.errors import RolloutError
+from tabserve.rollout.gate import copies_of, ledger_of
+from tabserve.rollout.kube import BATCH, CORE, ORDER, ROUTES, Api, Away
+from tabserve.rollout.route import COPIES_PORT
+from tabserve.rollout.run import Me, Runner
+from tabserve.rollout.settings import Settings
+from tabserve.rollout.shadow import Shadow
+from tabserve.rollout.state import State
+from tabserve.terminal import table
+
+EXIT = {"held": 0, "back": 1, "undecided": 2}
+"""Exit statuses by phase; any other is that of no verdict yet."""
+JOB_LABEL = "tabserve/rollout"
+"""The label of a gate's Job, whose value is the name of the chart's objects."""
+_F = TypeVar("_F", bound=Callable[..., Any])
+NAMESPACE = click.option("-n", "--namespace", help="Where the release is; `default`, or the pod's own.")
+
+
+def told(function: _F) -> _F:
+    """Say a RolloutError, or that Kubernetes does not answer, in a line, and exit with status 3."""
+
+    @wraps(function)
+    def say(*args: Any, **options: Any) -> Any:
+        try:
+            return function(*args, **options)
+        except (RolloutError, Away) as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(3)
+
+    return say  # type: ignore[return-value]
+
+
+@click.command()
+@told
+def run() -> None:
+    """Move the canary's weight step by step, or take it back: what the chart's Job runs."""
+    text = os.environ.get(settings.SOURCE, "")
+    if not text:
+        raise RolloutError(settings.SOURCE, "is not set", "Set rollout.enabled in the chart's values.")
+    found = settings.parse(text, os.environ["TABSERVE_JOB"])
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    runner = _patiently(found, stopped)
+    if runner is not None:
+        sys.exit(_run(runner, stopped))
+
+
+def _run(runner: Runner, stopped: threading.Event) -> int:
+    page = serving.Page(runner.gate)
+    end = serving.serve(page)
+    try:
+        return runner.run(stopped, page.tick)
+    finally:
+        end()
+
+
+def _patiently(found: Settings, stopped: threading.Event) -> Runner | None:
+    """The gate, as soon as Kubernetes answers; None if it was stopped before. Raises RolloutError."""
+    api, me = Api(kube.with_token(), found.namespace), Me(*(os.environ[name] for name in Me.variables()))
+    while not stopped.is_set():
+        try:
+            return Runner(api, found, me, _shadow)
+        except Away as error:
+            click.echo(str(error), err=True)
+            stopped.wait(TICK_SECONDS)
+    return None
+
+
+def _shadow(found: Settings, state: State) -> Shadow | None:
+    """The receiver of copies, which listens; None if none are compared."""
+    shadow = found.course.shadow
+    if not shadow.percent:
+        return None
+    stable, canary = (f"http://{found.service(slot)}.{found.namespace}:80" for slot in (found.stable, found.canary))
+    made = Shadow(stable, canary, copies_of(state), per_second=shadow.max_per_second)
+    made.start(COPIES_PORT)
+    return made
+
+
+def describe(state: State) -> list[str]:
+    """Where a rollout stands, in lines."""
+    ledger = ledger_of(state)
+    rows = [dict(zip(telling.HEAD, row.cells(), strict=True)) for row in telling.table(ledger)]
+    weight = f"{state.weight} % of {state.name} to slot {state.canary.slot} (release {state.canary.release})"
+    lines = [state.told, "", f"{state.phase}: {weight}, looked at {state.updated}", "", table(rows)]
+    if state.not_judged:
+        lines += ["", "Not judged:", *(f"- {line}" for line in state.not_judged)]
+    return lines
+
+
+def state_of(release: str, namespace: str | None) -> State:
+    """The state of a release's rollout. Raises Away, and RolloutError if there is none."""
+    api, found = kube.reach(namespace)
+    kept = kube.kept(api, found, release)
+    if kept is None:
+        remedy = "Set rollout.enabled and traffic.canary in the chart's values, or name another release."
+        raise RolloutError(f"ConfigMap {found}/{release}-rollout", "there is none", remedy)
+    return kept.state
+
+
+def verdict(release: str, namespace: str | None, wait: float) -> int:
+    """Print the verdict, after waiting for it for so many seconds; returns the exit status. Raises as state_of does."""
+    until = time.monotonic() + wait
+    state = state_of(release, namespace)
+    while state.phase not in EXIT and time.monotonic() < until:
+        time.sleep(min(TICK_SECONDS, max(0.0, until - time.monotonic())))
+        state = state_of(release, namespace)
+    click.echo(state.told)
+    return EXIT.get(state.phase, 2)
+
+
+@click.command()
+@click.argument("release")
+@NAMESPACE
+@click.option("--hold", is_flag=True, help="Stay at the present weight, and go on judging.")
+@told
+def stop(release: str, namespace: str | None, hold: bool) -> None:
+    """Take the canary back now, or go no further with --hold."""
+    api, found = kube.reach(namespace)
+    order = {"metadata": {"annotations": {ORDER: "hold" if hold else "back"}}}
+    if not api.patch((CORE, "configmaps"), f"{release}-rollout", order):
+        raise RolloutError(f"ConfigMap {found}/{release}-rollout", "there is none", "Name another release.")
+    if not hold:
+        api.delete(ROUTES, f"{release}-rollout")
+    click.echo("The weight stays where it is." if hold else "All traffic is what the chart's values say.")
+
+
+@click.command()
+@click.argument("release")
+@NAMESPACE
+@told
+def forget(release: str, namespace: str | None) -> None:
+    """Forget what a rollout has found, so that the release may try again."""
+    api, _ = kube.reach(namespace)
+    api.delete(ROUTES, f"{release}-rollout")
+    for job in api.find((BATCH, "jobs"), f"{JOB_LABEL}={release}"):
+        api.delete((BATCH, "jobs"), job["metadata"]["name"])
+    api.delete((CORE, "configmaps"), f"{release}-rollout")
+    click.echo("Forgotten. The next `helm upgrade`, or sync, begins the rollout anew.")
