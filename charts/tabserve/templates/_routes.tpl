@@ -1,7 +1,7 @@
 {{- /*
 The routes that send requests to a slot, as "KIND NAMESPACE/NAME, …". The chart's own route does not count, because its
-shares are values. Neither do KServe's own routes, which come and go with the slot's InferenceService. Takes: root, slot
-(its `tabserve.slot`).
+shares are values, and neither does the gate's. Nor do KServe's own routes, which come and go with the slot's
+InferenceService. Takes: root, slot (its `tabserve.slot`).
 
 Helm ends with an error if a list is forbidden. So the kinds and namespaces are values, and this is called only if a slot
 would be emptied or changed.
@@ -11,13 +11,15 @@ would be emptied or changed.
 {{- $slot := .slot -}}
 {{- $routes := $root.Values.traffic.routes -}}
 {{- $namespace := ternary "" $root.Release.Namespace $routes.allNamespaces -}}
-{{- $own := ternary (printf "HTTPRoute %s/%s" $root.Release.Namespace (include "tabserve.fullname" $root)) "" $root.Values.gateway.enabled -}}
+{{- $fullname := include "tabserve.fullname" $root -}}
+{{- $own := list (printf "HTTPRoute %s/%s-rollout" $root.Release.Namespace $fullname) -}}
+{{- if $root.Values.gateway.enabled }}{{ $own = append $own (printf "HTTPRoute %s/%s" $root.Release.Namespace $fullname) }}{{ end -}}
 {{- $found := list -}}
 {{- range $kind := $routes.kinds -}}
 {{- if $root.Capabilities.APIVersions.Has (printf "gateway.networking.k8s.io/v1/%s" $kind) -}}
 {{- range $route := dig "items" list (lookup "gateway.networking.k8s.io/v1" $kind $namespace "") -}}
 {{- $name := printf "%s %s/%s" $kind $route.metadata.namespace $route.metadata.name -}}
-{{- if and (ne $name $own) (include "tabserve.leads" (dict "route" $route "slot" $slot.name "namespace" $root.Release.Namespace)) -}}
+{{- if and (not (has $name $own)) (include "tabserve.leads" (dict "route" $route "slot" $slot.name "namespace" $root.Release.Namespace)) -}}
 {{- $found = append $found $name -}}
 {{- end -}}
 {{- end -}}

@@ -29,6 +29,15 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- /* What the gate's route leads to must stay. */ -}}
+{{- $gate := lookup "gateway.networking.k8s.io/v1" "HTTPRoute" $root.Release.Namespace (printf "%s-rollout" $fullname) | default dict -}}
+{{- $gateHas := dig "metadata" "annotations" dict $gate -}}
+{{- if and $gateHas (not $root.Values.rollout.enabled) (ne (get $gateHas "tabserve/mirror") "0") -}}
+{{- fail (printf "ERROR: the gate's route copies requests to its Service, which would be removed; first run `tabserve rollout stop %s -n %s`" $fullname $root.Release.Namespace) -}}
+{{- end -}}
+{{- if and (gt (get $gateHas "tabserve/weight" | int) 0) (include "tabserve.gated" $root) (ne (get $gateHas "tabserve/job") (include "tabserve.rolloutJob" $root)) -}}
+{{- fail (printf "ERROR: the gate gives slot %s %s %%, and its settings or a release would be changed; first run `tabserve rollout forget %s -n %s`, which takes the canary back" $traffic.canary (get $gateHas "tabserve/weight") $fullname $root.Release.Namespace) -}}
+{{- end -}}
 {{- /* A slot that has traffic, from the chart's route or from another, must stay as it is. */ -}}
 {{- range $name := list "a" "b" -}}
 {{- $slot := include "tabserve.slot" (dict "root" $root "slot" $name) | fromYaml -}}
@@ -37,8 +46,12 @@
 {{- $changed := and $live (eq $root.Values.transformer.placement "separate") (ne (get $live.annotations "tabserve/release") $slot.release) -}}
 {{- $has := "" -}}
 {{- $remedy := "promote the other slot or set traffic.canaryPercent to 0" -}}
+{{- $gated := and $gate (include "tabserve.leads" (dict "route" $gate "slot" $slot.name "namespace" $root.Release.Namespace)) -}}
 {{- if has $name $had -}}
 {{- $has = "has traffic" -}}
+{{- else if $gated -}}
+{{- $has = printf "has traffic from the gate's route %s-rollout" $fullname -}}
+{{- $remedy = printf "run `tabserve rollout stop %s -n %s`" $fullname $root.Release.Namespace -}}
 {{- else if and $live (or $emptied $changed) -}}
 {{- with include "tabserve.routesTo" (dict "root" $root "slot" $slot) -}}
 {{- $has = printf "has traffic from %s" . -}}
