@@ -203,6 +203,7 @@ def draft(source: Path, target: str | None, sample: Path | None, task: Task | No
 @click.option("--predictor-grpc-port", type=_PORT, help="gRPC port of the predictor.  [8084, or a free one]")
 @click.option("--check", is_flag=True, help="Compare the first reference record's decision and stop.")
 @click.option("--watch", is_flag=True, help="Serve a bundle that is saved in this folder anew, losing no request.")
+@click.option("--log", default="", metavar="FOLDER", help="Write a record of each decision into this folder.")
 @click.option("--compatible", type=click.Choice(get_args(Server)), help="Answer as this server's own runtimes do.")
 @ALLOW_JOBLIB
 @TRUSTED
@@ -210,6 +211,7 @@ def up(
     directory: Path,
     check: bool,
     watch: bool,
+    log: str,
     compatible: Server | None,
     allow_joblib: bool,
     trusted: Sequence[str],
@@ -233,7 +235,9 @@ def up(
     for number in (signal.SIGINT, signal.SIGTERM):  # both stop the services, even if the shell has us ignore SIGINT
         signal.signal(number, signal.default_int_handler)
     try:
-        with local.serving(directory, chosen, options, load if watch else None, click.echo) as wait_until_ended:
+        with local.serving(
+            directory, chosen, local.Given(options, log), load if watch else None, click.echo
+        ) as wait_until_ended:
             model, url = found.manifest.name, f"http://{local.HOST}:{chosen.http}"
             with Client(url) as client:
                 decision = client.decide(model, [record])[0]

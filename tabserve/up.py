@@ -24,6 +24,8 @@ HOST = "127.0.0.1"
 READY_SECONDS = 120.0
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.1
+LOG_SECONDS = 1.0
+"""After how long a file of the decision log ends, so that one can look at what was just decided."""
 BROKEN_SECONDS = 1.0
 """How long to wait before a bundle that was not whole is read again."""
 
@@ -108,13 +110,29 @@ def _listen(stack: ExitStack, port: int) -> int:
     return chosen
 
 
-@contextmanager
-def services(bundle: str, ports: Ports, options: Sequence[str] = ()) -> Generator[Services, None, None]:
-    """Start both services of a bundle, print their lines with their names in front, and stop them at the end.
+class Given(msgspec.Struct, frozen=True):
+    """What the services are started with.
 
-    options: given to both, such as `--allow_joblib=true`.
+    options: of both, such as `--allow_joblib=true`. log: where to log decisions, empty for nowhere.
     """
-    common = [f"--model_dir={bundle}", f"--host={HOST}", *options]
+
+    options: Sequence[str] = ()
+    log: str = ""
+
+    @property
+    def of_transformer(self) -> list[str]:
+        """The transformer's own options."""
+        return [f"--decision_log={self.log}", f"--decision_log_file_seconds={LOG_SECONDS}"] if self.log else []
+
+    def of(self, digest: str) -> Given:
+        """The same for this bundle alone."""
+        return msgspec.structs.replace(self, options=[*self.options, f"--digest={digest}"])
+
+
+@contextmanager
+def services(bundle: str, ports: Ports, given: Given) -> Generator[Services, None, None]:
+    """Start both services of a bundle, print their lines with their names in front, and stop them at the end."""
+    common = [f"--model_dir={bundle}", f"--host={HOST}", *given.options]
     commands = {
         "predictor": [
             f"--http_port={ports.predictor_http}",
@@ -126,6 +144,7 @@ def services(bundle: str, ports: Ports, options: Sequence[str] = ()) -> Generato
             f"--grpc_port={ports.grpc}",
             f"--admin_port={ports.admin}",
             f"--predictor_host={HOST}:{ports.predictor_http}",
+            *given.of_transformer,
         ],
     }
     with ExitStack() as stack:
@@ -140,18 +159,18 @@ def services(bundle: str, ports: Ports, options: Sequence[str] = ()) -> Generato
 
 @contextmanager
 def serving(
-    bundle: Path, ports: Ports, options: Sequence[str], load: Callable[[], str] | None, report: Callable[[str], None]
+    bundle: Path, ports: Ports, given: Given, load: Callable[[], str] | None, report: Callable[[str], None]
 ) -> Generator[Callable[[], None], None, None]:
     """Serve a bundle on these ports until the block ends, and give what waits until a service ends by itself.
 
     load: given to watch the folder, as for Watched. Raises UpError, BundleError, and OSError if a port is taken.
     """
     if load is None:
-        with services(str(bundle), ports, options) as running:
+        with services(str(bundle), ports, given) as running:
             running.wait_until_ready()
             yield running.wait_until_ended
     else:
-        watched = Watched(bundle, options, load, report)
+        watched = Watched(bundle, given, load, report)
         with watched.serving(ports):
             yield watched.watch
 
@@ -163,10 +182,8 @@ class Watched:
     what was picked up or not.
     """
 
-    def __init__(
-        self, bundle: Path, options: Sequence[str], load: Callable[[], str], report: Callable[[str], None]
-    ) -> None:
-        self._bundle, self._options, self._load, self._report = bundle, options, load, report
+    def __init__(self, bundle: Path, given: Given, load: Callable[[], str], report: Callable[[str], None]) -> None:
+        self._bundle, self._given, self._load, self._report = bundle, given, load, report
         self._stack = ExitStack()
         self._forwarders: dict[str, Forwarder] = {}
         self._digest: str
@@ -223,7 +240,7 @@ class Watched:
     def _start(self, digest: str) -> None:
         """Start services with this bundle, and wait until they are ready."""
         with ExitStack() as stack:
-            made = services(str(self._bundle), _free_ports(), [*self._options, f"--digest={digest}"])
+            made = services(str(self._bundle), _free_ports(), self._given.of(digest))
             running = stack.enter_context(made)
             running.wait_until_ready()
             end = stack.pop_all().close
