@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-long long-models long-score long-log long-replay long-monitor long-stream long-request long-redis long-contract long-compatible long-signature long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
+.PHONY: help demo demo-lifecycle quick test test-long long-models long-score long-log long-replay long-monitor long-stream long-request long-redis long-contract long-compatible long-signature long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -14,8 +14,11 @@ demo: .venv/ready ## train breast_cancer, serve it, print a decision; CHECK=1 st
 	$(PYTHON) examples/breast_cancer/train.py $(BUNDLE)
 	.venv/bin/tabserve up $(BUNDLE) $(if $(CHECK),--check)
 
+demo-lifecycle: .venv/ready ## payments change in week 3: serve, log, monitor, retrain, serve that; reports and cards in lifecycle/
+	$(PYTHON) -m examples.payments.lifecycle $(or $(FOLDER),lifecycle)
+
 # Without tests that train or load many models, or start services.
-SECONDS := $(filter-out $(foreach slow,bundle_% cli codec_fuzz engines_% examples imports monitor rollout_services score scorer telemetry tracing train_% \
+SECONDS := $(filter-out $(foreach slow,bundle_% card cli codec_fuzz engines_% examples imports monitor rollout_services score scorer telemetry tracing train_% \
   transformer_faults transformer_process,tests/unit/test_$(slow).py),$(wildcard tests/unit/test_*.py))
 QUICK := $(if $(filter $(PYTHON3),$(OLDEST)),.venv,.venv-oldest)
 quick: $(QUICK)/ready ## the tests that take seconds, on the oldest Python there is

@@ -48,7 +48,8 @@ def histogram(card: Card, name: str, found: Distribution) -> str:
     if field is not None and field.type == "boolean":
         true = sum(count for end, count in zip(found.edges[1:], found.counts, strict=True) if end >= 1) / rows
         return charts.bars(label, [("true", true), ("false", 1 - true)])
-    return charts.density(label, found.edges, found.counts)
+    draw = charts.whole if name in card.schema.whole else charts.density
+    return draw(label, found.edges, found.counts)
 
 
 def caption(found: Distribution) -> str:

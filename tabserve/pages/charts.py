@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
@@ -10,7 +11,7 @@ _WIDTH, _HEIGHT, _FOOT = 360, 150, 18
 _BASE = _HEIGHT - _FOOT
 _ROW, _NAMES, _SHARES = 20, 130, 60
 _MOST_ROWS = 12
-_CELLS = 40
+_CELLS, _MOST_WHOLE = 40, 60
 _LONGEST = 24
 
 
@@ -57,17 +58,39 @@ def density(label: str, edges: Sequence[float], counts: Sequence[int]) -> str:
     step, cells = (high - low) / _CELLS, [0.0] * _CELLS
     for (start, end), count in zip(pairwise(edges), counts, strict=True):
         _spread(cells, (start - low) / step, (end - low) / step, count)
-    highest, width = max([*cells, 1e-9]), _WIDTH / _CELLS
-    total = sum(counts) or 1
+    spans = [f"{low + at * step:.6g} to {low + (at + 1) * step:.6g}" for at in range(_CELLS)]
+    return _columns(label, spans, cells, sum(counts))
+
+
+def whole(label: str, edges: Sequence[float], counts: Sequence[int]) -> str:
+    """How often each whole number is there, from rows in bins; those of a bin count as equally frequent.
+
+    Arguments as of `density`, which it is where there are very many numbers.
+    """
+    low, high = (round(end) for end in _window(edges, counts))
+    if high - low >= _MOST_WHOLE:
+        return density(label, edges, counts)
+    masses = dict.fromkeys(range(low, high + 1), 0.0)
+    for at, ((start, end), count) in enumerate(zip(pairwise(edges), counts, strict=True), 1):
+        last = math.floor(end) + 1 if at == len(counts) else math.ceil(end)
+        inside = range(math.ceil(start), last)
+        for number in inside:
+            if number in masses:
+                masses[number] += count / len(inside)
+    return _columns(label, [str(number) for number in masses], list(masses.values()), sum(counts))
+
+
+def _columns(label: str, names: Sequence[str], masses: Sequence[float], total: int) -> str:
+    """A column for each part of a scale."""
+    highest, width = max([*masses, 1e-9]), _WIDTH / len(masses)
     drawn = []
-    for at, mass in enumerate(cells):
+    for at, (name, mass) in enumerate(zip(names, masses, strict=True)):
         height = _BASE * mass / highest
-        span = f"{low + at * step:.6g} to {low + (at + 1) * step:.6g}"
         drawn.append(
-            f'<g><title>{span}: {mass / total:.1%}</title><rect x="{at * width + 0.5:.1f}" y="{_BASE - height:.1f}" '
-            f'width="{width - 1:.1f}" height="{height:.1f}" fill="var(--first)"/></g>'
+            f'<g><title>{name}: {mass / (total or 1):.1%}</title><rect x="{at * width + 0.5:.1f}" '
+            f'y="{_BASE - height:.1f}" width="{width - 1:.1f}" height="{height:.1f}" fill="var(--first)"/></g>'
         )
-    return _svg(label, "".join(drawn) + _ends(f"{low:.6g}", f"{high:.6g}"))
+    return _svg(label, "".join(drawn) + _ends(names[0].partition(" to ")[0], names[-1].rpartition(" to ")[2]))
 
 
 def calibration(points: Sequence[tuple[float | None, float | None]]) -> str:

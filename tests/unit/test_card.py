@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -18,6 +20,7 @@ from tabserve.card import contents, quality
 from tabserve.card.contents import Distribution
 from tabserve.card.page import caption, page
 from tabserve.cli import main
+from tabserve.pages import charts
 from tabserve.scoring import Scorer
 from tests.unit import monitored
 from tests.unit.bundles import saved, target
@@ -172,3 +175,21 @@ def test_labels_that_cannot_be_used_are_refused(bundle: Bundle, tmp_path: Path, 
 )
 def test_distributions_in_words(found: Distribution, expected: str) -> None:
     assert caption(found) == expected
+
+
+def test_a_frequent_whole_number_has_a_column_of_its_own() -> None:
+    edges = [0.0, 2.0, np.nextafter(2.0, 9), 5.0]
+    drawn = charts.whole("rooms", edges, [40, 30, 30])
+
+    assert re.findall(r"<title>(\d): ([\d.]+%)", drawn) == [
+        ("0", "20.0%"), ("1", "20.0%"), ("2", "30.0%"), ("3", "10.0%"), ("4", "10.0%"), ("5", "10.0%"),
+    ]  # fmt: skip
+    assert "0 to" in charts.whole("millions", [0.0, 1e6], [10])
+
+
+def test_numbers_far_beyond_the_others_are_not_drawn() -> None:
+    drawn = charts.density("amount", [0.0, 10.0, 20.0, 1e6], [48, 48, 4])
+    shares = [float(share) for share in re.findall(r": ([\d.]+)%</title>", drawn)]
+
+    assert sum(shares) == pytest.approx(96, abs=1)
+    assert drawn.count("<rect") == 40
