@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-lifecycle quick test test-long long-models long-score long-log long-replay long-monitor long-stream long-request long-redis long-contract long-compatible long-signature long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
+.PHONY: help demo demo-lifecycle quick test test-long long-models long-score long-log long-replay long-monitor long-stream long-request long-redis long-contract long-compatible long-signature long-release long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -68,6 +68,9 @@ long-compatible: .venv/ready ## the setting compatible, compared with KServe's a
 long-signature: .venv/ready ## signatures of bundles, compared with OpenSSF's model-signing, which it installs
 	$(PYTHON) -m pytest -q -s -m long tests/data/test_signature_long.py
 
+long-release: .venv/ready ## a release made twice: the same wheel and chart
+	$(PYTHON) -m pytest -q -s -m long tests/data/test_release_long.py
+
 long-tutorial: .venv/ready ## docs/tutorial.md in a new environment, and which systems the extras resolve on; asks a package index
 	$(PYTHON) -m pytest -q -s -m long tests/docs
 
@@ -114,4 +117,4 @@ proto: .venv/ready ## generate the gRPC messages again
 clean: ## remove what the other targets made, except the cluster
 	rm -rf .venv .venv-oldest .venv-onedal bundles .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
--include charts/chart.mk benchmarks/bench.mk loadtest/loadtest.mk tests/cluster/cluster.mk
+-include charts/chart.mk release/release.mk benchmarks/bench.mk loadtest/loadtest.mk tests/cluster/cluster.mk

@@ -444,8 +444,9 @@ def test_a_network_policy_tells_callers_from_those_who_read_metrics(helm: Path) 
     rules = {item["metadata"]["name"]: item["spec"]["ingress"] for item in objects}
     transformer = {"serving.kserve.io/inferenceservice": "fraud-a", "component": "transformer"}
     calls, metrics = [{"port": 8080}, {"port": 8081}], {"ports": [{"port": 8082}], "from": scrapers}
+    test = {"podSelector": {"matchLabels": {"serving.kserve.io/inferenceservice": "fraud-test"}}}
 
-    assert rules["fraud-a-transformer"] == [{"ports": calls, "from": callers}, metrics]
+    assert rules["fraud-a-transformer"] == [{"ports": calls, "from": [*callers, test]}, metrics]
     everyone = [*callers, {"podSelector": {"matchLabels": transformer}}]
     assert rules["fraud-a-predictor"] == [{"ports": calls, "from": everyone}, metrics]
 

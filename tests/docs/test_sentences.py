@@ -13,7 +13,18 @@ import pytest
 from tests.serving import ROOT
 
 MOST = 30
-FOLDERS = ("benchmarks", "charts", "docs", "examples", "loadtest", "predictor", "tabserve", "tests", "transformer")
+FOLDERS = (
+    "benchmarks",
+    "charts",
+    "docs",
+    "examples",
+    "loadtest",
+    "predictor",
+    "release",
+    "tabserve",
+    "tests",
+    "transformer",
+)
 GENERATED = re.compile(r"_pb2\.py$|/results/|docs/models\.md$")
 _ENDS = re.compile(r"(?<=[.?!])\s+|\s(?=[a-z_]+(?:, [a-z_]+)*: )|\n\s*(?:[-*|#]|\n)|\|")
 
