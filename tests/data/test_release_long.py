@@ -10,6 +10,7 @@ import pytest
 
 from release import packing
 from tests.chart.helm import program
+from tests.cluster.testbed.build import KUBERNETES
 from tests.serving import ROOT
 
 pytestmark = pytest.mark.long
@@ -47,6 +48,8 @@ def test_the_wheel_holds_every_package_and_the_chart_installs(tmp_path: Path) ->
         "template",
         "fraud",
         chart,
+        "--kube-version",
+        KUBERNETES,
         "--set",
         f"modelName=m,releases.a.bundle.digest=sha256:{'0' * 64}",
     ]
