@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from release import packing
+from release.images import TARGETS
+from tabserve import __version__
 from tests.chart.helm import program
 from tests.cluster.testbed.build import KUBERNETES
 from tests.serving import ROOT
+from tests.unit.test_release import FILES, PURLS, archive
 
 pytestmark = pytest.mark.long
 
@@ -58,3 +62,26 @@ def test_the_wheel_holds_every_package_and_the_chart_installs(tmp_path: Path) ->
     for package in ("tabserve", "tabserve_predictor", "tabserve_transformer", "tabserve_loadtest"):
         assert f"{package}/__init__.py" in listed.stdout
     assert "kind: InferenceService" in rendered.stdout
+
+
+def test_images_are_built_on_the_pinned_base_and_each_has_its_bill(tmp_path: Path) -> None:
+    built = archive(tmp_path / "image.tar", FILES, oci=False)
+    builder, log = tmp_path / "engine", tmp_path / "log"
+    builder.write_text(f'#!/bin/sh\necho "$@" >> {log}\n[ "$1" = build ] || cp {built} "$3"\n')
+    builder.chmod(0o755)
+    base = f"registry.example/python@sha256:{'1' * 64}"
+    out = tmp_path / "dist"
+    released(out, "--builder", str(builder), "--base-image", base)
+    commands = [line for line in log.read_text().splitlines() if line.startswith("build ")]
+    made = {path.name for path in out.iterdir()}
+    statement = json.loads((out / "provenance.intoto.json").read_bytes())
+
+    wanted = [f"--build-arg BASE_IMAGE={base} --target {target} -t" for target in TARGETS]
+    assert [line for line in wanted if not any(line in command for command in commands)] == []
+    for target in TARGETS:
+        names = {f"tabserve-{target}-{__version__}.tar", f"tabserve-{target}-{__version__}.cdx.json"}
+        assert names <= made & {each["name"] for each in statement["subject"]}
+        bill = json.loads((out / f"tabserve-{target}-{__version__}.cdx.json").read_bytes())
+        assert {each["purl"] for each in bill["components"]} == PURLS
+    came = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert {"uri": "docker://registry.example/python", "digest": {"sha256": "1" * 64}} in came
