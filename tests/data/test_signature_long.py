@@ -81,6 +81,9 @@ def test_what_the_tool_signs_with_a_key_is_verified_here(
 
     assert status == 0, said
     assert tabserve.bundle.load(folder, signed_by=keys.public)
+    findings = tabserve.bundle.check(folder, signed_by=keys.public)
+    assert all(one.ok for one in findings)
+    assert f"signed as {keys.public} says" in findings[0].detail
     with pytest.raises(BundleError, match="was not made by a key"):
         tabserve.bundle.load(folder, signed_by=pair(tmp_path, "other", curve).public)
 

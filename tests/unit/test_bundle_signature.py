@@ -19,6 +19,7 @@ import tabserve.bundle
 from tabserve.bundle import BundleError, signature
 from tabserve.cli import main
 from tests.certificates import Authority
+from tests.serving import START_SECONDS, start
 from tests.unit.bundles import resealed, saved
 
 FILES = ("bundle.json", "schema.yaml", "reference.npz", "model.skops")
@@ -238,11 +239,19 @@ def test_a_certificate_of_another_key_is_not_used(folder: Path, keys: Keys, auth
 
 
 def test_check_verifies(folder: Path, keys: Keys) -> None:
-    (folder / "bundle.sig").rename(folder.parent / "kept")
+    (folder / "bundle.sig").unlink()
     done = CliRunner().invoke(main, ["bundle", "check", str(folder), "--verify", str(keys.public)])
+
     assert done.exit_code == 1
     assert "bundle.sig: missing" in done.output
-    (folder.parent / "kept").rename(folder / "bundle.sig")
-    done = CliRunner().invoke(main, ["bundle", "check", str(folder), "--verify", str(keys.public)])
-    assert done.exit_code == 0, done.output
-    assert "signed as" in done.output
+
+
+def test_a_service_ends_with_the_reason_in_its_last_line(folder: Path, keys: Keys, tmp_path: Path) -> None:
+    (folder / "bundle.sig").unlink()
+    options = [f"--model_dir={folder}", f"--trust_public_key={keys.public}", "--log_format=json"]
+    service = start("tabserve_predictor", *options, log=tmp_path / "log")
+
+    assert service.process.wait(START_SECONDS) == 1
+    (last,) = service.told()
+    assert last["event"] == "start_failed"
+    assert last["message"].startswith("bundle.sig: missing, so the bundle is not signed")
