@@ -6,9 +6,11 @@ The minutes of the last test are in the variable MINUTES.
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import statistics
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -23,7 +25,7 @@ from benchmarks.silent import silent
 from tabserve import bundle as bundles
 from tabserve.bundle import expected
 from tests.data.log import asked, closed, counted, logged, logging, uri, wait_counted
-from tests.data.store import Store
+from tests.data.store import CREDENTIALS, Store
 from tests.serving import Service
 
 pytestmark = pytest.mark.long
@@ -168,6 +170,33 @@ def test_a_store_that_comes_back_gets_what_was_kept(
             assert service.terminate() == 0
     assert closed(service) == {"written": REQUESTS, "sampled": 0, "dropped": 0, "failed": 0}
     assert len(logged(tmp_path / "s3" / "lake" / "log")) == REQUESTS
+
+
+def test_an_id_and_old_days_are_removed_from_a_store(
+    bundle: Path, predictor: Service, record: dict[str, Any], tmp_path: Path
+) -> None:
+    with store(tmp_path) as made:
+        log = tmp_path / "transformer.log"
+        with logging(bundle, predictor, made.uri("lake/log"), log) as service:
+            assert asked(service, MODEL, [record], 50) == {200}
+            assert service.terminate() == 0
+        folder = tmp_path / "s3" / "lake" / "log"
+        (before,) = folder.rglob("*.parquet")
+        old = folder / "date=2020-01-01" / before.relative_to(folder).name
+        old.parent.mkdir()
+        shutil.copy(before, old)
+        ids = {row["id"] for row in logged(before.parent)}
+        gone = min(ids)
+        prune = ["log", "prune", made.uri("lake/log"), "--older-than", "180d", "--erase", gone]
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "tabserve.cli", *prune],
+            capture_output=True, text=True, check=True, env={**os.environ, **CREDENTIALS},
+        )  # fmt: skip
+
+    print(done.stdout)
+    assert [path.parent.parent.name for path in folder.rglob("*.parquet")] == [before.parent.parent.name]
+    assert {row["id"] for row in logged(folder)} == ids - {gone}
+    assert not any(gone.encode() in path.read_bytes() for path in tmp_path.joinpath("s3").rglob("*") if path.is_file())
 
 
 def ask_until(stop: threading.Event, service: Service, record: dict[str, Any], name: str, answered: list[int]) -> None:
