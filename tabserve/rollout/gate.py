@@ -194,12 +194,19 @@ class Gate:
             return
         pairs, wanted = self.ledger.pairs, self._course.shadow.pairs
         proven = not pairs.decided or "disagreement" not in self.ledger.lacking()
-        if pairs.pairs >= wanted and proven and not self._kept_back(seen):
-            self._turn(0, f"{pairs.pairs} pairs of answers agree enough")
-        elif pairs.pairs < wanted:
+        if pairs.pairs < wanted:
             self.state.told = f"Not yet: {pairs.pairs} of {wanted} pairs of answers have been compared."
-        else:
+        elif not proven:
             self.state.told = f"Not yet: {pairs.different} of {pairs.decided} pairs differ; too few prove the budget."
+        elif any(self.ledger.judge.of(check) >= self._doubt for check in ("errors", "refused")):
+            self.state.told = "Not yet: the canary may fail or refuse more copies than stable."
+        elif not self._kept_back(seen):
+            self._turn(0, f"{pairs.pairs} pairs of answers agree enough")
+
+    @property
+    def _doubt(self) -> float:
+        """The evidence, as a logarithm, that keeps a canary where it is."""
+        return -math.log(self.state.rules.false_advance)
 
     def _step(self, seen: Seen) -> None:
         if not self._settled(seen):
@@ -322,8 +329,7 @@ class Gate:
         if stable.requests and stable.errors / stable.requests > self.state.rules.errors:
             return f" Stable itself has {stable.errors / stable.requests:.1%} errors."
         proof = min(float(self.ledger.budgets[name].log()) for name in lacking)
-        needed = -math.log(self.state.rules.false_advance)
-        return f" At this rate in {_minutes(self._at_phase() * (needed / proof - 1))}." if proof > 0.1 else ""
+        return f" At this rate in {_minutes(self._at_phase() * (self._doubt / proof - 1))}." if proof > 0.1 else ""
 
     def _turn(self, step: int, why: str) -> None:
         """Give the canary the weight of a step."""

@@ -10,8 +10,8 @@ from tabserve.rollout.gate import Route
 from tabserve.rollout.kube import ROUTES, Api, Object
 from tabserve.rollout.settings import Settings
 
-WARM_SECONDS = 2.0
-"""How long no request follows a new route after the gateway has accepted it."""
+WARM_SECONDS = 5.0
+"""How long no request follows a new route after the gateway has accepted it; on a busy machine 2 s were too few."""
 
 
 class Mover:

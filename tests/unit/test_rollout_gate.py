@@ -199,6 +199,16 @@ def test_a_canary_that_answers_otherwise_never_gets_a_request(copies: object, to
     assert weights(driven.state) == [("watch", 0), ("shadow", 0), ("back", 0)]
 
 
+def test_a_canary_in_doubt_stays_in_the_shadow() -> None:
+    driven = gate(shadow=SHADOWED)
+    drive(driven, 1)
+    drive(driven, 100)
+    drive(driven, SETTLED + 5, copies=pairs(900, canary_refused=9))
+
+    assert driven.state.phase == "shadow"
+    assert driven.state.told == "Not yet: the canary may fail or refuse more copies than stable."
+
+
 def test_pods_that_differ_are_found_while_stable_is_watched_and_discount_errors() -> None:
     driven = gate(calibrate="10m")
     drive(driven, 1)
