@@ -1,6 +1,6 @@
 # A Kubernetes cluster with KServe for the tests; tests/cluster/README.md says what runs. TABSERVE_KUBECONFIG names another.
 TESTBED := $(PYTHON) -m tests.cluster.testbed
-.PHONY: cluster-up cluster-down cluster-status images cluster-test cluster-test-long
+.PHONY: cluster-up cluster-down cluster-status images cluster-test cluster-test-long long-rollout
 
 cluster-up: .venv/ready ## bring up Kubernetes with KServe on this machine (root; prints KUBECONFIG)
 	$(TESTBED) up
@@ -19,3 +19,6 @@ cluster-test: images ## the tests that need the cluster; pytest's closing line c
 
 cluster-test-long: images ## tests that have to wait for minutes
 	$(PYTHON) -m pytest tests/cluster -m "cluster and long"
+
+long-rollout: images ## rollouts with a gate under load: promoted, taken back, lost, uninstalled
+	$(PYTHON) -m pytest -q -s tests/cluster/test_rollout_route.py tests/cluster/test_rollout_gate.py -m cluster
