@@ -214,8 +214,10 @@ class Gate:
         self._judge(seen)
         if self._bad(seen):
             return
-        on = self.ledger.verdict() == "on" and self._at_phase() >= LEAST_SECONDS
-        if not on or self._kept_back(seen):
+        if self.ledger.verdict() != "on" or self._kept_back(seen):
+            return
+        if self._at_phase() < LEAST_SECONDS:
+            self.state.told = f"Not yet: a step takes {_minutes(LEAST_SECONDS)}, and its budgets are proven."
             return
         if self.state.step + 1 < len(self.state.steps):
             self._turn(self.state.step + 1, "the budgets are proven")
