@@ -61,11 +61,8 @@ class World(NamedTuple):
 def failing() -> Values:
     """Values of a release in slot b whose transformer fails now and then."""
     code = {"name": "failing", "configMap": {"name": "failing"}}
-    transformer = {
-        "env": [{"name": "PYTHONPATH", "value": "/opt/app:/failing"}],
-        "extraVolumes": [code],
-        "extraVolumeMounts": [{"name": "failing", "mountPath": "/failing"}],
-    }
+    place = {"name": "failing", "mountPath": "/opt/app/sitecustomize.py", "subPath": "sitecustomize.py"}
+    transformer = {"extraVolumes": [code], "extraVolumeMounts": [place]}
     metadata = {"name": "failing", "namespace": NAMESPACE}
     made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"sitecustomize.py": FAILING}}
     return {"releases": {"b": {"transformer": transformer}}, "extraObjects": [made]}
@@ -138,11 +135,12 @@ def test_a_good_release_is_held_at_the_last_step_and_promoted_by_values(bundle: 
         before = jobs("good")
         chart_route = connect().get(GATEWAY_API, "HTTPRoute", "good", NAMESPACE)["metadata"]["managedFields"]
         more = merged(world.values, {"transformer": {"resources": {"limits": {"memory": "600Mi"}}}})
-        Release("good", build.HELM4.folder / "helm").apply(more)
+        newer = Release("good", build.HELM4.folder / "helm")
+        newer.apply(more)
         after = connect().get(GATEWAY_API, "HTTPRoute", "good", NAMESPACE)["metadata"]["managedFields"]
         wait_for_phase("good", "held", 50)
         found, verdict = state("good"), rollout("verdict", "good")
-        world.release.apply(merged(more, {"traffic": {"stable": "b", "canary": ""}}), "--force-conflicts")
+        newer.apply(merged(more, {"traffic": {"stable": "b", "canary": ""}}))
         wait_until_only(world.seen, world.b)
         api.wait("route gone", lambda: gone((GATEWAY_API, "HTTPRoute"), "good-rollout"), 60, chart.explain)
         wait_for(world.seen, 200)
