@@ -22,6 +22,8 @@ from tabserve.rollout.shadow import Shadow
 from tabserve.rollout.state import State
 
 Object: TypeAlias = dict[str, Any]
+STOPPED = 143
+"""The exit status of a gate that was stopped by a signal."""
 HISTORY_SECONDS = 24 * 3600
 """How much of Prometheus' history says what stable's pods differ by."""
 PODS, MAPS, EVENTS = (CORE, "pods"), (CORE, "configmaps"), (CORE, "events")
@@ -100,7 +102,10 @@ class Runner:
         return differing(found)
 
     def run(self, stopped: threading.Event, ticked: Callable[[], None]) -> int:
-        """Tick until the rollout has ended; returns the exit status. When it is stopped, the route goes at once."""
+        """Tick until the rollout has ended; returns the exit status. When it is stopped, the route goes at once.
+
+        Being stopped is no success, so that its Job makes another pod.
+        """
         while not stopped.is_set():
             ended = self.tick()
             ticked()
@@ -108,7 +113,7 @@ class Runner:
                 return ended
             stopped.wait(max(0.0, self._last + TICK_SECONDS - self._now()))
         self._leave()
-        return 0
+        return STOPPED
 
     def tick(self) -> int | None:
         """Look, judge, keep, move; returns the exit status if all is done and nothing is left to do."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tabserve.rollout.errors import RolloutError
 from tabserve.rollout.fleet import Fleet, Watcher, lacking
 from tabserve.rollout.kube import ORDER, STATE, Api
-from tabserve.rollout.run import Me, Runner
+from tabserve.rollout.run import STOPPED, Me, Runner
 from tabserve.rollout.scrape import Scrape, parse
 from tabserve.rollout.settings import Change, Settings
 from tests.unit.gates import SETTINGS, settings
@@ -174,6 +175,20 @@ def test_a_container_that_is_restarted_goes_on_and_a_new_pod_begins_at_the_first
 
     assert world.route == ("false", "5", "uid-2")
     assert world.state["changes"][-1]["why"] == "the gate has a new pod"
+
+
+def test_a_gate_that_is_stopped_gives_the_traffic_back_and_its_job_makes_another(world: World) -> None:
+    runner = world.runner()
+    world.tick(runner, 9, canary=5, stable=95)
+    stopped = threading.Event()
+
+    def stop() -> None:
+        assert ROUTE in world.objects.stored
+        stopped.set()
+
+    assert runner.run(stopped, stop) == STOPPED
+    assert ROUTE not in world.objects.stored
+    assert world.state["phase"] == "step"
 
 
 def gate_pod(**more: Any) -> dict[str, Any]:
