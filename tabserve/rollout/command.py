@@ -22,6 +22,7 @@ from tabserve.rollout.kube import Away
 from tabserve.rollout.ledger import Ledger, State, differing
 from tabserve.rollout.plan import HOURS, median, plan, whole
 from tabserve.rollout.prometheus import EXAMPLE, courses
+from tabserve.rollout.reporting import report
 from tabserve.rollout.scrape import read, since, tally
 from tabserve.rollout.settings import DURATION, seconds
 from tabserve.rollout.simulate import CASES, GOOD, Traffic, run
@@ -45,7 +46,7 @@ def rollout() -> None:
     """Judge a canary by what it has done so far, plan how long that takes, and let a gate move its weight."""
 
 
-for command in (gated.run, gated.stop, gated.forget):
+for command in (gated.run, gated.stop, gated.forget, report):
     rollout.add_command(command)
 
 

@@ -57,7 +57,7 @@ def table(ledger: Ledger) -> list[Row]:
     """What was counted, the evidence and the proofs."""
     rows = []
     for check, counts in ledger.totals().items():
-        at = _most(ledger, check)
+        at = most(ledger, check)
         canary = _ratio(counts.canary_events, counts.canary, at)
         stable = _ratio(counts.stable_events, counts.stable, at)
         if check == "disagreement":
@@ -77,6 +77,8 @@ def not_judged(ledger: Ledger) -> list[str]:
         found.append("disagreement: only a shadow that asks both slots the same shows it.")
     elif not ledger.pairs.decided:
         found.append("disagreement: no two decisions on the same request were there to compare.")
+    if ledger.shadowed and not ledger.canary.requests:
+        return [*found, "what compares answers to clients: the canary has given none yet."]
     if "decisions" not in counted:
         found.append("decisions: the model has none, or the services are of a version that does not count them.")
     if "scores" not in counted:
@@ -98,19 +100,19 @@ def number(log: float) -> str:
 
 
 def _compared(ledger: Ledger, check: str) -> str:
-    counts, at = ledger.totals()[check], _most(ledger, check)
+    counts, at = ledger.totals()[check], most(ledger, check)
     event = _event(ledger, check, at)
     if check == "split":
         share = counts.canary_events[0] / (counts.canary_events[0] + counts.stable_events[0])
         return f"{share:.1%} of the requests were answered by the canary, which gets {ledger.percent:g} %"
     canary = _ratio(counts.canary_events, counts.canary, at)
     if check == "disagreement":
-        return f"{CHECKS[check].title}: {canary} requests that both slots were asked"
+        return f"{CHECKS[check].title} to the same request: {canary}"
     stable = _ratio(counts.stable_events, counts.stable, at)
     return f"{CHECKS[check].title}{event and ' ' + event}: {canary} at the canary, {stable} at stable"
 
 
-def _most(ledger: Ledger, check: str) -> int:
+def most(ledger: Ledger, check: str) -> int:
     """The position of the event with the most evidence, the last of equal ones."""
     logs = ledger.judge.logs.get(check)
     return 0 if logs is None else len(logs) - 1 - int(np.argmax(logs.max(axis=-1)[::-1]))
