@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Generator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import msgspec
 import pytest
@@ -15,6 +21,7 @@ from tabserve.rollout.kube import STATE
 from tabserve.rollout.page import page
 from tabserve.rollout.simulate import GOOD
 from tabserve.rollout.state import Pod, State, parse
+from tests.serving import ROOT
 from tests.unit.rollout_course import course
 
 HOSTILE = '</script><script src="//evil">&'
@@ -138,6 +145,43 @@ def test_the_command_takes_the_state_or_its_config_map(flipping: State, tmp_path
     assert (one.exit_code, other.exit_code) == (0, 0), one.output + other.output
     assert one.stdout == f"{outs[0]}: {flipping.told}\n"
     assert outs[0].read_text() == outs[1].read_text() == page(same)
+
+
+@pytest.fixture
+def cluster(flipping: State, tmp_path: Path) -> Generator[dict[str, str]]:
+    """The environment in which kubectl would reach an API server, which has the ConfigMap of one rollout."""
+
+    class Api(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = self.path == "/api/v1/namespaces/models/configmaps/fraud-rollout"
+            kept = {"metadata": {}, "data": {STATE: flipping.text()}}
+            body = json.dumps(kept if found else {"message": "not found"}).encode()
+            self.send_response(200 if found else 404)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+        Thread(target=server.serve_forever, args=(0.01,)).start()
+        named = {"name": "test", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
+        context = {"name": "test", "context": {"cluster": "test", "user": "test"}}
+        config = {"clusters": [named], "contexts": [context], "users": [{"name": "test", "user": {}}]}
+        (tmp_path / "config").write_text(json.dumps(config | {"current-context": "test"}))
+        try:
+            yield os.environ | {"KUBECONFIG": str(tmp_path / "config"), "PYTHONPATH": str(ROOT)}
+        finally:
+            server.shutdown()
+
+
+def test_the_command_asks_the_cluster_for_a_release(flipping: State, cluster: dict[str, str], tmp_path: Path) -> None:
+    asked = [sys.executable, "-m", "tabserve.cli", "rollout", "report", "fraud", "-n", "models"]
+    found = subprocess.run(asked, env=cluster, cwd=tmp_path, capture_output=True, text=True)
+
+    assert (found.returncode, found.stdout) == (0, f"rollout.html: {flipping.told}\n"), found.stderr
+    assert "Both decide" in (tmp_path / "rollout.html").read_text()
 
 
 @pytest.mark.parametrize(
