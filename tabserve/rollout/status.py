@@ -107,7 +107,7 @@ def _compared(ledger: Ledger, check: str) -> str:
         return f"{share:.1%} of the requests were answered by the canary, which gets {ledger.percent:g} %"
     canary = _ratio(counts.canary_events, counts.canary, at)
     if check == "disagreement":
-        return f"{CHECKS[check].title} to the same request: {canary}"
+        return f"{CHECKS[check].title}: {canary} pairs"
     stable = _ratio(counts.stable_events, counts.stable, at)
     return f"{CHECKS[check].title}{event and ' ' + event}: {canary} at the canary, {stable} at stable"
 

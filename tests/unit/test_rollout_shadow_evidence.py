@@ -29,7 +29,7 @@ def test_different_decisions_take_a_canary_back() -> None:
 
     assert ledger.verdict() == "back"
     assert status.sentence(ledger).startswith(
-        "Back: different answers to the same request: 50 of 500 (10.00%). A release"
+        "Back: different answers: 50 of 500 (10.00%) pairs. A release"
     )
     assert (rows["disagreement"].canary, rows["disagreement"].stable) == ("50 of 500 (10.00%)", "")
     assert rows["budget of disagreement"].canary == "50 of 500 (10.00%)"
