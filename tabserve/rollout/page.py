@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -110,9 +111,13 @@ def shares(ledger: Ledger, steps: Sequence[Step]) -> list[Share]:
     found = []
     for name in names:
         canary, stable = (slot.decisions.get(name, 0) for slot in (ledger.canary, ledger.stable))
-        ratio = _ratio(steps, lambda tally, name=name: tally.decisions.get(name, 0))
+        ratio = _ratio(steps, partial(_decided, name))
         found.append(Share(name, canary, stable, canary / max(ours, 1), stable / max(theirs, 1), ratio))
     return found
+
+
+def _decided(name: str, tally: Tally) -> float:
+    return tally.decisions.get(name, 0)
 
 
 def minutes(seconds: float) -> str:
@@ -139,7 +144,7 @@ def _ratio_of(ledger: Ledger, check: str, at: int, steps: Sequence[Step]) -> str
         "errors": lambda tally: tally.errors,
         "refused": lambda tally: tally.refused,
         "latency": lambda tally: float(tally.slower[at]),
-        "decisions": lambda tally: tally.decisions.get(ledger.decisions[at], 0),
+        "decisions": lambda tally: _decided(ledger.decisions[at], tally),
         "scores": lambda tally: float(tally.scores[at + 1 :].sum()),
     }
     return _ratio(steps, events[check]) if check in events else ""

@@ -28,9 +28,7 @@ def test_different_decisions_take_a_canary_back() -> None:
     rows = {row.check: row for row in status.table(ledger)}
 
     assert ledger.verdict() == "back"
-    assert status.sentence(ledger).startswith(
-        "Back: different answers: 50 of 500 (10.00%) pairs. A release"
-    )
+    assert status.sentence(ledger).startswith("Back: different answers: 50 of 500 (10.00%) pairs. A release")
     assert (rows["disagreement"].canary, rows["disagreement"].stable) == ("50 of 500 (10.00%)", "")
     assert rows["budget of disagreement"].canary == "50 of 500 (10.00%)"
 
