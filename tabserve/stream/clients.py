@@ -22,7 +22,8 @@ TRANSACTION_MS = 30_000
 PAUSE_SECONDS = 0.5
 MOST_BYTES = 1_000_000
 """librdkafka's own default for the longest message."""
-_MOST_BYTES_KEY = "message.max.bytes"
+_MOST_BYTES_KEY, _STRATEGY_KEY = "message.max.bytes", "partition.assignment.strategy"
+_HELP = "Its keys and their values are listed in librdkafka's CONFIGURATION.md."
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -93,16 +94,10 @@ def problem_of(error: KafkaException) -> KafkaError:
     return problem
 
 
-def most_bytes(config: StreamConfig) -> int:
-    """How long a message may be that the producer sends."""
-    keys = {**config.kafka, **config.producer}
-    return int(str(keys.get(_MOST_BYTES_KEY, MOST_BYTES)))
-
-
 def consumer(config: StreamConfig, name: str, on_error: Callable[[KafkaError], None]) -> Consumer:
     """A consumer that commits nothing by itself. name: of the process. Raises BundleError for a key that is none."""
     given = {**resolved(config.kafka), **resolved(config.consumer)}
-    strategy = {} if given.get("group.protocol") == "consumer" else {_STRATEGY: "cooperative-sticky"}
+    strategy = {} if given.get("group.protocol") == "consumer" else {_STRATEGY_KEY: "cooperative-sticky"}
     keys = {
         "client.id": f"tabserve-{name}",
         "auto.offset.reset": "earliest",
@@ -119,9 +114,6 @@ def consumer(config: StreamConfig, name: str, on_error: Callable[[KafkaError], N
         "error_cb": on_error,
     }
     return _made(Consumer, keys)
-
-
-_STRATEGY = "partition.assignment.strategy"
 
 
 def producer(config: StreamConfig, name: str) -> Producer:
@@ -144,12 +136,14 @@ def producer(config: StreamConfig, name: str) -> Producer:
     return _made(Producer, keys)
 
 
+def most_bytes(config: StreamConfig) -> int:
+    """How long a message may be for a producer with these keys, which it has taken."""
+    return int(resolved({**config.kafka, **config.producer}).get(_MOST_BYTES_KEY, MOST_BYTES))
+
+
 def _made(kind: Callable[..., T], keys: dict[str, Any]) -> T:
-    """A client. Its own logging is only let through from warnings on."""
+    """A client, whose own log goes into ours."""
     try:
         return kind(keys, logger=logging.getLogger("kafka"))
     except KafkaException as error:
-        problem = problem_of(error).str()
-        raise BundleError(
-            "kafka", problem, "Its keys and their values are listed in librdkafka's CONFIGURATION.md."
-        ) from error
+        raise BundleError("kafka", problem_of(error).str(), _HELP) from error

@@ -16,6 +16,9 @@ from tabserve.scoring.scorer import Decided, Scorer
 from tabserve.stream import messages
 from tabserve.stream.messages import Facts, Headers, Incoming, Outgoing
 
+_HEADERS_BYTES = 4096
+"""What the headers of a decision take at most, without those that its record had."""
+
 
 class Topics(NamedTuple):
     """Where decisions and dead letters go, and how long a message may be."""
@@ -90,7 +93,8 @@ class Deciding:
     def _decision(self, given: Incoming, identity: str, answer: dict[str, object], common: Headers) -> Outgoing:
         value = orjson.dumps({self._id: identity, **answer} if self._id else answer)
         made = messages.decision(self._topics.decisions, given, value, identity, common)
-        if made.nbytes > self._topics.most_bytes:
+        may_be_long = given.headers or len(given.key or b"") + len(value) > self._topics.most_bytes - _HEADERS_BYTES
+        if may_be_long and made.nbytes > self._topics.most_bytes:
             expected = f"a key with which a decision has at most {self._topics.most_bytes} bytes"
             return self._dead(given, Misfit(0, "", expected, f"one of {len(given.key or b'')} bytes"))
         return made

@@ -105,28 +105,16 @@ def _send(
     """Hand messages to the producer, each for the partition that its own has here. Raises KafkaException and Undone."""
     for each in outgoing:
         partition = each.partition % partitions[each.topic]
-        produce = partial(
-            producer.produce,
-            each.topic,
-            each.value,
-            each.key,
-            partition,
-            on_delivery=on_delivery,
-            headers=each.headers,
-        )
-        while not _is_taken(produce):
-            producer.poll(PAUSE_SECONDS)
-            link.turn()
+        while True:
+            try:
+                producer.produce(
+                    each.topic, each.value, each.key, partition, on_delivery=on_delivery, headers=each.headers
+                )
+                break
+            except BufferError:  # it holds too many
+                producer.poll(PAUSE_SECONDS)
+                link.turn()
     producer.poll(0)
-
-
-def _is_taken(produce: Callable[[], None]) -> bool:
-    """Whether the producer has taken a message; it has not where it holds too many."""
-    try:
-        produce()
-    except BufferError:
-        return False
-    return True
 
 
 def _partitions(ends: Ends) -> list[TopicPartition]:

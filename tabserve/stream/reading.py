@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping
-from typing import cast
+from typing import TypeAlias, cast
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaException, Message, TopicPartition
 
@@ -19,6 +19,10 @@ LAG_SECONDS = 1.0
 PROBE_SECONDS = 2.0
 
 
+Place: TypeAlias = tuple[str, int]
+"""A topic and a partition."""
+
+
 class Reader:
     """Reads the messages of a topic as a member of a group.
 
@@ -28,7 +32,8 @@ class Reader:
     def __init__(self, consumer: Consumer, config: StreamConfig, link: Link) -> None:
         self._consumer, self._link = consumer, link
         self._topic, self._most, self._linger = config.source, config.batch, config.linger_ms / 1000
-        self._next: dict[tuple[str, int], int] = {}
+        self._next: dict[Place, int] = {}
+        self._revoked: set[Place] = set()
         self._looked = -math.inf
         self.joined = False
         self.lag = 0
@@ -40,18 +45,27 @@ class Reader:
             self.joined = True
             self._link.found()
 
-        self._consumer.subscribe([self._topic], on_assign=on_assign)
+        def on_revoke(_: Consumer, partitions: list[TopicPartition]) -> None:
+            self._revoked |= _places(partitions)
+
+        self._consumer.subscribe([self._topic], on_assign=on_assign, on_revoke=on_revoke)
 
     def read(self) -> list[Incoming]:
         """Messages, at most a batch; none if there are none for a while. Raises Ended."""
-        got = self._consumer.consume(1, IDLE_SECONDS)
-        if got and self._most > 1:
-            got += self._consumer.consume(self._most - 1, self._linger)
-        given = [_incoming(message) for message in got if not self._is_error(message)]
+        given = [_incoming(message) for message in self._consume() if not self._is_error(message)]
         if not given and self._link.away and self.joined:
             self._probe()
         self._look()
         return given
+
+    def _consume(self) -> list[Message]:
+        """Messages of partitions that are still this member's after the last of them was read."""
+        first = self._consumer.consume(1, IDLE_SECONDS)
+        if not first or self._most == 1:
+            return first
+        self._revoked.clear()
+        more = self._consumer.consume(self._most - 1, self._linger)  # which drops by itself what is revoked meanwhile
+        return [each for each in first if (each.topic(), each.partition()) not in self._revoked] + more
 
     def _is_error(self, message: Message) -> bool:
         error = message.error()
@@ -71,11 +85,11 @@ class Reader:
         else:
             self._link.found()
 
-    def committed(self, ends: Mapping[tuple[str, int], int]) -> None:
+    def committed(self, ends: Mapping[Place, int]) -> None:
         """Note what is committed."""
         self._next.update(ends)
 
-    def rewind(self, starts: Mapping[tuple[str, int], int]) -> None:
+    def rewind(self, starts: Mapping[Place, int]) -> None:
         """Read on from here again, in those partitions that are still this member's. Raises Ended."""
         try:
             for topic, partition in _places(self._consumer.assignment()) & starts.keys():
@@ -99,7 +113,7 @@ class Reader:
         return found[1] if found else 0
 
 
-def _places(partitions: Iterable[TopicPartition]) -> set[tuple[str, int]]:
+def _places(partitions: Iterable[TopicPartition]) -> set[Place]:
     return {(each.topic, each.partition) for each in partitions}
 
 

@@ -88,11 +88,11 @@ class _Stream:
         self._link = Link(stop, self._heart)
         facts = _facts(scorer, config, options)
         self._release = facts.release
+        self._producer = clients.producer(config, options.name)
+        self._consumer = clients.consumer(config, options.name, self._link.failed)
         topics = Topics(config.target, config.dead, clients.most_bytes(config))
         self._deciding = Deciding(scorer, topics, facts, recording=log is not None)
         self._record = recorder(scorer, config, facts, log)
-        self._producer = clients.producer(config, options.name)
-        self._consumer = clients.consumer(config, options.name, self._link.failed)
         self._reader = Reader(self._consumer, config, self._link)
         self._instruments = Instruments(metrics, _told(scorer, facts), lambda: self._reader.lag)
         self._pages = {**liveness_pages(self._is_ready, lambda: self._heart.live), **metrics_pages(metrics.page)}

@@ -31,6 +31,8 @@ pytestmark = pytest.mark.long
 KILLS = int(os.environ.get("KILLS", "20"))
 RECORDS = 20_000
 COUNT = 20_000
+EACH = 3_000
+"""How many records are sent for each process that is killed, so that it has something to do."""
 PARTITIONS = 4
 QUICK = {"session.timeout.ms": 6000}
 """So that the group does not wait long for a member that was killed."""
@@ -61,10 +63,13 @@ class Stream:
         topics = {key: f"{self.name}.{key}" for key in ("in", "out", "dead")}
         given = {"bootstrap": kafka.address, "group": self.name, **topics, "batch": 100, "consumer": QUICK, **config}
         self._config.write_text(json.dumps(given))
+        self.count = 0
+        """How many records were sent."""
 
-    def send(self, values: Sequence[bytes | None], partition: int = -1) -> None:
+    def send(self, values: Sequence[bytes | None]) -> None:
         """Send records, each with its number as key."""
-        self.kafka.send(f"{self.name}.in", [(str(at), value) for at, value in enumerate(values)], partition)
+        self.kafka.send(f"{self.name}.in", [(str(at), value) for at, value in enumerate(values, self.count)])
+        self.count += len(values)
 
     def start(self, name: str = "a", at: Sequence[str] = ()) -> Service:
         """A member. at: point, number and what happens there, for a client that does not work as it should."""
@@ -107,8 +112,9 @@ class Stream:
         """How many messages of any kind are in the topic of decisions, whether committed or not."""
         return sum(self.kafka.ends(f"{self.name}.out").values())
 
-    def verify(self, count: int) -> None:
-        """Wait until so many records are decided, and compare: each once, and in the order of its partition."""
+    def verify(self) -> None:
+        """Wait until all records are decided, and compare: each once, and in the order of its partition."""
+        count = self.count
         found = self.out(count)
         keys = Counter((each.key() or b"").decode() for each in found)
         print(f"{self.name}: {count} records, {count - len(keys)} lost, {sum(keys.values()) - len(keys)} doubled")
@@ -147,44 +153,47 @@ def stream(kafka: Broker, bundle: Bundle, tmp_path: Path) -> Stream:
 
 
 def test_kills_at_random_instants_lose_and_double_nothing(stream: Stream) -> None:
-    stream.send(texts(RECORDS))
-    instants = random.Random(34)
+    instants, values = random.Random(34), texts(EACH)
     found = Counter[str]()
     for kill in range(KILLS):
+        stream.send(values)
         point = (*POINTS, "any time")[kill % 4]
-        before = stream.sent()
         at = () if point == "any time" else (point, str(instants.randint(1, 8)), "kill")
         with stream.running("a", at) as service:
             if at:
                 assert service.ended(AFTER_SECONDS), service.text()
                 assert service.process.returncode == -9, service.text()
             else:
-                service.wait_for(lambda: stream.sent() > before, "sending", AFTER_SECONDS)  # noqa: B023 - ends here
-                assert not service.ended(instants.uniform(0, 0.3))
+                kill_while_sending(stream, service, instants)
         found[point] += 1
     print(f"kills: {dict(found)}")
     with stream.running("a") as service:
-        stream.verify(RECORDS)
+        stream.verify()
         assert service.terminate() == 0
+
+
+def kill_while_sending(stream: Stream, service: Service, instants: random.Random) -> None:
+    """Kill a member soon after it has begun to send."""
+    before = stream.sent()
+    service.wait_for(lambda: stream.sent() > before, "sending", AFTER_SECONDS)
+    assert not service.ended(instants.uniform(0, 0.3))
+    service.kill()
 
 
 def test_at_least_once_loses_nothing_under_kills(kafka: Broker, bundle: Bundle, tmp_path: Path) -> None:
     stream = Stream(kafka, bundle, tmp_path, delivery="at-least-once")
-    stream.send(texts(RECORDS))
-    instants = random.Random(35)
+    instants, values = random.Random(35), texts(EACH)
     for _ in range(4):
-        before = stream.sent()
+        stream.send(values)
         with stream.running("a") as service:
-            service.wait_for(lambda: stream.sent() > before, "sending", AFTER_SECONDS)  # noqa: B023 - ends here
-            assert not service.ended(instants.uniform(0, 0.3))
+            kill_while_sending(stream, service, instants)
     with stream.running("a") as service:
-        service.wait_for(lambda: stream.committed() == RECORDS, "done", AFTER_SECONDS)
-        found = stream.out(RECORDS)
+        service.wait_for(lambda: stream.committed() == stream.count, "done", AFTER_SECONDS)
+        found = stream.out(stream.count)
         assert service.terminate() == 0
     keys = Counter((each.key() or b"").decode() for each in found)
-    print(f"at-least-once: {RECORDS - len(keys)} lost, {sum(keys.values()) - len(keys)} doubled")
-    assert len(keys) == RECORDS
-    assert len({place(each) for each in found}) == RECORDS
+    print(f"at-least-once: {stream.count - len(keys)} lost, {sum(keys.values()) - len(keys)} doubled")
+    assert len(keys) == len({place(each) for each in found}) == stream.count
 
 
 @pytest.mark.parametrize("point", ["offsets", "commit"])
@@ -198,7 +207,7 @@ def test_a_rebalance_within_a_transaction(stream: Stream, tmp_path: Path, point:
             assert not second.ended(3.0)  # joins meanwhile
             held.unlink()
             second.wait_ready()
-            stream.verify(RECORDS)
+            stream.verify()
             assert second.terminate() == 0
         assert first.terminate() == 0
 
@@ -219,7 +228,7 @@ def test_a_member_that_was_given_up_commits_nothing_twice(
         second.wait_ready()
         assert not second.ended(10.0)  # has the partitions meanwhile, or waits for the transaction
         held.unlink()
-        stream.verify(RECORDS)
+        stream.verify()
         assert second.terminate() == 0
         assert first.ended(0.0) or first.terminate() in (0, 1)
 
@@ -252,7 +261,7 @@ def test_a_broker_that_is_killed_and_comes_back(bundle: Bundle, tmp_path: Path) 
                 assert service.status("/v2/health/live") == 200
                 kafka.start()
                 service.wait_ready()
-            stream.verify(RECORDS)
+            stream.verify()
             assert service.terminate() == 0
 
 

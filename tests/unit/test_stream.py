@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from confluent_kafka import Message, TopicPartition
 from xgboost import XGBClassifier
 
 from tabserve.bundle import BundleError
 from tabserve.cli import main
 from tabserve.decision_log.kafka_keys import resolved
+from tabserve.inference.admin import Heartbeat
 from tabserve.inference.errors import PredictionFailed
 from tabserve.inference.metrics import Metrics
 from tabserve.scoring import Scorer
@@ -22,6 +25,7 @@ from tabserve.stream import clients, config, messages
 from tabserve.stream.deciding import Deciding, Poll, Topics
 from tabserve.stream.instruments import Instruments
 from tabserve.stream.messages import Facts, Headers, Incoming, Outgoing
+from tabserve.stream.reading import Reader
 from tests.unit.bundles import records, saved
 
 GOOD = "bootstrap: broker:9092\ngroup: scorers\nin: payments\nout: decisions\ndead: dead\n"
@@ -230,3 +234,36 @@ def test_what_is_committed_is_counted(scorer: Scorer) -> None:
         'tabserve_model_info{name="m"} 1.0',
     ):
         assert line in page
+
+
+class Moving:
+    """A consumer that loses a partition in its second read. back: whether it gets it back at once, and reads on."""
+
+    def __init__(self, back: bool) -> None:
+        self._back, self._reads = back, 0
+
+    def subscribe(self, _: list[str], on_assign: Any, on_revoke: Any) -> None:
+        self._on_assign, self._on_revoke = on_assign, on_revoke
+        on_assign(self, [TopicPartition("payments", 0)])
+
+    def consume(self, count: int, _: float) -> list[Message]:
+        self._reads += 1
+        if self._reads == 1:
+            assert count == 1
+            return [Message(topic="payments", partition=0, offset=7)]
+        self._on_revoke(self, [TopicPartition("payments", 0)])
+        again = [Message(topic="payments", partition=0, offset=7)] if self._back else []
+        return [*again, Message(topic="payments", partition=1, offset=4)]
+
+    def assignment(self) -> list[TopicPartition]:
+        return []
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_what_was_read_of_a_partition_that_is_lost_meanwhile_is_dropped(back: bool) -> None:
+    stop = threading.Event()
+    link = clients.Link(stop, Heartbeat())
+    given = config.StreamConfig("b:1", "g", "payments", "out", "dead")
+    reader = Reader(Moving(back), given, link)  # type: ignore[arg-type]
+    reader.start()
+    assert [(each.partition, each.offset) for each in reader.read()] == [*([(0, 7)] if back else []), (1, 4)]
