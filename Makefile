@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-lifecycle quick test test-long long-models long-score long-log long-replay long-monitor long-stream long-request long-redis long-contract long-compatible long-signature long-release long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
+.PHONY: help demo demo-lifecycle quick test test-long long-models long-score long-log long-replay long-monitor long-stream long-oncall long-request long-redis long-contract long-compatible long-signature long-release long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -51,6 +51,9 @@ long-monitor: .venv/ready ## tabserve monitor in earnest: a thousand years witho
 
 long-stream: .venv/ready ## tabserve stream and the log in Kafka on a real broker, which Maven downloads: kills, rebalances, outages
 	$(PYTHON) -m pytest -q -s -m long tests/data/test_stream_long.py tests/data/test_kafka_log_long.py
+
+long-oncall: .venv/ready ## each graph of the chart's dashboard, and an alert, in a real Prometheus that scrapes real services
+	$(PYTHON) -m pytest -q -s -m long tests/chart/test_oncall_long.py
 
 long-request: .venv/ready ## tabserve request on 100,000 records, with one request under way and with 16
 	$(PYTHON) -m pytest -q -s -m long tests/data/test_request_long.py

@@ -25,11 +25,11 @@ def metrics(report: Report) -> bytes:
     info.labels(**facts).set(1)
     Gauge("tabserve_monitor_records", "Decisions that were compared", registry=registry).set(report.records)
     distance, bound, tolerance = (
-        Gauge(f"tabserve_monitor_{name}", text, (*_CHECK, "window"), registry=registry)
+        Gauge(name, text, (*_CHECK, "window"), registry=registry)
         for name, text in (
-            ("distance", "Distance from the reference"),
-            ("bound", "How much of the distance may be chance"),
-            ("tolerance", "How much of the distance is no alarm"),
+            ("tabserve_monitor_distance", "Distance from the reference"),
+            ("tabserve_monitor_bound", "How much of the distance may be chance"),
+            ("tabserve_monitor_tolerance", "How much of the distance is no alarm"),
         )
     )
     alarm = Gauge(

@@ -13,12 +13,10 @@ import yaml
 from tabserve.inference import errors
 from tabserve.inference.metrics import SECONDS
 from tests.chart.helm import CHART, CI, one, program, rendered
+from tests.chart.metrics import PAGE, documented, named
 from tests.cluster.testbed.build import PROMETHEUS
-from tests.serving import ROOT
 
 CASES = Path(__file__).parent / "alerts.yaml"
-PAGE = (ROOT / "docs" / "operations.md").read_text()
-NAMES = re.compile(r"\b(?:tabserve|process|kube)_\w+")
 Rule = dict[str, Any]
 
 
@@ -44,7 +42,7 @@ def rules(values: dict[str, Any]) -> list[Rule]:
 def everything() -> dict[str, Any]:
     """Values with all alerts."""
     found: dict[str, Any] = yaml.safe_load(CI["everything"].read_text())
-    return found
+    return found | {"rollout": {"enabled": True}, "traffic": {"canary": "b", "canaryPercent": 0}, "tls": {}}
 
 
 TOPOLOGIES: dict[str, dict[str, Any]] = {
@@ -131,17 +129,10 @@ def test_each_alert_leads_to_its_heading_in_the_runbook(everything: Rule) -> Non
         assert anchor == rule["alert"].lower()
 
 
-def documented() -> set[str]:
-    """The metrics in the page's tables."""
-    cells = re.findall(r"^\| (`[^|]+`) \| (?:counter|gauge|histogram) \|", PAGE, re.MULTILINE)
-    return {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
-
-
 def test_each_alert_is_of_metrics_that_the_page_explains(everything: Rule) -> None:
     for rule in rules(everything):
-        found = NAMES.findall(rule["expr"])
-        assert found
-        assert {re.sub("_(bucket|count|sum)$", "", name) for name in found} <= documented()
+        assert named(rule["expr"])
+        assert named(rule["expr"]) <= documented()
 
 
 def test_an_objective_for_latency_is_a_bound_of_the_histogram() -> None:

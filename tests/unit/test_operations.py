@@ -6,6 +6,8 @@ import ast
 import re
 from collections.abc import Iterator
 
+import pytest
+
 from tabserve_transformer.predictor_client.outages import LINES
 from tests.serving import ROOT
 
@@ -29,3 +31,13 @@ def test_every_event_of_the_log_has_a_row_and_every_row_an_event() -> None:
 
     assert {*events(), *LINES, "start_failed"} == {*rows}
     assert len(rows) == len({*rows})
+
+
+@pytest.mark.parametrize(("whose", "module"), [("gate", "rollout/serving.py"), ("monitor", "monitor/prometheus.py")])
+def test_every_metric_of_what_is_no_service_has_a_row_and_every_row_a_metric(whose: str, module: str) -> None:
+    table = PAGE.partition(f"\n### Of the {whose}\n")[2].partition("\n#")[0]
+    rows = [name for name in re.findall(r"`(\w+)`", table) if name.startswith("tabserve_")]
+    shown = re.findall(r'"(tabserve_\w+)"', (ROOT / "tabserve" / module).read_text())
+
+    assert sorted(rows) == sorted(shown)
+    assert len(rows) > 5

@@ -16,3 +16,8 @@ namespace="{{ .Release.Namespace }}",pod=~"{{ include "tabserve.podNames" . }}"
 namespace="{{ .Release.Namespace }}",pod=~"{{ include "tabserve.podNames" . | replace "(predictor|transformer)" (include "tabserve.entryWorkload" .) }}"
 {{- if eq .Values.transformer.placement "collocated" }},container!="kserve-container"{{ end }},arm!="shadow"
 {{- end }}
+
+{{- /* What selects the series of the gate's pod. */ -}}
+{{- define "tabserve.gating" -}}
+namespace="{{ .Release.Namespace }}",pod=~"{{ include "tabserve.fullname" . }}-rollout-.+"
+{{- end }}
