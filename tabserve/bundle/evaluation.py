@@ -18,6 +18,7 @@ FAR = 0.9
 WITHOUT = ""
 """The decision on every row of a model that decides nothing."""
 _SEPARATOR = "."
+_SEGMENT_SCORES, _SEGMENT_DECISIONS = "segment-scores.", "segment-decisions."
 
 
 class Outcomes(msgspec.Struct, frozen=True):
@@ -47,12 +48,23 @@ class Outcomes(msgspec.Struct, frozen=True):
         return self.hits if len(self.hits) else self.wrong
 
 
+class Segment(msgspec.Struct, frozen=True):
+    """The answers by the groups of a field: rows by bin of the scores, and by decision.
+
+    scores [groups, bins], without bins for a model without scores; decisions [groups, decisions].
+    """
+
+    scores: Array
+    decisions: Array
+
+
 class Evaluation(msgspec.Struct, frozen=True):
     """The answers on reference rows.
 
     held_out: whether the rows are other than those that the model was trained on. rows: how many.
     scores: None for a model without one. decisions: the rows with each; without missing ones.
     outcomes: None if the bundle was saved without labels.
+    segments: by field that has groups, see `schema.groups`.
     """
 
     held_out: bool
@@ -60,6 +72,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     scores: Histogram | None
     decisions: Histogram
     outcomes: Outcomes | None
+    segments: dict[str, Segment] = msgspec.field(default_factory=dict)
 
 
 def scored_class(schema: Schema, classes: Sequence[str]) -> str | None:
@@ -108,6 +121,10 @@ def stored(evaluation: Evaluation | None) -> dict[str, Array]:
         if isinstance(value, Histogram | Outcomes):
             inner = msgspec.structs.asdict(value)
             arrays |= {f"{name}{_SEPARATOR}{key}": np.asarray(each) for key, each in inner.items()}
+        elif isinstance(value, dict):
+            for field, segment in value.items():
+                arrays[f"{_SEGMENT_SCORES}{field}"] = segment.scores
+                arrays[f"{_SEGMENT_DECISIONS}{field}"] = segment.decisions
         elif value is not None:
             arrays[name] = np.asarray(value)
     return arrays
@@ -123,6 +140,7 @@ def read(arrays: Mapping[str, Array]) -> Evaluation | None:
         _histogram(arrays, "scores") if f"scores{_SEPARATOR}bounds" in arrays else None,
         _histogram(arrays, "decisions"),
         _outcomes(arrays) if f"outcomes{_SEPARATOR}confusion" in arrays else None,
+        _segments(arrays),
     )
     _verify(made)
     return made
@@ -131,6 +149,13 @@ def read(arrays: Mapping[str, Array]) -> Evaluation | None:
 def _histogram(arrays: Mapping[str, Array], name: str) -> Histogram:
     bounds, counts, missing = (arrays[f"{name}{_SEPARATOR}{key}"] for key in Histogram.__struct_fields__)
     return Histogram(bounds, counts, int(missing))
+
+
+def _segments(arrays: Mapping[str, Array]) -> dict[str, Segment]:
+    fields = [name.removeprefix(_SEGMENT_SCORES) for name in arrays if name.startswith(_SEGMENT_SCORES)]
+    return {
+        field: Segment(arrays[f"{_SEGMENT_SCORES}{field}"], arrays[f"{_SEGMENT_DECISIONS}{field}"]) for field in fields
+    }
 
 
 def _outcomes(arrays: Mapping[str, Array]) -> Outcomes:
@@ -145,6 +170,11 @@ def _verify(made: Evaluation) -> None:
         raise ValueError("expected a count for each decision")
     if made.scores is not None and len(made.scores.counts) != max(len(made.scores.bounds) - 1, 0):
         raise ValueError("expected a count for each bin of the scores")
+    bins = 0 if made.scores is None else len(made.scores.counts)
+    for segment in made.segments.values():
+        groups = len(segment.decisions)
+        if segment.decisions.shape != (groups, len(names)) or segment.scores.shape != (groups, bins):
+            raise ValueError("expected counts for each group of a segment")
     if outcomes is None:
         return
     if outcomes.confusion.ndim != 2 or len(outcomes.confusion) != len(names) or outcomes.wrong.shape != names.shape:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tabserve.bundle import BundleError
-from tabserve.options import ALLOW_JOBLIB, TRUSTED, trusted_names
+from tabserve.options import ALLOW_JOBLIB, TRUSTED, VERIFY, trusted_names
 
 if TYPE_CHECKING:
     from tabserve.card.contents import Card
@@ -32,6 +32,7 @@ JSON, PAGE = "card.json", "card.html"
     help=f"Write the page (….html) or the JSON (….json), or both into a folder: {PAGE}, {JSON}.",
 )
 @click.option("--digest", help="Refuse any bundle but this one, sha256:….")
+@VERIFY
 @ALLOW_JOBLIB
 @TRUSTED
 def card(
@@ -39,9 +40,8 @@ def card(
     labels: Path | None,
     label: str,
     out: Path | None,
-    digest: str | None,
-    allow_joblib: bool,
     trusted: Sequence[str],
+    **options: Any,
 ) -> None:
     """Write the model's card: what a bundle holds, how good its answers are, and what proves that.
 
@@ -50,9 +50,7 @@ def card(
     from tabserve.card import contents
 
     try:
-        found = contents.of_folder(
-            directory, labels, label, digest=digest, allow_joblib=allow_joblib, trusted=trusted_names(trusted)
-        )
+        found = contents.of_folder(directory, labels, label, trusted=trusted_names(trusted), **options)
     except BundleError as error:
         raise click.ClickException(str(error)) from None
     if out is None:

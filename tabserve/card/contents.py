@@ -19,6 +19,7 @@ from tabserve.card import quality
 from tabserve.card.quality import Measured, Quality
 from tabserve.monitor import equity
 from tabserve.schema import ranges
+from tabserve.schema.groups import grouped
 from tabserve.schema.ranges import Range
 from tabserve.schema.schema import Schema, Task
 
@@ -72,18 +73,25 @@ class Card(msgspec.Struct, frozen=True):
 
 
 def of_folder(
-    path: Path, labels: Path | None, label: str, *, digest: str | None, allow_joblib: bool, trusted: Sequence[str]
+    path: Path,
+    labels: Path | None,
+    label: str,
+    *,
+    digest: str | None,
+    signed_by: str | None,
+    allow_joblib: bool,
+    trusted: Sequence[str],
 ) -> Card:
     """The card of the bundle in a folder.
 
     labels: a file of records, whose column `label` says what each turned out to be; None for none. The other arguments
     are as in `tabserve.bundle.load`. Raises BundleError, also if the bundle does not pass its check.
     """
-    proof = bundle.check(path, digest=digest, allow_joblib=allow_joblib, trusted=trusted)
+    proof = bundle.check(path, digest=digest, allow_joblib=allow_joblib, trusted=trusted, signed_by=signed_by)
     for finding in proof:
         if not finding.ok:
             raise BundleError(finding.check, finding.detail, "A bundle has a card when `tabserve bundle check` passes.")
-    found = bundle.load(path, digest=digest, allow_joblib=allow_joblib, trusted=trusted)
+    found = bundle.load(path, digest=digest, allow_joblib=allow_joblib, trusted=trusted, signed_by=signed_by)
     return of_bundle(found, proof, None if labels is None else quality.measured(found, labels, label, ALPHA))
 
 
@@ -138,8 +146,7 @@ def missing(schema: Schema, stored: Evaluation | None, labelled: bool) -> list[s
             "how good the answers are on records that the model was not trained on: save the bundle with held_out=… "
             "and labels=… (tabserve.train.save)"
         )
-    grouped = equity.grouped([field for field in schema.record if field.use == "audit"])
-    if not grouped:
+    if not grouped([field for field in schema.record if field.use == "audit"]):
         told.append("equity: the schema has no category or boolean with `use: audit`")
     elif not labelled:
         told.append("equity: give --labels, a file of records with audited fields and what each turned out to be")

@@ -16,6 +16,7 @@ from tabserve.bundle.tensors import class_names
 from tabserve.monitor import equity
 from tabserve.monitor.counts import Window
 from tabserve.monitor.labels import Labelled, Metrics
+from tabserve.schema.groups import Grouped, grouped
 from tabserve.train import evaluating, tables
 from tabserve.train.evaluating import Judged
 
@@ -85,7 +86,7 @@ def measured(bundle: Bundle, path: Path, label: str, alpha: float) -> Measured:
     except BundleError as error:
         raise BundleError(path.name, f"{error.file}: {error.problem}", error.remedy) from error
     names = evaluation.decision_names(schema, class_names(bundle))
-    audited = equity.grouped([field for field in schema.record if field.use == "audit"])
+    audited = grouped([field for field in schema.record if field.use == "audit"])
     groups = [each.places(given.columns[each.field.name]) for each in audited]
     labelled = _labelled(judged, groups)
     window = _window(judged, groups, audited, len(names))
@@ -112,7 +113,7 @@ def _labelled(judged: Judged, groups: Sequence[Array]) -> Labelled | None:
     )
 
 
-def _window(judged: Judged, groups: Sequence[Array], audited: Sequence[equity.Audited], names: int) -> Window:
+def _window(judged: Judged, groups: Sequence[Array], audited: Sequence[Grouped], names: int) -> Window:
     """All records together, each with weight 1."""
     rows = len(judged.decisions)
     decided = np.bincount(judged.decisions, minlength=names)

@@ -15,8 +15,13 @@ from tabserve.bundle.evaluation import WITHOUT
 from tabserve.bundle.histogram import Histogram
 from tabserve.bundle.manifest import FeatureSpec
 from tabserve.bundle.tensors import class_names
+from tabserve.monitor.bands import FEWEST
+from tabserve.schema.groups import Grouped
+from tabserve.schema.schema import Derived
 
 SCORE, DECISION = "score", "decision"
+_CALENDAR = {"hour_of", "weekday_of", "month_of"}
+"""Rules of features that go with the calendar, so that no day or week is like the reference. They are only shown."""
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -26,6 +31,8 @@ class Column(msgspec.Struct, frozen=True):
     reference: rows by cell. For a number the cells are below the first edge, the bins, above the last edge, missing;
     for a category its values, missing. may_miss: whether a value may be missing.
     judged: whether a change is an alarm; without, it is only shown.
+    segment: a field and the place of one of its groups, of which the score or the decision is; None for all records.
+    For a segment all other records count as missing.
     """
 
     name: str
@@ -35,6 +42,7 @@ class Column(msgspec.Struct, frozen=True):
     values: tuple[str, ...] = ()
     may_miss: bool = False
     judged: bool = True
+    segment: tuple[str, int] | None = None
 
     @property
     def size(self) -> int:
@@ -63,11 +71,13 @@ class Column(msgspec.Struct, frozen=True):
         return [f"below {edges[0]}", *bins, f"above {edges[-1]}", "missing"]
 
     def cells(self, column: Array) -> Array:
-        """The cell of each value [rows]; a category's values are `str` objects."""
+        """The cell of each value [rows]; a category's values are `str` objects, and of a text its length counts."""
         if self.edges is None:
             places = {value: at for at, value in enumerate(self.values)}
             missing = len(self.values)
             return np.array([places.get(value, missing) for value in column.tolist()], np.intp)
+        if column.dtype == object:
+            column = np.array([len(text) for text in column.tolist()], np.float64)
         if not len(self.edges):
             return np.isnan(column).astype(np.intp)
         found = np.searchsorted(self.edges, column, side="right")
@@ -105,10 +115,12 @@ def psi(now: Array, reference: Array) -> float:
 def of_bundle(bundle: Bundle, logged: Sequence[str]) -> list[Column]:
     """The columns of a bundle that a log can be compared with. logged: the features that it holds."""
     found, schema = [], bundle.schema
+    calendar = {each.name for each in schema.features if isinstance(each, Derived) and _CALENDAR & each.rules.keys()}
     for spec in agreement.specs(schema):
         histogram = bundle.reference.histograms.get(spec.name)
         if histogram is not None and spec.name in logged:
-            found.append(_feature(spec, histogram, spec.name in schema.may_miss))
+            column = _feature(spec, histogram, spec.name in schema.may_miss)
+            found.append(msgspec.structs.replace(column, judged=spec.name not in calendar))
     evaluated = bundle.reference.evaluation
     if evaluated is None:
         return found
@@ -119,6 +131,31 @@ def of_bundle(bundle: Bundle, logged: Sequence[str]) -> list[Column]:
     if names != (WITHOUT,):
         counts = _category_cells(evaluated.decisions, names)
         found.append(Column(DECISION, DECISION, counts, values=names, judged=evaluated.held_out))
+    return found
+
+
+def of_segments(bundle: Bundle, fields: Sequence[Grouped]) -> list[Column]:
+    """The score and the decision in each group of some fields, where the reference has enough rows to judge it."""
+    evaluated = bundle.reference.evaluation
+    if evaluated is None:
+        return []
+    names = evaluation.decision_names(bundle.schema, class_names(bundle))
+    found = []
+    for field in fields:
+        segment = evaluated.segments[field.field.name]
+        for at, (scores, decisions) in enumerate(zip(segment.scores, segment.decisions, strict=True)):
+            where, place = f"where {field.field.name} is {field.groups[at]}", (field.field.name, at)
+            inside = int(decisions.sum())
+            outside, judged = evaluated.rows - inside, evaluated.held_out
+            if inside < FEWEST:
+                continue
+            if evaluated.scores is not None and len(scores):
+                cells = np.array([0, *scores.tolist(), 0, outside])
+                edges = evaluated.scores.bounds
+                found.append(Column(f"{SCORE} {where}", SCORE, cells, edges, judged=judged, segment=place))
+            if names != (WITHOUT,):
+                cells = np.append(decisions, outside)
+                found.append(Column(f"{DECISION} {where}", DECISION, cells, values=names, judged=judged, segment=place))
     return found
 
 

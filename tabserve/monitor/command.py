@@ -37,6 +37,7 @@ def monitor(
     exit_zero: bool,
     alpha: float,
     tolerance: Sequence[str],
+    segment: Sequence[str],
 ) -> int:
     """Compare a log with its bundle, print the report, and say if anything has changed. Raises one of REFUSED."""
     if notify is not None and out is None:
@@ -44,7 +45,7 @@ def monitor(
     for option, url in (("--notify", notify), ("--push", push)):
         if url is not None and not url.startswith(("http://", "https://")):
             raise RunError(f"{option}: expected http:// or https://, got {url!r}")
-    subject = subject_of(directory, alpha, tolerance, digest, signed_by)
+    subject = subject_of(directory, alpha, tolerance, segment, digest, signed_by)
     truths = None
     if labels is not None:
         truths = reading.Truths(subject.bundle)
@@ -96,12 +97,13 @@ def subject_of(
     directory: Path,
     alpha: float,
     tolerance: Sequence[str],
+    segment: Sequence[str],
     digest: str | None = None,
     signed_by: str | None = None,
 ) -> Subject:
     """What of a bundle is compared. digest, signed_by: refuse any other. Raises BundleError and RunError."""
     found = bundles.load(directory, digest=digest, allow_joblib=True, signed_by=signed_by)
-    return Subject(found, alpha, tolerances(tolerance))
+    return Subject(found, alpha, tolerances(tolerance), segment)
 
 
 def tolerances(given: Sequence[str]) -> Tolerances:

@@ -26,6 +26,7 @@ def _judging(command: Any) -> Any:
         click.option(
             "--alpha", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.05, show_default=True
         ),
+        click.option("--segment", multiple=True, metavar="FIELD", help="Also judge answers by this field's groups."),
         click.option("--tolerance", multiple=True, metavar="NAME=NUMBER", help="Of feature, score or error."),
     ):
         command = option(command)

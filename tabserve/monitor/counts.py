@@ -32,7 +32,10 @@ class Batch(NamedTuple):
 
 
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Counts as they are written. days: by day and weight, the vector. told: alarms that were sent."""
+    """Counts as they are written. days: by day and weight, the vector. told: alarms that were sent.
+
+    columns: what is counted; empty if it was written before there were segments.
+    """
 
     format: int
     digest: str
@@ -41,6 +44,7 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     others: int
     told: list[str]
     shadows: int = 0
+    columns: list[str] = []
 
 
 class Counts:
@@ -137,11 +141,15 @@ class Counts:
         days: dict[str, dict[str, list[int]]] = {}
         for (day, weight), vector in sorted(self._vectors.items()):
             days.setdefault(str(day), {})[repr(weight)] = vector.tolist()
-        kept = Kept(FORMAT, digest, sorted(files), days, self.others, list(told), self.shadows)
+        names = [column.name for column in self.columns]
+        kept = Kept(FORMAT, digest, sorted(files), days, self.others, list(told), self.shadows, names)
         return msgspec.json.encode(kept)
 
     def restore(self, kept: Kept) -> None:
         """Go on from counts of the same bundle. Raises ValueError if they are of other columns."""
+        names = [column.name for column in self.columns]
+        if kept.columns not in ([], names):
+            raise ValueError(f"expected counts of {', '.join(names)}, got {', '.join(kept.columns)}")
         for day, by_weight in kept.days.items():
             for weight, vector in by_weight.items():
                 if len(vector) != self._size:

@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
 
-from tabserve.arrays import Array
 from tabserve.bundle import Bundle
 from tabserve.monitor.bands import weighted_interval
 from tabserve.monitor.counts import Window
 from tabserve.monitor.labels import Known, Labelled, known
-from tabserve.schema.schema import Field
+from tabserve.schema.groups import Grouped, grouped
 
 FEWEST = 100
 """Rows that a group must have to be judged."""
 FOUR_FIFTHS = 0.8
 """The ratio from which on rates differ (29 CFR 1607.4 D); 1/0.8 in the other direction."""
-MISSING = "missing"
 _LABELLED = ("true positive rate", "false positive rate", "outcome")
-
-
-class Audited(msgspec.Struct, frozen=True):
-    """An audited field and its groups; the last is of records without a value."""
-
-    field: Field
-    groups: tuple[str, ...]
-
-    def places(self, column: Array) -> Array:
-        """The group of each value [rows]."""
-        missing = len(self.groups) - 1
-        if self.field.type == "boolean":
-            return np.where(np.isnan(column), missing, column).astype(np.intp)
-        places = {value: at for at, value in enumerate(self.groups[:-1])}
-        return np.array([places.get(value, missing) for value in column.tolist()], np.intp)
 
 
 class Statement(msgspec.Struct, frozen=True):
@@ -74,25 +57,13 @@ class _Rate(msgspec.Struct, frozen=True):
     largest: float
 
 
-def audited(bundle: Bundle) -> list[Audited]:
+def audited(bundle: Bundle) -> list[Grouped]:
     """The audited fields with groups that the log holds."""
     return grouped([field for field in bundle.schema.record if field.use == "audit" and field.logged == "keep"])
 
 
-def grouped(fields: Iterable[Field]) -> list[Audited]:
-    """Those of the fields that have groups: categories and booleans."""
-    found = [(field, _groups(field)) for field in fields]
-    return [Audited(field, groups) for field, groups in found if groups]
-
-
-def _groups(field: Field) -> tuple[str, ...]:
-    if field.type == "category":
-        return (*field.values, MISSING)
-    return ("false", "true", MISSING) if field.type == "boolean" else ()
-
-
 def statements(
-    fields: Sequence[Audited],
+    fields: Sequence[Grouped],
     names: Sequence[str],
     window: Window,
     labelled: Labelled | None,
@@ -144,7 +115,7 @@ def _of_labels(
 
 
 def _compared(
-    field: Audited,
+    field: Grouped,
     measure: str,
     decision: str,
     rates: Sequence[_Rate],
@@ -177,7 +148,7 @@ def _compared(
         )
 
 
-def _calibration(field: Audited, labelled: Labelled, place: int) -> Iterator[Statement]:
+def _calibration(field: Grouped, labelled: Labelled, place: int) -> Iterator[Statement]:
     for at, group in enumerate(field.groups):
         which = labelled.groups[place] == at
         if which.any() and not np.isnan(labelled.scores[which]).any():

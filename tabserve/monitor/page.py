@@ -32,7 +32,7 @@ def page(report: Report) -> str:
 
 def title(compared: Compared) -> str:
     """What a plot is of."""
-    return compared.name if compared.of == "feature" else f"the {compared.of}"
+    return compared.name if compared.of == "feature" else f"the {compared.name}"
 
 
 def _plain(text: str) -> str:

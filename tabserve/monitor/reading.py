@@ -20,11 +20,11 @@ from tabserve.bundle import Bundle, evaluation
 from tabserve.bundle.tensors import class_names
 from tabserve.decision_log import record
 from tabserve.decision_log.entry import SHADOW
-from tabserve.monitor import equity
 from tabserve.monitor.columns import DECISION, SCORE, Column
 from tabserve.monitor.counts import Batch, calibrated
 from tabserve.monitor.labels import Labelled
 from tabserve.schema.features import derive
+from tabserve.schema.groups import Grouped
 from tabserve.schema.schema import Schema
 from tabserve.schema.timestamps import DAY, seconds
 from tabserve.scoring.storage import Place, RunError
@@ -51,8 +51,10 @@ class Read(NamedTuple):
 class Reader:
     """Reads the decision records of one bundle. needed: the columns that it reads."""
 
-    def __init__(self, bundle: Bundle, columns: Sequence[Column], audited: Sequence[equity.Audited]) -> None:
-        self._digest, self._columns, self._audited = bundle.digest, columns, audited
+    def __init__(
+        self, bundle: Bundle, columns: Sequence[Column], audited: Sequence[Grouped], segments: Sequence[Grouped] = ()
+    ) -> None:
+        self._digest, self._columns, self._audited, self._segments = bundle.digest, columns, audited, segments
         self._schema = bundle.schema
         self._logged = with_logged_features(bundle.schema)
         self._names = evaluation.decision_names(bundle.schema, class_names(bundle))
@@ -74,11 +76,20 @@ class Reader:
         scores = _numbers(own, "score")
         decided = own.column("decision").to_pylist() if "decision" in own.schema.names else [self._names[0]]
         values = {SCORE: scores, DECISION: np.array(decided, object)}
+        inside = {each.field.name: each.places(fields[each.field.name]) for each in self._segments}
+
+        def of(column: Column) -> Array:
+            if column.segment is None:
+                return features[column.name] if column.of == "feature" else values[column.of]
+            field, place = column.segment
+            elsewhere: Any = np.nan if column.of == SCORE else None
+            return np.where(inside[field] == place, values[column.of], elsewhere)
+
         days = np.floor(pc.cast(own.column("time"), pa.int64()).to_numpy() / (DAY * 1e6)).astype(np.int64)
         batch = Batch(
             days,
             own.column("weight").to_numpy(),
-            [features[each.name] if each.of == "feature" else values[each.of] for each in self._columns],
+            [of(each) for each in self._columns],
             self._decisions(decided, own.num_rows),
             None if self._knots is None else calibrated(scores, self._knots),
             [each.places(fields[each.field.name]) for each in self._audited],

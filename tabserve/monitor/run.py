@@ -20,6 +20,7 @@ from tabserve.monitor.columns import Column
 from tabserve.monitor.counts import Counts, Kept, Window
 from tabserve.monitor.labels import Covered, Labelled, Metrics
 from tabserve.monitor.verdict import Finding, Rules, Tolerances
+from tabserve.schema.groups import Grouped, grouped
 from tabserve.scoring.storage import Place, RunError
 
 FORMAT = 1
@@ -98,16 +99,20 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Subject:
-    """What of a bundle is compared, and with which part of alpha."""
+    """What of a bundle is compared, and with which part of alpha.
 
-    def __init__(self, bundle: Bundle, alpha: float, tolerances: Tolerances) -> None:
+    segments: fields in whose groups scores and decisions are judged too. Raises RunError for one without groups.
+    """
+
+    def __init__(self, bundle: Bundle, alpha: float, tolerances: Tolerances, segments: Sequence[str] = ()) -> None:
         self.bundle = bundle
         self.evaluation = bundle.reference.evaluation
         self.outcomes = None if self.evaluation is None else self.evaluation.outcomes
         self.names = evaluation.decision_names(bundle.schema, class_names(bundle))
         self.audited = equity.audited(bundle)
         logged = reading.with_logged_features(bundle.schema).feature_names
-        self.columns = comparing.of_bundle(bundle, logged)
+        self.segments = [segment(bundle, name) for name in dict.fromkeys(segments)]
+        self.columns = comparing.of_bundle(bundle, logged) + comparing.of_segments(bundle, self.segments)
         checks = sum(map(verdict.checks_of, self.columns)) + labels.checks_of(self.evaluation)
         self.rules = Rules(alpha, tolerances, max(checks, 1))
         self.dropped = [name for name in bundle.schema.feature_names if name not in logged]
@@ -115,6 +120,22 @@ class Subject:
     def counts(self) -> Counts:
         """Counts of nothing yet."""
         return Counts(self.columns, len(self.names), [len(each.groups) for each in self.audited])
+
+
+def segment(bundle: Bundle, name: str) -> Grouped:
+    """A field by whose groups answers can be judged. Raises RunError."""
+    found = grouped([field for field in bundle.schema.record if field.logged == "keep"])
+    evaluated = bundle.reference.evaluation
+    for each in found:
+        if each.field.name == name:
+            if evaluated is None or name not in evaluated.segments:
+                raise RunError(
+                    f"--segment: the bundle does not say how it answered by {name}. "
+                    "Save it again with held_out=… (tabserve.train.save)."
+                )
+            return each
+    known = ", ".join(each.field.name for each in found) or "none"
+    raise RunError(f"--segment: expected a category or boolean that is logged, got {name!r}; there is {known}.")
 
 
 class Run:
@@ -136,7 +157,7 @@ class Run:
         report: is told how many records were read, and the part of the files that is done.
         """
         subject, parts = self.subject, []
-        reader = reading.Reader(subject.bundle, subject.columns, subject.audited)
+        reader = reading.Reader(subject.bundle, subject.columns, subject.audited, subject.segments)
         joining = None
         if self._truths is not None:
             far = np.inf if subject.outcomes is None else subject.outcomes.far

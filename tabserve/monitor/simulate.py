@@ -218,7 +218,7 @@ def _rows_of(
 ) -> Iterator[tuple[str, ...]]:
     if not column.judged:
         return
-    name = f"`{column.name}`" if column.of == "feature" else f"the {column.of}"
+    name = f"`{column.name}`" if column.of == "feature" else f"the {column.name}"
     for size in SIZES if column.comparable else ():
         yield _row(f"{name} shifted", size, alarms(column, rules, rows, years, random, shift=size))
     for size in SIZES if column.may_miss else ():

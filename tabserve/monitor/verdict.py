@@ -17,6 +17,7 @@ RECENT_DAYS = 14
 """Days and weeks that began earlier are no longer judged."""
 KINDS = ("day", "week", "release")
 _WEEK, _THURSDAY = 7, 3
+_CALENDAR = "it goes with the calendar"
 
 
 class Tolerances(msgspec.Struct, frozen=True):
@@ -182,7 +183,8 @@ def _finding(
 ) -> Finding:
     note = ""
     if not column.judged:
-        note = "shown only: the bundle was saved without held-out records"
+        feature = column.of == "feature"
+        note = "shown only: " + (_CALENDAR if feature else "the bundle was saved without held-out records")
     elif rows < FEWEST:
         note = f"not judged: fewer than {FEWEST} rows"
     alarm = not note and bool(distance - bound > tolerance)
@@ -217,7 +219,7 @@ def sentence(alarms: Sequence[Finding], judged: int) -> str:
 def told(finding: Finding) -> str:
     """What a finding is about, in words."""
     if finding.of in ("score", "decision"):
-        return f"the {finding.of}"
+        return f"the {finding.what}"
     if finding.of == "error":
         return finding.what
     return f"`{finding.what}`" if finding.measure == "values" else f"how often `{finding.what}` is missing"

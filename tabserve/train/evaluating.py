@@ -12,7 +12,7 @@ from tabserve import arrays
 from tabserve.arrays import Array
 from tabserve.bundle import evaluation, histogram, measures
 from tabserve.bundle.errors import BundleError
-from tabserve.bundle.evaluation import Evaluation, Outcomes
+from tabserve.bundle.evaluation import Evaluation, Outcomes, Segment
 from tabserve.bundle.histogram import Histogram
 from tabserve.bundle.loading import Bundle
 from tabserve.bundle.model_input import ModelInput, RecordFeatures
@@ -22,11 +22,13 @@ from tabserve.bundle.tensors import class_names, may_miss
 from tabserve.engines import load_preprocessor, open_engine
 from tabserve.inference.errors import InferenceError
 from tabserve.schema.decisions import Decisions
+from tabserve.schema.groups import grouped
 from tabserve.schema.schema import Schema
 from tabserve.train import sampling
 
 _AT_ONCE = 16_384
 _SHOWN = 5
+_MOST_GROUPS = 200
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -103,8 +105,33 @@ def judged(bundle: Bundle, given: Rows) -> Judged:
         outcomes = _of_classes(bundle, answers, true, hits, len(names))
     elif given.labels is not None:
         outcomes = _of_values(answers, given, names)
-    found = Evaluation(given.held_out, len(answers.decisions), scores, decided, outcomes)
+    segments = _segments(bundle.schema, given.columns, answers, scores, len(names))
+    found = Evaluation(given.held_out, len(answers.decisions), scores, decided, outcomes, segments)
     return Judged(found, answers.decisions, answers.scores, true, hits)
+
+
+def _segments(
+    schema: Schema, columns: Columns, answers: _Answers, scores: Histogram | None, names: int
+) -> dict[str, Segment]:
+    """The answers by the groups of each field that has some, unless there are very many."""
+    found = {}
+    for field in grouped(schema.record):
+        size = len(field.groups)
+        if size > _MOST_GROUPS:
+            continue
+        places = field.places(columns[field.field.name])
+        decided = np.bincount(places * names + answers.decisions, minlength=size * names).reshape(size, names)
+        found[field.field.name] = Segment(_binned(places, size, answers, scores), decided)
+    return found
+
+
+def _binned(places: Array, size: int, answers: _Answers, scores: Histogram | None) -> Array:
+    """Rows by group and bin of the scores [groups, bins]."""
+    if scores is None or answers.scores is None or not len(scores.counts):
+        return np.empty((size, 0), np.int64)
+    return np.stack(
+        [np.histogram(answers.scores[places == at].astype(np.float64), scores.bounds)[0] for at in range(size)]
+    )
 
 
 def _answered(bundle: Bundle, columns: Columns, names: Sequence[str]) -> _Answers:

@@ -12,6 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import confusion_matrix, recall_score, roc_auc_score
 
@@ -145,6 +147,16 @@ def test_a_bundle_that_does_not_pass_its_check_has_no_card(bundle: Bundle, tmp_p
     assert done.exit_code == 1
     assert "reference.npz" in done.stderr
     assert "`tabserve bundle check` passes" in done.stderr
+
+
+def test_a_bundle_that_nobody_signed_has_no_card_for_those_who_verify(bundle: Bundle, tmp_path: Path) -> None:
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    key = tmp_path / "own.pub"
+    key.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    done = invoke(bundle.path, "--verify", key)
+
+    assert done.exit_code == 1
+    assert "bundle.sig" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fairlearn.metrics
 import msgspec
 import numpy as np
 import pandas as pd
@@ -25,11 +26,12 @@ from sklearn.metrics import brier_score_loss, confusion_matrix, recall_score, ro
 import tabserve.train
 from tabserve.bundle import Bundle, load
 from tabserve.bundle.histogram import of_numbers
+from tabserve.bundle.reference import Reference
 from tabserve.cli import main
 from tabserve.decision_log import record
 from tabserve.decision_log.record import Entry
 from tabserve.monitor import counts, reading, simulate, verdict
-from tabserve.monitor.columns import Column
+from tabserve.monitor.columns import Column, of_bundle
 from tabserve.monitor.counts import Kept
 from tabserve.monitor.page import page
 from tabserve.monitor.run import Report, Run, Subject
@@ -37,6 +39,7 @@ from tabserve.monitor.verdict import Finding, Tolerances
 from tests.unit import monitored
 from tests.unit.bundles import resealed
 from tests.unit.monitored import FIRST, NAMES, SCHEMA, records, scores
+from tests.unit.unsaved import BINARY, MODEL, bundle_of
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,58 @@ def test_a_shifted_feature_is_found_in_its_windows(bundle: Bundle, tmp_path: Pat
     assert found.rows == 7_000
     assert found.psi is not None
     assert len(trained.counts) == 20
+
+
+def segmented(folder: Path, saved: Bundle, *segments: str) -> Report:
+    running = Run(Subject(saved, 0.05, Tolerances(), segments), str(folder / "log"), None, None)
+    return running.judged(running.read(lambda *_: None))
+
+
+def test_a_change_in_one_segment_is_found_there_alone(bundle: Bundle, tmp_path: Path) -> None:
+    frame = records(4_000, 71)
+    frame["amount"] += np.where(frame.sex == "m", 0.4, 0.0)
+    monitored.log(tmp_path / "log", bundle, frame, FIRST)
+    whole, by_sex = judged(tmp_path, bundle), segmented(tmp_path, bundle, "sex")
+
+    assert not whole.alarm
+    assert {what for what, *_ in alarms(by_sex)} == {"score where sex is m", "decision where sex is m"}
+    told = "the score where sex is m, the decision where sex is m"
+    assert by_sex.verdict == f"Retrain: {told} changed beyond chance and tolerance."
+    released = {each.what: each for each in by_sex.findings if each.window == "release"}
+    inside = {group: int((frame.sex == group).sum()) for group in ("f", "m", "x")}
+    assert {group: released[f"score where sex is {group}"].rows for group in inside} == inside
+    assert released["decision where sex is m"].rows == inside["m"]
+    assert by_sex.checks == whole.checks + 2 * 3
+
+
+def test_features_of_the_calendar_are_shown_and_not_judged() -> None:
+    known = bundle_of(BINARY, MODEL)
+    histograms = {name: of_numbers(np.arange(24.0)) for name in ("amount", "hour")}
+    saved = msgspec.structs.replace(known, reference=Reference({}, {}, {}, histograms))
+    columns = {column.name: column for column in of_bundle(saved, ["amount", "hour"])}
+
+    assert {name: column.judged for name, column in columns.items()} == {"amount": True, "hour": False}
+    assert verdict.checks_of(columns["hour"]) == 0
+
+
+def test_segments_that_are_like_the_reference_are_quiet(bundle: Bundle, tmp_path: Path) -> None:
+    week(tmp_path, bundle)
+    found = segmented(tmp_path, bundle, "sex", "shop")
+
+    assert not found.alarm
+    assert len({each.what for each in found.findings}) == 5 + 2 * (3 + 2)
+
+
+def test_other_segments_need_other_counts(bundle: Bundle, tmp_path: Path) -> None:
+    monitored.log(tmp_path / "log", bundle, records(200, 1), FIRST)
+    options = (tmp_path / "log", "--bundle", bundle.path, "--out", tmp_path / "out")
+    first, second = invoke(*options), invoke(*options, "--segment", "shop")
+    (tmp_path / "out" / "counts.json").unlink()
+    third = invoke(*options, "--segment", "shop")
+
+    assert (first.exit_code, second.exit_code, third.exit_code) == (0, 2, 0)
+    assert "counts.json: expected counts of amount, age, shop, score, decision, score where shop is" in second.stderr
+    assert "Remove it, and everything is counted again." in second.stderr
 
 
 def test_a_boolean_is_compared_too(bundle: Bundle, tmp_path: Path) -> None:
@@ -196,6 +251,34 @@ def test_equity_is_by_group_what_scikit_learn_says(bundle: Bundle, tmp_path: Pat
     assert other.ratio_low < 1 < other.ratio_high
     assert not [each for each in report.equity if each.differs]
     assert shares["x", "outcome"].note == "not judged: fewer than 100 records"
+
+
+@pytest.mark.parametrize("decision", NAMES)
+def test_rates_by_group_are_fairlearns(bundle: Bundle, tmp_path: Path, decision: str) -> None:
+    frame = records(3_000, 5)
+    fraud = scores(frame)
+    weights = np.where(fraud >= 0.7, 1.0, 2.5)
+    monitored.log(tmp_path / "log", bundle, frame, FIRST, weights=weights)
+    report = judged(tmp_path, bundle, frame)
+    rates = {
+        "selection rate": fairlearn.metrics.selection_rate,
+        "true positive rate": fairlearn.metrics.true_positive_rate,
+        "false positive rate": fairlearn.metrics.false_positive_rate,
+    }
+    theirs = fairlearn.metrics.MetricFrame(
+        metrics=rates,
+        y_true=frame.truth == "fraud",
+        y_pred=2 - np.digitize(fraud, [0.3, 0.7]) == NAMES.index(decision),
+        sensitive_features=frame.sex,
+        sample_params={rate: {"sample_weight": weights} for rate in rates},
+    ).by_group
+    ours = {(each.group, each.measure): each for each in report.equity if each.decision == decision}
+
+    for group in ("f", "m", "x"):
+        for rate in rates:
+            assert ours[group, rate].share == pytest.approx(theirs.loc[group, rate], abs=1e-12)
+    ratio = theirs.loc["m", "selection rate"] / theirs.loc["f", "selection rate"]
+    assert ours["m", "selection rate"].ratio == pytest.approx(ratio, abs=1e-12)
 
 
 def test_a_sampled_log_says_as_much_of_one_decision_as_a_whole_one(bundle: Bundle, tmp_path: Path) -> None:
@@ -484,6 +567,10 @@ def test_an_alarm_has_the_same_id_in_every_window_and_another_for_another_bundle
         (["--notify", "file:///etc", "--out", "{folder}/out"], "--notify: expected http:// or https://"),
         (["--push", "pushgateway:9091"], "--push: expected http:// or https://"),
         (["--digest", "sha256:0"], "expected digest sha256:0, got sha256:"),
+        (
+            ["--segment", "amount"],
+            "--segment: expected a category or boolean that is logged, got 'amount'; there is shop,",
+        ),
         (["--tolerance", "score"], "--tolerance: expected NAME=NUMBER, got 'score'"),
         (["--tolerance", "speed=0.1"], "--tolerance: expected score, feature, error from 0 to below 1"),
         (["--labels", "{folder}/none"], "none: no Parquet or CSV files. Give a file or folder"),
@@ -661,6 +748,14 @@ def test_simulated_years_without_a_change_have_no_alarm_and_changes_are_found(bu
     assert early < late
     assert simulate.errors(subject, 300, 20, random, 0.15).share == 1.0
     assert simulate.outcomes(subject, 0, 300, 20, random, 0.2).share == 1.0
+
+
+def test_a_change_in_a_segment_is_simulated(bundle: Bundle) -> None:
+    subject, random = Subject(bundle, 0.05, Tolerances(), ("shop",)), np.random.default_rng(0)
+    inside = next(each for each in subject.columns if each.name == "score where shop is true")
+    same, shifted = (simulate.alarms(inside, subject.rules, 300, 20, random, shift=size) for size in (0.0, 0.3))
+
+    assert (same.share, shifted.share) == (0.0, 1.0)
 
 
 def test_the_simulation_prints_a_table(bundle: Bundle) -> None:

@@ -16,6 +16,7 @@ from sklearn.metrics import brier_score_loss, confusion_matrix, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+from xgboost import XGBClassifier
 
 import tabserve.train
 from tabserve.bundle import Bundle, BundleError, load
@@ -174,3 +175,20 @@ def test_an_evaluation_whose_parts_do_not_fit_is_refused(tmp_path: Path) -> None
 
     with pytest.raises(BundleError, match="not a reference of format 1: expected outcomes for each"):
         load(bundle.path)
+
+
+def test_answers_are_kept_by_the_groups_of_each_field(tmp_path: Path) -> None:
+    model = XGBClassifier(n_estimators=5, enable_categorical=True)
+    bundle, other = evaluated(model, tmp_path, extra=BANDS, fields=("amount", "country"))
+    segment, countries = other.segments["country"], records()[TEST].country
+
+    assert list(other.segments) == ["country"]
+    assert segment.decisions.sum(axis=1).tolist() == [int((countries == name).sum()) for name in ("DE", "FR", "IT")] + [
+        0
+    ]
+    assert segment.decisions.sum(axis=0).tolist() == other.decisions.counts.tolist()
+    assert other.scores is not None
+    assert segment.scores.sum(axis=0).tolist() == other.scores.counts.tolist()
+    kept = load(bundle.path).reference.evaluation
+    assert kept is not None
+    assert kept.segments["country"].scores.tolist() == segment.scores.tolist()
