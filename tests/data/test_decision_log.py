@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,10 +17,13 @@ import pytest
 from benchmarks.silent import silent
 from tabserve import bundle as bundles
 from tabserve.bundle import expected
+from tabserve.monitor.run import Run, Subject
+from tabserve.monitor.verdict import Tolerances
 from tests.data.log import asked, closed, counted, logged, logging, uri, wait_counted
 from tests.serving import Service
 
 MODEL = "breast-cancer"
+_BIN = re.compile(r'^tabserve_feature_rows_total\{bin="(.+?)",feature="(.+?)"\} ([\d.e+]+)$', re.MULTILINE)
 CLOSE_SECONDS = 5.0
 END_SECONDS = 30.0
 """How long a service may take to end on a busy machine, besides what its log takes."""
@@ -50,6 +54,32 @@ def test_every_decided_record_is_in_the_log_when_the_service_has_ended(
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert {path.parent.name for path in files} == {"release=none"}
     assert {path.suffix for path in files} == {".parquet"}
+
+
+def test_features_are_counted_in_the_bins_that_the_monitor_counts_the_log_in(
+    bundle: Path, predictor: Service, tmp_path: Path
+) -> None:
+    loaded, folder = bundles.load(bundle), tmp_path / "log"
+    records = [expected.record(loaded, row) for row in range(60)]
+    options = ("--feature_bins=true", "--decision_log_file_rows=110")
+    with logging(bundle, predictor, folder, tmp_path / "transformer.log", *options) as service:
+        assert asked(service, MODEL, records[:50], 2) == {200}
+        assert {status for one in records[50:] for status in asked(service, MODEL, [one], 1)} == {200}
+        assert asked(service, MODEL, [{**records[0], "mean radius": "no number"}], 1, "bad") == {400}
+        wait_counted(service, "written", 110)
+        found = {(name, place): int(float(count)) for place, name, count in _BIN.findall(service.metrics())}
+        assert service.terminate() == 0
+
+    running = Run(Subject(loaded, 0.05, Tolerances()), str(folder), None, None)
+    running.read(lambda *_: None)
+    counts = running.counts
+    window = counts.window(counts.first, counts.last + 1)
+    features = [(column, rows) for column, (rows, _) in zip(counts.columns, window.cells, strict=True)]
+    wanted = [(column.name, column.names, rows.tolist()) for column, rows in features if column.of == "feature"]
+    assert found == {
+        (name, place): count for name, names, rows in wanted for place, count in zip(names, rows, strict=True)
+    }
+    assert sum(found.values()) == 110 * len(wanted)
 
 
 def test_a_store_that_never_answers_costs_records_and_no_request(

@@ -35,8 +35,8 @@ def test_every_metric_is_documented_with_its_type_and_labels(
     quick_bundle: Path, quick_predictor: Service, tmp_path: Path
 ) -> None:
     options = (f"--model_dir={quick_bundle}", f"--predictor_host=127.0.0.1:{quick_predictor.http_port}")
-    log = f"--decision_log={tmp_path / 'decisions'}"
-    with running("tabserve_transformer", *options, log, log=tmp_path / "log") as transformer:
+    asked = (f"--decision_log={tmp_path / 'decisions'}", "--feature_bins=true")
+    with running("tabserve_transformer", *options, *asked, log=tmp_path / "log") as transformer:
         subject = Subject(transformer)
         assert subject.target.infer(subject.payload.json()).status == 200
         pages = [shown(transformer), shown(quick_predictor)]

@@ -33,6 +33,7 @@ from tabserve.schema.decisions import CODES, Decisions
 from tabserve.schema.misfits import nearest
 from tabserve_transformer import record_ids
 from tabserve_transformer.asking import Asking
+from tabserve_transformer.feature_bins import FeatureBins
 from tabserve_transformer.inputs import Inputs, Taken
 from tabserve_transformer.instruments import Instruments
 from tabserve_transformer.predictor_client.addresses import ClientOptions
@@ -66,7 +67,9 @@ class Transformer:
         model = bundle.manifest.model
         classes = class_names(bundle)
         self._predictor = predictor
-        self._inputs = Inputs(bundle, preprocess, settings.max_rows, with_columns=log is not None)
+        self._inputs = Inputs(
+            bundle, preprocess, settings.max_rows, with_columns=log is not None or settings.feature_bins
+        )
         self.bounds = self._inputs.bounds
         self._decisions = Decisions(bundle.schema, model, classes)
         release = settings.release or bundle.digest
@@ -81,6 +84,7 @@ class Transformer:
         decisions = self._decisions
         self._instruments = Instruments(metrics, facts, decisions.possible, probability=decisions.of_probability)
         self._asking = Asking(predictor, self._decisions, self._instruments, release)
+        self._bins = FeatureBins(bundle, metrics) if settings.feature_bins else None
         self._recording = None if log is None else Recording(bundle, self._decisions, log, settings)
         self.headers: Mapping[str, str] = {TRANSFORMER_RELEASE: release}
         self.metadata = of_transformer(bundle, settings.model_name)
@@ -135,9 +139,13 @@ class Transformer:
     async def _made(self, taken: Taken, asked: _Asked, names: Sequence[str], context: Context) -> dict[str, Tensor]:
         """The predictor's tensors, ids and decisions, which the names are among."""
         if self._recording is not None and taken.columns is not None:
-            return await self._recorded(self._recording, taken, asked, names, context)
-        tensors = (await self._asking.predict(taken.tensors, asked.outputs, names, context)).tensors
-        return tensors | self._decide(taken, tensors, asked.decided, names, context)
+            made = await self._recorded(self._recording, taken, asked, names, context)
+        else:
+            tensors = (await self._asking.predict(taken.tensors, asked.outputs, names, context)).tensors
+            made = tensors | self._decide(taken, tensors, asked.decided, names, context)
+        if self._bins is not None and taken.columns is not None:
+            self._bins.count(taken.columns)
+        return made
 
     async def _recorded(
         self, recording: Recording, taken: Taken, asked: _Asked, names: Sequence[str], context: Context

@@ -32,6 +32,9 @@ class Settings(ServerSettings, frozen=True, kw_only=True, forbid_unknown_fields=
     decision_log_hash_key_file: Annotated[
         str, Meta(description="File with the secret that hashes the fields that the schema says to hash in the log.")
     ] = ""
+    feature_bins: Annotated[
+        bool, Meta(description="Count the features of decided records in the bundle's bins, as metrics.")
+    ] = False
     max_predictor_bytes: Annotated[Positive, Meta(description="Largest answer of the predictor.")] = 64 * 2**20
     decision_log: Annotated[
         str,
