@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -19,7 +21,13 @@ CALL_SECONDS = 5.0
 """How long one call to a broker may take before it is made again."""
 TRANSACTION_MS = 30_000
 """How long a transaction may stay open whose process was killed; records after it are not seen for so long."""
+SOCKET_MS = 10_000
+"""How long the producer waits for one answer; a call that it makes may ask several times, whatever its own time-out."""
+PATIENCE_SECONDS = 10.0
+"""How long a call may take before the process is not ready."""
 PAUSE_SECONDS = 0.5
+LOG_LEVEL = "2"
+"""What librdkafka logs by itself: what is critical. It has a line for every attempt to connect, which is told once."""
 MOST_BYTES = 1_000_000
 """librdkafka's own default for the longest message."""
 _MOST_BYTES_KEY, _STRATEGY_KEY = "message.max.bytes", "partition.assignment.strategy"
@@ -45,24 +53,31 @@ class Link:
 
     def __init__(self, stop: threading.Event, heart: Heartbeat) -> None:
         self._stop, self._heart = stop, heart
-        self.away = True
-        self._told = False
+        self._away, self._told = True, False
+        self._called = math.inf
+
+    @property
+    def away(self) -> bool:
+        """Whether a call failed, or has not ended for too long; the clients give it up much later."""
+        return self._away or time.monotonic() - self._called > PATIENCE_SECONDS
 
     def lost(self, error: KafkaError | str) -> None:
         """Note that a call failed."""
-        self.away = self._told = True
+        self._away = self._told = True
         limited.tell(logger, logging.WARNING, "kafka_away", f"Kafka does not take or give records: {error}")
 
     def failed(self, error: KafkaError) -> None:
         """Take a client's error that is of no call; only that all brokers are away says something about records."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.lost(error)
+        else:
+            limited.tell(logger, logging.WARNING, "kafka_error", f"Kafka's client says: {error}")
 
     def found(self) -> None:
         """Note that a call succeeded."""
         if self._told:
             limited.tell(logger, logging.INFO, "kafka_back", "Kafka takes and gives records again")
-        self.away = self._told = False
+        self._away = self._told = False
 
     def turn(self) -> None:
         """Note that the process is alive. Raises Undone if it is to end."""
@@ -73,9 +88,8 @@ class Link:
     def insist(self, call: Callable[[], T]) -> T:
         """Make a call until the brokers answer. Raises its other errors, and Undone if the process is to end."""
         while True:
-            self._heart.beat()
             try:
-                made = call()
+                return self.watch(call)
             except KafkaException as error:
                 problem = problem_of(error)
                 if problem.fatal() or problem.txn_requires_abort() or not problem.retriable():
@@ -83,8 +97,15 @@ class Link:
                 self.lost(problem)
                 if self._stop.wait(PAUSE_SECONDS):
                     raise Undone(str(problem)) from error
-            else:
-                return made
+
+    def watch(self, call: Callable[[], T]) -> T:
+        """Make a call; the process is not ready if it takes long. Raises its errors."""
+        self._heart.beat()
+        self._called = time.monotonic()
+        try:
+            return call()
+        finally:
+            self._called = math.inf
 
 
 def problem_of(error: KafkaException) -> KafkaError:
@@ -100,6 +121,7 @@ def consumer(config: StreamConfig, name: str, on_error: Callable[[KafkaError], N
     strategy = {} if given.get("group.protocol") == "consumer" else {_STRATEGY_KEY: "cooperative-sticky"}
     keys = {
         "client.id": f"tabserve-{name}",
+        "log_level": LOG_LEVEL,
         "auto.offset.reset": "earliest",
         "session.timeout.ms": "10000",
         "queued.max.messages.kbytes": "16384",
@@ -125,8 +147,10 @@ def producer(config: StreamConfig, name: str) -> Producer:
     }
     keys = {
         "client.id": f"tabserve-{name}",
+        "log_level": LOG_LEVEL,
         "queue.buffering.max.kbytes": "65536",
         "message.timeout.ms": str(TRANSACTION_MS),
+        "socket.timeout.ms": str(SOCKET_MS),
         **(transactional if exactly else {}),
         **resolved(config.kafka),
         **resolved(config.producer),

@@ -46,13 +46,22 @@ class Transactions:
         try:
             self._producer.begin_transaction()
             self._send(outgoing)
-            group = self._consumer.consumer_group_metadata()
-            offsets = _partitions(ends)
-            self._link.insist(lambda: self._producer.send_offsets_to_transaction(offsets, group, CALL_SECONDS))
+            self._send_offsets(ends)
             self._link.insist(lambda: self._producer.commit_transaction(CALL_SECONDS))
         except KafkaException as error:
             self._abort(problem_of(error))
             raise Undone(str(problem_of(error))) from error
+
+    def _send_offsets(self, ends: Ends) -> None:
+        """Raises Ended if no broker answers: librdkafka may never come back from a second attempt."""
+        group = self._consumer.consumer_group_metadata()
+        try:
+            self._link.watch(lambda: self._producer.send_offsets_to_transaction(_partitions(ends), group, CALL_SECONDS))
+        except KafkaException as error:
+            problem = problem_of(error)
+            if problem.retriable() and not problem.txn_requires_abort():
+                raise Ended(str(problem)) from error
+            raise
 
     def _abort(self, problem: KafkaError) -> None:
         """Raises Ended if the producer is fenced, or cannot go on for another reason."""

@@ -123,7 +123,11 @@ def _partitions(producer: Producer, topic: str, link: Link) -> int:
     """How many partitions a topic has; waits until it is there. Raises Undone if the process is to end."""
 
     def ask() -> int:
-        found = producer.list_topics(topic, CALL_SECONDS).topics[topic]
+        try:
+            found = producer.list_topics(topic, CALL_SECONDS).topics[topic]
+        except KafkaException as error:
+            problem = clients.problem_of(error)
+            raise KafkaException(KafkaError(problem.code(), problem.str(), retriable=True)) from error
         if found.error is not None or not found.partitions:
             raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, f"no topic {topic} yet", retriable=True))
         return len(found.partitions)
