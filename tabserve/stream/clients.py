@@ -25,6 +25,8 @@ SOCKET_MS = 10_000
 """How long the producer waits for one answer; a call that it makes may ask several times, whatever its own time-out."""
 PATIENCE_SECONDS = 10.0
 """How long a call may take before the process is not ready."""
+STUCK_SECONDS = 60.0
+"""How long a call may take before the process is not live: librdkafka may never end one after a broker was away."""
 PAUSE_SECONDS = 0.5
 LOG_LEVEL = "2"
 """What librdkafka logs by itself: what is critical. It has a line for every attempt to connect, which is told once."""
@@ -60,6 +62,11 @@ class Link:
     def away(self) -> bool:
         """Whether a call failed, or has not ended for too long; the clients give it up much later."""
         return self._away or time.monotonic() - self._called > PATIENCE_SECONDS
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a call has not ended for so long that only another process helps."""
+        return time.monotonic() - self._called > STUCK_SECONDS
 
     def lost(self, error: KafkaError | str) -> None:
         """Note that a call failed."""

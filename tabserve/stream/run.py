@@ -95,7 +95,7 @@ class _Stream:
         self._record = recorder(scorer, config, facts, log)
         self._reader = Reader(self._consumer, config, self._link)
         self._instruments = Instruments(metrics, _told(scorer, facts), lambda: self._reader.lag)
-        self._pages = {**liveness_pages(self._is_ready, lambda: self._heart.live), **metrics_pages(metrics.page)}
+        self._pages = {**liveness_pages(self._is_ready, self._is_live), **metrics_pages(metrics.page)}
 
     def run(self, listener: socket.socket | None) -> None:
         """Decide until the end. Raises Ended."""
@@ -108,6 +108,9 @@ class _Stream:
 
     def _is_ready(self) -> bool:
         return self._reader.joined and not self._link.away and not self._stop.is_set()
+
+    def _is_live(self) -> bool:
+        return self._heart.live and not self._link.stuck
 
     def _delivery(self) -> Delivery:
         """What delivers, once the topics are there. Raises Ended, and Undone if the process is to end."""
