@@ -17,7 +17,7 @@ from tabserve.rollout import kube, serving, settings
 from tabserve.rollout import status as telling
 from tabserve.rollout.checks import TICK_SECONDS
 from tabserve.rollout.errors import RolloutError
-from tabserve.rollout.gate import copies_of, ledger_of
+from tabserve.rollout.judging import copies_of, ledger_of
 from tabserve.rollout.kube import BATCH, CORE, ORDER, ROUTES, Api, Away
 from tabserve.rollout.route import COPIES_PORT
 from tabserve.rollout.run import Me, Runner

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from tabserve.rollout import route
-from tabserve.rollout.gate import Route
 from tabserve.rollout.kube import ROUTES, Api, Object
+from tabserve.rollout.seen import Route
 from tabserve.rollout.settings import Settings
 
 WARM_SECONDS = 5.0

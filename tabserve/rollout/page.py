@@ -15,7 +15,7 @@ from tabserve.rollout import charts, status
 from tabserve.rollout.checks import BOUNDS
 from tabserve.rollout.compare import DELTAS, Copies
 from tabserve.rollout.evidence import rate_interval, ratio_interval
-from tabserve.rollout.gate import copies_of, ledger_of
+from tabserve.rollout.judging import copies_of, ledger_of
 from tabserve.rollout.ledger import Ledger
 from tabserve.rollout.scrape import Tally
 from tabserve.rollout.state import State, Step

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from tabserve.inference.arms import ARM, SHADOW
-from tabserve.rollout.gate import Route
+from tabserve.rollout.seen import Route
 from tabserve.rollout.settings import Settings
 
 Object: TypeAlias = dict[str, Any]

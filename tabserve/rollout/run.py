@@ -12,11 +12,12 @@ from typing import Any, NamedTuple, TypeAlias
 from tabserve.rollout import fleet, kube
 from tabserve.rollout.checks import TICK_SECONDS
 from tabserve.rollout.errors import RolloutError
-from tabserve.rollout.gate import Gate, Notice, Seen, resumed
+from tabserve.rollout.gate import Gate, resumed
 from tabserve.rollout.kube import CORE, ORDER, STATE, Api, Away, Refused
 from tabserve.rollout.ledger import differing
 from tabserve.rollout.moving import Mover
 from tabserve.rollout.prometheus import courses
+from tabserve.rollout.seen import Notice, Seen
 from tabserve.rollout.settings import Settings
 from tabserve.rollout.shadow import Shadow
 from tabserve.rollout.state import State
@@ -179,16 +180,7 @@ class Runner:
     def _tell(self, notice: Notice) -> None:
         """An Event at the canary's InferenceService, and a line in the log. Raises Away."""
         print(f"{self.gate.state.updated} {notice.reason}: {notice.told}", flush=True)
-        service = f"{self._settings.name}-{self._settings.canary.slot}"
-        of = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "name": service}
-        self._api.create(EVENTS, {
-            "apiVersion": "v1", "kind": "Event",
-            "metadata": {"generateName": f"{service}-rollout-"},
-            "involvedObject": of | {"namespace": self._settings.namespace},
-            "reason": notice.reason, "message": notice.told[:1000], "type": "Warning" if notice.warning else "Normal",
-            "firstTimestamp": _utc(), "lastTimestamp": _utc(), "count": 1,
-            "source": {"component": "tabserve-rollout"}, "reportingComponent": "tabserve-rollout",
-        })  # fmt: skip
+        self._api.create(EVENTS, _event(notice, self._settings))
 
     def _say_away(self, told: str) -> None:
         if told != self.away:
@@ -201,6 +193,20 @@ class Runner:
             self._mover.move(None)
         except (Away, RolloutError) as error:
             self._say_away(str(error))
+
+
+def _event(notice: Notice, settings: Settings) -> Object:
+    """The Event at the canary's InferenceService."""
+    service, now = f"{settings.name}-{settings.canary.slot}", _utc()
+    of = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "name": service}
+    return {
+        "apiVersion": "v1", "kind": "Event",
+        "metadata": {"generateName": f"{service}-rollout-"},
+        "involvedObject": of | {"namespace": settings.namespace},
+        "reason": notice.reason, "message": notice.told[:1000], "type": "Warning" if notice.warning else "Normal",
+        "firstTimestamp": now, "lastTimestamp": now, "count": 1,
+        "source": {"component": "tabserve-rollout"}, "reportingComponent": "tabserve-rollout",
+    }  # fmt: skip
 
 
 def _utc() -> str:

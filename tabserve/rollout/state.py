@@ -134,6 +134,11 @@ class State(msgspec.Struct):
     not_judged: list[str] = []
     copies: dict[str, Any] | None = None
 
+    @property
+    def at_phase(self) -> float:
+        """How many seconds the present phase, or step, has lasted."""
+        return self.seconds - (self.changes[-1].at if self.changes else 0)
+
     def text(self) -> str:
         """JSON, which `parse` reads."""
         return msgspec.json.encode(self).decode()

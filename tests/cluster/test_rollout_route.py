@@ -13,9 +13,9 @@ import pytest
 
 from tabserve import bundle as bundles
 from tabserve.bundle import expected
-from tabserve.rollout.gate import Route
 from tabserve.rollout.kube import ROUTES, Api, Away
 from tabserve.rollout.moving import Mover
+from tabserve.rollout.seen import Route
 from tabserve.rollout.settings import Course, Gateway, Header, Settings
 from tabserve.rollout.state import Slot
 from tests.cluster import chart

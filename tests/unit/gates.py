@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from tabserve.rollout.compare import Copies
-from tabserve.rollout.gate import Gate, Seen, begin
+from tabserve.rollout.gate import Gate, begin
 from tabserve.rollout.scrape import Tally
+from tabserve.rollout.seen import Seen
 from tabserve.rollout.settings import Course, Gateway, Header, Settings, Shadow
 from tabserve.rollout.state import Pod, Slot
 

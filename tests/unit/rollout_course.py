@@ -10,8 +10,9 @@ import orjson
 from tabserve.rollout import answers
 from tabserve.rollout.checks import TICK_SECONDS, above
 from tabserve.rollout.compare import Answer, Copies
-from tabserve.rollout.gate import Gate, Route, Seen, begin
+from tabserve.rollout.gate import Gate, begin
 from tabserve.rollout.scrape import Tally
+from tabserve.rollout.seen import Route, Seen
 from tabserve.rollout.settings import Course, Gateway, Header, Settings, Shadow
 from tabserve.rollout.simulate import GOOD
 from tabserve.rollout.simulate import Slot as Behaviour

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tabserve.rollout.gate import LEAST_SECONDS, SETTLING_TICKS, Gate, Route, begin, resumed
+from tabserve.rollout.gate import LEAST_SECONDS, SETTLING_TICKS, Gate, begin, resumed
 from tabserve.rollout.scrape import Tally
+from tabserve.rollout.seen import Route
 from tabserve.rollout.settings import Shadow
 from tabserve.rollout.state import Slot, State, parse
 from tests.unit.gates import SETTINGS, answered, at_step, drive, gate, pairs, pods, seen, settings
