@@ -27,7 +27,7 @@ POLL_SECONDS = 0.01
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 # Below the ports that the kernel uses for outgoing connections.
-_PORTS = range(11000, 32000)
+_PORTS = range(11000, 30000)
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 

@@ -22,8 +22,9 @@ START_SECONDS = 180.0
 STOP_SECONDS = 120.0
 POLL_SECONDS = 0.05
 
-# Below the kernel's ports for outgoing connections, so that a client can't take the port of a restarting service.
-_PORTS = range(11000, 32000)
+# Below the kernel's ports for outgoing connections, so that a client can't take the port of a restarting service, and
+# below Kubernetes' node ports, which a cluster on this machine takes without listening on them.
+_PORTS = range(11000, 30000)
 
 
 def free_port() -> int:
