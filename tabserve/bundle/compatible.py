@@ -7,7 +7,7 @@ mlserver_lightgbm (1.7.1); `get_predict_input` and `get_predict_response` of kse
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -20,10 +20,10 @@ from tabserve.bundle.instances import decode_arrays
 from tabserve.bundle.loading import Bundle
 from tabserve.bundle.manifest import ModelInfo
 from tabserve.bundle.tensors import MATRIX, described, output_specs
-from tabserve.inference.bounds import LARGE_BYTES, Bounds
+from tabserve.inference.bounds import LARGE_BYTES
 from tabserve.inference.contract import Contract
 from tabserve.inference.large import in_thread
-from tabserve.inference.model import NATIVE, Context, Model
+from tabserve.inference.model import NATIVE, AroundModel, Context, Model
 from tabserve.inference.settings import Server
 from tabserve.inference.tensors import (
     InferRequest,
@@ -93,7 +93,7 @@ def compatible(core: Model, bundle: Bundle, server: Server | Literal[""]) -> Mod
     return Compatible(core, bundle.manifest.model, outputs(server, bundle.manifest.model))
 
 
-class Compatible:
+class Compatible(AroundModel):
     """A model for clients of another server; implements tabserve.inference.model.Model.
 
     What that server does not know is answered as without it: outputs by our names, and records. So is whatever a
@@ -101,27 +101,13 @@ class Compatible:
     """
 
     def __init__(self, core: Model, model: ModelInfo, theirs: Sequence[Output]) -> None:
-        self._core, self._model = core, model
+        super().__init__(core)
+        self._model = model
         self._theirs = {output.name: output for output in theirs}
         self._default = theirs[0]
         inputs = [spec.name for spec in core.metadata.inputs]
         self._known = {MATRIX, *inputs, *(spec.name for spec in model.features)}
-        self.bounds: Bounds = core.bounds
-        self.headers: Mapping[str, str] = core.headers
         self.metadata = self._described(core.metadata)
-
-    @property
-    def ready(self) -> bool:
-        """Whether a request sent now would be predicted."""
-        return self._core.ready
-
-    async def start(self) -> None:
-        """Begin the model's background work."""
-        await self._core.start()
-
-    async def stop(self) -> None:
-        """End the model's background work."""
-        await self._core.stop()
 
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
         """Answer a V2 request. Raises what the model raises."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -63,7 +63,21 @@ class Context(msgspec.Struct):
         return left
 
 
-class Model(Protocol):
+class Background(Protocol):
+    """What may work in the background: a model, or a way to one. `start` and `stop` are called once each."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request sent now would be answered."""
+
+    async def start(self) -> None:
+        """Start the background work, before the first request."""
+
+    async def stop(self) -> None:
+        """End the background work, after the last request."""
+
+
+class Model(Background, Protocol):
     """A model behind the protocol. All methods run on the event loop, but `ready`, which any thread may ask."""
 
     @property
@@ -75,10 +89,6 @@ class Model(Protocol):
         """How much a request can hold."""
 
     @property
-    def ready(self) -> bool:
-        """Whether a request sent now would be predicted."""
-
-    @property
     def headers(self) -> Mapping[str, str]:
         """Headers of every answer, including the release."""
 
@@ -88,8 +98,35 @@ class Model(Protocol):
     async def predict(self, body: bytes, context: Context) -> bytes:
         """Answer a V1 `:predict`, a JSON body with a JSON body. Raises an InferenceError."""
 
+
+_Core = TypeVar("_Core", bound=Background)
+
+
+class Around(Generic[_Core]):
+    """Something around a core, which alone works in the background."""
+
+    def __init__(self, core: _Core) -> None:
+        self._core = core
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request sent now would be answered."""
+        return self._core.ready
+
     async def start(self) -> None:
-        """Start the model's background work; called once, before the first request."""
+        """Start the core's background work."""
+        await self._core.start()
 
     async def stop(self) -> None:
-        """End the model's background work; called once, after the last request."""
+        """End the core's background work."""
+        await self._core.stop()
+
+
+class AroundModel(Around[Model]):
+    """A model around another, with its bounds, headers and metadata."""
+
+    def __init__(self, core: Model) -> None:
+        super().__init__(core)
+        self.bounds: Bounds = core.bounds
+        self.headers: Mapping[str, str] = core.headers
+        self.metadata: ModelMetadata = core.metadata

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import msgspec
 
 from tabserve import __version__
-from tabserve.inference.bounds import Bounds
 from tabserve.inference.errors import InferenceError
 from tabserve.inference.logs import limited
-from tabserve.inference.model import Context, Model
+from tabserve.inference.model import AroundModel, Context, Model
 from tabserve.inference.settings import ServerSettings
-from tabserve.inference.tensors import InferRequest, InferResponse, ModelMetadata
+from tabserve.inference.tensors import InferRequest, InferResponse
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -83,27 +82,12 @@ class Spans:
         self._tracer.start_span("engine", parent, attributes=attributes, start_time=times[1]).end(times[2])
 
 
-class Traced:
+class Traced(AroundModel):
     """A model whose answers are each made within a span; implements tabserve.inference.model.Model."""
 
     def __init__(self, core: Model, spans: Spans) -> None:
-        self._core, self._spans = core, spans
-        self.bounds: Bounds = core.bounds
-        self.headers: Mapping[str, str] = core.headers
-        self.metadata: ModelMetadata = core.metadata
-
-    @property
-    def ready(self) -> bool:
-        """Whether a request sent now would be predicted."""
-        return self._core.ready
-
-    async def start(self) -> None:
-        """Start the model's background work."""
-        await self._core.start()
-
-    async def stop(self) -> None:
-        """End the model's background work."""
-        await self._core.stop()
+        super().__init__(core)
+        self._spans = spans
 
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
         """Answer a V2 request. Raises what the model raises."""

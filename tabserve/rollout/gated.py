@@ -66,11 +66,8 @@ def run() -> None:
 
 def _run(runner: Runner, stopped: threading.Event) -> int:
     page = serving.Page(runner.gate)
-    end = serving.serve(page)
-    try:
+    with serving.serving(page):
         return runner.run(stopped, page.tick)
-    finally:
-        end()
 
 
 def _patiently(found: Settings, stopped: threading.Event) -> Runner | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-import threading
+import socket
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from tabserve.inference.admin import Heartbeat, answering
+from tabserve.inference.rest.pages import liveness_pages, metrics_pages
 from tabserve.rollout.gate import Gate
 from tabserve.rollout.state import PHASES
 
@@ -23,16 +25,16 @@ _LARGEST = 700.0
 
 
 class Page(Collector):
-    """The gate's metrics."""
+    """The gate's metrics. heart: beats with each tick, by a clock in seconds, `now`."""
 
-    def __init__(self, gate: Gate) -> None:
-        self.gate = gate
-        self.ticked = time.time()
-        """When the gate ticked last, in seconds since 1970."""
+    def __init__(self, gate: Gate, now: Callable[[], float] = time.monotonic) -> None:
+        self.gate, self.heart = gate, Heartbeat(now, stalled_seconds=SILENT_SECONDS)
+        self.tick()
 
     def tick(self) -> None:
         """Note that the gate has ticked."""
-        self.ticked = time.time()
+        self.heart.beat()
+        self._ticked = time.time()
 
     def collect(self) -> Iterator[Metric]:
         """The metrics in Prometheus' form."""
@@ -48,40 +50,20 @@ class Page(Collector):
         if ledger.dispersion is not None:
             yield GaugeMetricFamily("tabserve_rollout_dispersion", "What errors are discounted by", ledger.dispersion)
         yield _one_of("tabserve_rollout_verdict", "Where the rollout stands", "outcome", PHASES, state.phase)
-        yield GaugeMetricFamily("tabserve_rollout_last_tick_seconds", "When the gate last looked", self.ticked)
+        yield GaugeMetricFamily("tabserve_rollout_last_tick_seconds", "When the gate last looked", self._ticked)
 
 
-def serve(page: Page, port: int = PORT) -> Callable[[], None]:
-    """Serve `/metrics` and `/v2/health/live` in a thread; returns what ends it. Raises OSError if the port is taken."""
+@contextmanager
+def serving(page: Page, port: int = PORT) -> Iterator[None]:
+    """Answer `/metrics` and health at a port while the block runs. Raises OSError if the port is taken."""
     registry = CollectorRegistry()
     registry.register(page)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path == "/metrics":
-                self._answer(200, generate_latest(registry))
-            else:
-                alive = time.time() - page.ticked < SILENT_SECONDS
-                self._answer(200 if alive else 503, b"")
-
-        def _answer(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Log no requests."""
-
-    server = ThreadingHTTPServer(("0.0.0.0", port), Handler)
-    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
-
-    def end() -> None:
-        server.shutdown()
-        server.server_close()
-
-    return end
+    pages = {
+        **liveness_pages(lambda: page.heart.live, lambda: page.heart.live),
+        **metrics_pages(lambda: generate_latest(registry)),
+    }
+    with answering(socket.create_server(("0.0.0.0", port)), pages):
+        yield
 
 
 def _by(name: str, told: str, label: str, logs: dict[str, float]) -> Metric:

@@ -20,7 +20,7 @@ from tabserve.cli import main
 from tabserve.rollout.errors import RolloutError
 from tabserve.rollout.gated import describe
 from tabserve.rollout.kube import ROUTES, Api, Away, Refused, with_token
-from tabserve.rollout.serving import SILENT_SECONDS, Page, serve
+from tabserve.rollout.serving import SILENT_SECONDS, Page, serving
 from tabserve.rollout.settings import parse
 from tests.certificates import Authority
 from tests.serving import free_port
@@ -159,17 +159,16 @@ def test_an_api_that_is_away_or_that_nobody_trusts_is_told_apart_from_one_that_r
 def test_its_metrics_say_where_it_stands_and_it_is_alive_as_long_as_it_ticks() -> None:
     driven = at_step(1)
     drive(driven, 5, canary=answered(17, errors=1), stable=answered(67, errors=1))
-    page = Page(driven)
+    seconds = [0.0]
     port = free_port()
-    end = serve(page, port)
-    with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        lines = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[0] != "#")
-    with urlopen(f"http://127.0.0.1:{port}/v2/health/live") as answer:
-        alive = answer.status
-    page.ticked -= SILENT_SECONDS
-    with pytest.raises(HTTPError, match="503"):
-        urlopen(f"http://127.0.0.1:{port}/v2/health/live")
-    end()
+    with serving(Page(driven, lambda: seconds[0]), port):
+        with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            lines = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[0] != "#")
+        with urlopen(f"http://127.0.0.1:{port}/v2/health/live") as answer:
+            alive = answer.status
+        seconds[0] += SILENT_SECONDS
+        with pytest.raises(HTTPError, match="503"):
+            urlopen(f"http://127.0.0.1:{port}/v2/health/live")
 
     assert alive == 200
     assert (lines["tabserve_rollout_weight"], lines["tabserve_rollout_threshold"]) == ("20.0", "100.0")

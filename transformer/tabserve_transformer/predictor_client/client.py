@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from tabserve.inference.errors import DeadlineExceeded, NotReady, PredictionFailed, PredictorUnavailable
 from tabserve.inference.logs import limited
-from tabserve.inference.model import Context
+from tabserve.inference.model import Background, Context
 from tabserve.inference.tensors import InferRequest, InferResponse
 from tabserve_transformer.predictor_client.address import Address, Unreached
 from tabserve_transformer.predictor_client.addresses import Addresses, ClientOptions
@@ -19,18 +19,8 @@ from tabserve_transformer.predictor_client.connection import ConnectionLost, Res
 logger = logging.getLogger(__name__)
 
 
-class RemotePredictor(Protocol):
+class RemotePredictor(Background, Protocol):
     """What the transformer needs from a predictor."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether a request sent now would be answered."""
-
-    async def start(self) -> None:
-        """Start the background work."""
-
-    async def stop(self) -> None:
-        """End the model's background work."""
 
     async def infer(self, request: InferRequest, context: Context) -> InferResponse:
         """Send tensors, and return the predictor's. Raises an InferenceError."""
