@@ -19,7 +19,7 @@ from tabserve.rollout import status as telling
 from tabserve.rollout.checks import BOUNDS, TICK_SECONDS, Rules
 from tabserve.rollout.errors import RolloutError
 from tabserve.rollout.kube import Away
-from tabserve.rollout.ledger import Ledger, State, differing
+from tabserve.rollout.ledger import Ledger, Looks, differing
 from tabserve.rollout.plan import HOURS, median, plan, whole
 from tabserve.rollout.prometheus import EXAMPLE, courses
 from tabserve.rollout.reporting import report
@@ -232,16 +232,16 @@ def _looked(
     stable: Sequence[str], canary: Sequence[str], rules: Rules, percent: float | None, path: Path | None
 ) -> Ledger:
     """The ledger after a look at every pod: of all that they have counted, or of what came since the last look."""
-    old = State.load(path, rules, percent) if path and path.exists() else None
-    state = old or State(Ledger(rules, percent))
+    old = Looks.load(path, rules, percent) if path and path.exists() else None
+    found = old or Looks(Ledger(rules, percent))
     new = {source: read(source) for source in (*stable, *canary)}
     if path is None or old is not None:
-        ours, theirs = (tally(since(new[at], state.looks.get(at)) for at in slot) for slot in (canary, stable))
-        state.ledger.add(ours, theirs)
-    state.looks = new
+        ours, theirs = (tally(since(new[at], found.looks.get(at)) for at in slot) for slot in (canary, stable))
+        found.ledger.add(ours, theirs)
+    found.looks = new
     if path is not None:
-        state.save(path)
-    return state.ledger
+        found.save(path)
+    return found.ledger
 
 
 def _facts(ledger: Ledger) -> dict[str, Any]:

@@ -144,7 +144,7 @@ class Ledger:
         return [name for name, budget in self.budgets.items() if name not in exempt and not budget.proven()]
 
 
-class State:
+class Looks:
     """A ledger and the last look at each pod, which may be kept in a file between two looks."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -161,11 +161,7 @@ class State:
         content = {
             "format": FORMAT,
             "rules": list(ledger.rules),
-            "percent": ledger.percent,
-            "peak": ledger.peak,
-            "decisions": ledger.decisions,
-            "logs": {check: logs.tolist() for check, logs in ledger.judge.logs.items()},
-            "budgets": {name: budget.logs.tolist() for name, budget in ledger.budgets.items()},
+            **asdict(ledger.keep()),
             "canary": asdict(Counted.of(ledger.canary)),
             "stable": asdict(Counted.of(ledger.stable)),
             "looks": looks,
@@ -178,7 +174,7 @@ class State:
             raise RolloutError(str(path), f"cannot be written ({error.strerror})", "Name another file.") from error
 
     @classmethod
-    def load(cls, path: Path, rules: Rules, percent: float | None) -> State:
+    def load(cls, path: Path, rules: Rules, percent: float | None) -> Looks:
         """Read what `save` wrote. Raises RolloutError if it did not, or with other rules or another share."""
         remedy = f"Remove {path} to start again, or name another file."
         try:
@@ -194,20 +190,17 @@ class State:
             raise RolloutError(str(path), f"is no state of a rollout ({type(error).__name__})", remedy) from None
 
     @classmethod
-    def _of(cls, content: dict[str, Any], rules: Rules) -> State:
-        state = cls(Ledger(rules, content["percent"]))
-        ledger = state.ledger
-        ledger.decisions, ledger.peak = content["decisions"], content["peak"]
-        ledger.judge.logs = {check: np.array(logs) for check, logs in content["logs"].items()}
-        for name, budget in ledger.budgets.items():
-            budget.logs = np.array(content["budgets"][name])
-        ledger.canary, ledger.stable = (Counted(**content[slot]).tally() for slot in ("canary", "stable"))
-        ledger.since = ledger.canary, ledger.stable
+    def _of(cls, content: dict[str, Any], rules: Rules) -> Looks:
+        found = cls(Ledger(rules, content["percent"]))
+        names = ("percent", "peak", "decisions", "logs", "budgets")
+        kept = Evidence(dispersion=None, **{name: content[name] for name in names})
+        canary, stable = (Counted(**content[slot]) for slot in ("canary", "stable"))
+        found.ledger.resume(kept, [Step(0, canary, stable)])
         for source, (start, series) in content["looks"].items():
-            state.looks[source] = Scrape(
+            found.looks[source] = Scrape(
                 start, {(name, tuple((k, v) for k, v in labels)): value for name, labels, value in series}
             )
-        return state
+        return found
 
 
 def differing(pods: Sequence[Sequence[Mapping[Series, float]]]) -> float | None:
