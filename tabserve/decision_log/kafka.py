@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import re
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import pyarrow as pa
@@ -25,8 +25,20 @@ STORE_SECONDS = 5.0
 """How long one attempt to store records waits for the brokers."""
 _MESSAGE_MS = 10_000
 _PLACE = re.compile(r"kafka://(?P<bootstrap>[^/?#@]+)/(?P<topic>[A-Za-z0-9._-]{1,249})")
+T = TypeVar("T")
 _OWN = {"bootstrap.servers", "enable.idempotence", "transactional.id"}
-_KEYS_HELP = "Its keys and their values are listed in librdkafka's CONFIGURATION.md."
+
+
+def client(kind: Callable[..., T], keys: Mapping[str, Any], setting: str) -> T:
+    """A client with librdkafka's keys, whose own logging is let through from warnings on.
+
+    setting: what the keys come from. Raises BundleError for a key that is none.
+    """
+    try:
+        return kind(keys, logger=logging.getLogger("kafka"))
+    except KafkaException as error:
+        told = "Its keys and their values are listed in librdkafka's CONFIGURATION.md."
+        raise BundleError(setting, error.args[0].str(), told) from error
 
 
 class KafkaOutputs:
@@ -49,10 +61,7 @@ class KafkaOutputs:
         self._topic = found["topic"]
         given = {"message.timeout.ms": str(_MESSAGE_MS), "queue.buffering.max.kbytes": "65536", **resolved(keys)}
         fixed = {"bootstrap.servers": found["bootstrap"], "enable.idempotence": "true"}
-        try:
-            self._producer = Producer({**given, **fixed}, logger=logging.getLogger("kafka"))
-        except KafkaException as error:
-            raise BundleError("decision_log", error.args[0].str(), _KEYS_HELP) from error
+        self._producer = client(Producer, {**given, **fixed}, "decision_log")
 
     def open(self) -> None:
         """Nothing to do: the producer connects by itself."""

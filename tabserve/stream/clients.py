@@ -7,11 +7,11 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
-from tabserve.bundle import BundleError
+from tabserve.decision_log.kafka import client
 from tabserve.decision_log.kafka_keys import resolved
 from tabserve.inference.admin import Heartbeat
 from tabserve.inference.logs import limited
@@ -142,7 +142,7 @@ def consumer(config: StreamConfig, name: str, on_error: Callable[[KafkaError], N
         "isolation.level": "read_committed",
         "error_cb": on_error,
     }
-    return _made(Consumer, keys)
+    return client(Consumer, keys, "kafka")
 
 
 def producer(config: StreamConfig, name: str) -> Producer:
@@ -164,17 +164,9 @@ def producer(config: StreamConfig, name: str) -> Producer:
         "bootstrap.servers": config.bootstrap,
         "enable.idempotence": "true",
     }
-    return _made(Producer, keys)
+    return client(Producer, keys, "kafka")
 
 
 def most_bytes(config: StreamConfig) -> int:
     """How long a message may be for a producer with these keys, which it has taken."""
     return int(resolved({**config.kafka, **config.producer}).get(_MOST_BYTES_KEY, MOST_BYTES))
-
-
-def _made(kind: Callable[..., T], keys: dict[str, Any]) -> T:
-    """A client, whose own log goes into ours."""
-    try:
-        return kind(keys, logger=logging.getLogger("kafka"))
-    except KafkaException as error:
-        raise BundleError("kafka", problem_of(error).str(), _HELP) from error
