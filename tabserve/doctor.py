@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
+from tabserve import kubeconfig
+
 Json = dict[str, Any]
 Get = Callable[[str], Json]
 """The answer to a GET of an API path. Raises Absent or Forbidden."""
@@ -196,28 +198,13 @@ def rows(findings: list[Requirement]) -> Iterator[dict[str, str]]:
 
 def connect(context: str | None) -> Get:
     """A GET with the rights of the kubeconfig. Raises OSError if no cluster answers."""
-    from kubernetes import client, config
-    from urllib3.exceptions import HTTPError
-
-    try:
-        config.load_kube_config(context=context)  # type: ignore[no-untyped-call]
-    except config.ConfigException as error:
-        raise OSError(str(error)) from None
-    api = client.ApiClient()
-    api.configuration.retries = 0
+    ask = kubeconfig.connect(context, 15)
 
     def get(path: str) -> Json:
-        prepared = api.param_serialize(
-            "GET", path, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
-        )
-        try:
-            response = api.call_api(*prepared, _request_timeout=15)
-        except HTTPError as error:
-            raise OSError(f"no answer from {api.configuration.host}: {error}") from None
-        text = response.read()  # type: ignore[no-untyped-call]
-        if response.status in (401, 403):
+        status, text = ask("GET", path, None)
+        if status in (401, 403):
             raise Forbidden(path)
-        if response.status >= 400:
+        if status >= 400:
             raise Absent(path)
         found: Json = json.loads(text)
         return found

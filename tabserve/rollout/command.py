@@ -14,11 +14,11 @@ from typing import Any, NoReturn, TypeVar
 import click
 import numpy as np
 
+from tabserve.kubeconfig import Away
 from tabserve.rollout import gated
 from tabserve.rollout import status as telling
 from tabserve.rollout.checks import BOUNDS, TICK_SECONDS, Rules
 from tabserve.rollout.errors import RolloutError
-from tabserve.rollout.kube import Away
 from tabserve.rollout.ledger import Ledger, Looks, differing
 from tabserve.rollout.plan import HOURS, median, plan, whole
 from tabserve.rollout.prometheus import EXAMPLE, courses

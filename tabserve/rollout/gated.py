@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 
 import click
 
+from tabserve.kubeconfig import Away
 from tabserve.rollout import kube, serving, settings
 from tabserve.rollout import status as telling
 from tabserve.rollout.checks import TICK_SECONDS
 from tabserve.rollout.errors import RolloutError
 from tabserve.rollout.judging import copies_of, ledger_of
-from tabserve.rollout.kube import BATCH, CORE, ORDER, ROUTES, Api, Away
+from tabserve.rollout.kube import BATCH, CORE, ORDER, ROUTES, Api
 from tabserve.rollout.route import COPIES_PORT
 from tabserve.rollout.run import Me, Runner
 from tabserve.rollout.settings import Settings

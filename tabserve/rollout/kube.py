@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -13,12 +13,12 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
+from tabserve import kubeconfig
+from tabserve.kubeconfig import MERGE, Ask, Away
 from tabserve.rollout.errors import RolloutError
 from tabserve.rollout.state import State, parse
 
 Object: TypeAlias = dict[str, Any]
-Ask: TypeAlias = Callable[[str, str, Object | None], tuple[int, bytes]]
-"""Sends a method, a path and a body, and gives a status and an answer. Raises Away."""
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 ROUTES = "gateway.networking.k8s.io/v1", "httproutes"
 CORE, BATCH = "v1", "batch/v1"
@@ -27,11 +27,6 @@ STATE = "state.json"
 ORDER = "tabserve/order"
 """The annotation of the ConfigMap that says what the gate is to do."""
 _SECONDS = 10
-_PATCH = "application/merge-patch+json"
-
-
-class Away(OSError):
-    """The API server does not answer."""
 
 
 class Refused(RolloutError):
@@ -102,7 +97,7 @@ def with_token(account: Path = ACCOUNT, environment: Mapping[str, str] = os.envi
     def ask(method: str, path: str, body: Object | None) -> tuple[int, bytes]:
         headers = {"Authorization": f"Bearer {(account / 'token').read_text().strip()}", "Accept": "application/json"}
         headers["User-Agent"] = "tabserve-rollout"
-        headers["Content-Type"] = _PATCH if method == "PATCH" else "application/json"
+        headers["Content-Type"] = MERGE if method == "PATCH" else "application/json"
         data = None if body is None else json.dumps(body).encode()
         try:
             with urlopen(Request(base + path, data, headers, method=method), timeout=_SECONDS, context=tls) as answer:
@@ -117,26 +112,10 @@ def with_token(account: Path = ACCOUNT, environment: Mapping[str, str] = os.envi
 
 def with_kubeconfig(context: str | None = None) -> Ask:
     """Asks with the rights of the kubeconfig. Raises RolloutError if there is none."""
-    from kubernetes import client, config
-    from urllib3.exceptions import HTTPError as NoAnswer
-
     try:
-        config.load_kube_config(context=context)  # type: ignore[no-untyped-call]
-    except config.ConfigException as error:
+        return kubeconfig.connect(context, _SECONDS)
+    except kubeconfig.NoKubeconfig as error:
         raise RolloutError("kubeconfig", str(error), "Set KUBECONFIG, or run it in a pod.") from None
-    api = client.ApiClient()
-    api.configuration.retries = 0
-
-    def ask(method: str, path: str, body: Object | None) -> tuple[int, bytes]:
-        headers = {"Accept": "application/json", "Content-Type": _PATCH if method == "PATCH" else "application/json"}
-        prepared = api.param_serialize(method, path, header_params=headers, body=body, auth_settings=["BearerToken"])
-        try:
-            response = api.call_api(*prepared, _request_timeout=_SECONDS)
-        except NoAnswer as error:
-            raise Away(f"no answer from {api.configuration.host}: {error}") from None
-        return response.status, response.read()  # type: ignore[no-untyped-call]
-
-    return ask
 
 
 def reach(namespace: str | None) -> tuple[Api, str]:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias
 
+from tabserve.kubeconfig import Away
 from tabserve.rollout import fleet, kube
 from tabserve.rollout.checks import TICK_SECONDS
 from tabserve.rollout.errors import RolloutError
 from tabserve.rollout.gate import Gate, resumed
-from tabserve.rollout.kube import CORE, ORDER, STATE, Api, Away, Refused
+from tabserve.rollout.kube import CORE, ORDER, STATE, Api, Refused
 from tabserve.rollout.ledger import differing
 from tabserve.rollout.moving import Mover
 from tabserve.rollout.prometheus import courses

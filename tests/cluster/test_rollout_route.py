@@ -13,7 +13,8 @@ import pytest
 
 from tabserve import bundle as bundles
 from tabserve.bundle import expected
-from tabserve.rollout.kube import ROUTES, Api, Away
+from tabserve.kubeconfig import Away
+from tabserve.rollout.kube import ROUTES, Api
 from tabserve.rollout.moving import Mover
 from tabserve.rollout.seen import Route
 from tabserve.rollout.settings import Course, Gateway, Header, Settings

@@ -7,7 +7,7 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
-from tabserve.rollout.kube import Away
+from tabserve.kubeconfig import Away
 
 Object = dict[str, Any]
 

@@ -17,9 +17,10 @@ import pytest
 from click.testing import CliRunner
 
 from tabserve.cli import main
+from tabserve.kubeconfig import Away
 from tabserve.rollout.errors import RolloutError
 from tabserve.rollout.gated import describe
-from tabserve.rollout.kube import ROUTES, Api, Away, Refused, with_token
+from tabserve.rollout.kube import ROUTES, Api, Refused, with_token
 from tabserve.rollout.serving import SILENT_SECONDS, Page, serving
 from tabserve.rollout.settings import parse
 from tests.certificates import Authority
