@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -35,6 +34,7 @@ from tabserve.request import command as asking
 from tabserve.request import reading
 from tabserve.rollout.command import rollout
 from tabserve.schema.schema import Task
+from tabserve.stream.commands import stream
 from tabserve.terminal import table
 from tabserve.train import command as training
 
@@ -314,41 +314,11 @@ def score(directory: Path, source: str, target: str, log: str | None, hash_key_f
         raise click.ClickException(str(error)) from None
 
 
-@main.command()
-@click.argument("directory", metavar="BUNDLE", type=_DIRECTORY)
-@click.option("--config", required=True, type=_FILE, help="Topics, delivery and Kafka's keys: a YAML file.")
-@click.option("--name", help="Of this member of the group; with exactly-once an earlier one is fenced.  [host name]")
-@click.option("--release", default="", help="The release's id, in every message; default: the bundle's digest.")
-@click.option("--digest", help="Refuse any bundle but this one, sha256:….")
-@click.option("--host", default="0.0.0.0", show_default=True, help="The address of the admin port.")
-@click.option("--admin-port", type=click.IntRange(0, 65535), default=8082, show_default=True, help="0 for none.")
-@click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
-)
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@THREADS
-@VERIFY
-@ALLOW_JOBLIB
-@TRUSTED
-def stream(
-    directory: Path, name: str | None, release: str, host: str, admin_port: int, trusted: Sequence[str], **options: Any
-) -> None:
-    """Decide the records of a Kafka topic, until SIGTERM or Ctrl-C.
-
-    Health and metrics are at the admin port. Exit status: 1 if it cannot start, or cannot go on, as when another member
-    has the same name. Then start it again.
-    """
-    from tabserve.stream import command
-    from tabserve.stream.run import Options
-
-    member = Options(name or socket.gethostname(), release, host, admin_port)
-    command.stream(directory, options=member, trusted=trusted_names(trusted), **options)
-
-
 bundle.add_command(card)
 main.add_command(log)
 main.add_command(rollout)
 main.add_command(monitor)
+main.add_command(stream)
 
 
 @main.command()
