@@ -29,7 +29,7 @@ from tabserve.engines.estimators import untrusted
 from tabserve.inference.rest import openapi
 from tabserve.inference.settings import Server
 from tabserve.monitor.commands import monitor
-from tabserve.options import ALLOW_JOBLIB, THREADS, TRUSTED, VERIFY, trusted_names
+from tabserve.options import ALLOW_JOBLIB, DIRECTORY, FILE, THREADS, TRUSTED, VERIFY, trusted_names
 from tabserve.request import command as asking
 from tabserve.request import reading
 from tabserve.rollout.command import rollout
@@ -65,14 +65,12 @@ def bundle() -> None:
     """Write a bundle, or look at one."""
 
 
-_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _PORT = click.IntRange(1, 65535)
 bundle.add_command(sign)
 
 
 @bundle.command()
-@click.argument("directory", type=_DIRECTORY)
+@click.argument("directory", type=DIRECTORY)
 @click.option("--digest", help="Refuse any bundle but this one, sha256:….")
 @VERIFY
 @ALLOW_JOBLIB
@@ -86,7 +84,7 @@ def check(directory: Path, trusted: Sequence[str], **options: Any) -> None:
 
 
 @bundle.command()
-@click.argument("directory", type=_DIRECTORY)
+@click.argument("directory", type=DIRECTORY)
 def show(directory: Path) -> None:
     """Print what is in a bundle, without loading its model."""
     try:
@@ -110,7 +108,7 @@ def show(directory: Path) -> None:
 
 
 @bundle.command("openapi")
-@click.argument("directory", type=_DIRECTORY)
+@click.argument("directory", type=DIRECTORY)
 @click.option("--service", type=click.Choice(["transformer", "predictor"]), default="transformer", show_default=True)
 @click.option("--model-name", default="", help="What clients call the model; default: the bundle's name.")
 def openapi_document(directory: Path, service: str, model_name: str) -> None:
@@ -131,14 +129,14 @@ def _rounds(_: click.Context, option: click.Parameter, value: str | None) -> str
 
 @bundle.command()
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
-@click.option("--schema", required=True, type=_FILE, help="schema.yaml; `tabserve schema draft` writes a first one.")
-@click.option("--sample", required=True, type=_FILE, help="The training data, a CSV or Parquet file.")
-@click.option("--held-out", type=_FILE, help="Records that the model was not trained on, to compare with later.")
+@click.option("--schema", required=True, type=FILE, help="schema.yaml; `tabserve schema draft` writes a first one.")
+@click.option("--sample", required=True, type=FILE, help="The training data, a CSV or Parquet file.")
+@click.option("--held-out", type=FILE, help="Records that the model was not trained on, to compare with later.")
 @click.option("--label", metavar="COLUMN", help="Of the held-out file, or the sample: what a record turned out to be.")
 @click.option("--name", required=True, help="What clients call the model.")
 @click.option("--version", default="1", show_default=True, help="Of the model.")
 @click.option("--into", type=click.Path(path_type=Path), help="The bundle's folder.  [default: the name]")
-@click.option("--preprocessor", type=_FILE, help="A fitted transformer in a file, from the schema's features.")
+@click.option("--preprocessor", type=FILE, help="A fitted transformer in a file, from the schema's features.")
 @click.option("--format", type=click.Choice(training.FORMATS), help="Of the model in the bundle; default: a safe one.")
 @click.option("--engine", type=click.Choice(get_args(EngineName)), help="Evaluate only with this one.")
 @click.option("--missing", type=float, help="The number that meant a missing value to a Booster, or nan for none.")
@@ -181,7 +179,7 @@ def schema() -> None:
 @schema.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option("--target", metavar="COLUMN", help="The column with the label: it is no field, and shows the task.")
-@click.option("--sample", type=_FILE, help="With a folder: a file of records, for the values of categories.")
+@click.option("--sample", type=FILE, help="With a folder: a file of records, for the values of categories.")
 @click.option("--task", type=click.Choice(get_args(Task)), help="What the model does; guessed if left out.")
 def draft(source: Path, target: str | None, sample: Path | None, task: Task | None) -> None:
     """Print a first schema.yaml, drafted from records or from an MLflow model.
@@ -196,7 +194,7 @@ def draft(source: Path, target: str | None, sample: Path | None, task: Task | No
 
 
 @main.command()
-@click.argument("directory", type=_DIRECTORY)
+@click.argument("directory", type=DIRECTORY)
 @click.option("--http-port", type=_PORT, help="REST port of the transformer.  [8080, or a free one]")
 @click.option("--grpc-port", type=_PORT, help="gRPC port of the transformer.  [8081, or a free one]")
 @click.option("--predictor-http-port", type=_PORT, help="REST port of the predictor.  [8083, or a free one]")
@@ -277,7 +275,7 @@ def _same(got: object, expected: object) -> bool:
 
 
 @main.command()
-@click.argument("directory", metavar="BUNDLE", type=_DIRECTORY)
+@click.argument("directory", metavar="BUNDLE", type=DIRECTORY)
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
 @click.option(

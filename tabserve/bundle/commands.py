@@ -8,15 +8,14 @@ import click
 
 from tabserve.bundle import signing
 from tabserve.bundle.errors import BundleError
-
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+from tabserve.options import DIRECTORY, FILE
 
 
 @click.command()
-@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--key", required=True, type=_FILE, metavar="PEM", help="The private key: P-256, P-384 or P-521.")
+@click.argument("directory", type=DIRECTORY)
+@click.option("--key", required=True, type=FILE, metavar="PEM", help="The private key: P-256, P-384 or P-521.")
 @click.option(
-    "--certificates", type=_FILE, metavar="PEM", help="The key's certificate, then those that lead to its authority."
+    "--certificates", type=FILE, metavar="PEM", help="The key's certificate, then those that lead to its authority."
 )
 def sign(directory: Path, key: Path, certificates: Path | None) -> None:
     """Sign a bundle, in the form of OpenSSF model signing: write bundle.sig into it."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tabserve.bundle import BundleError
-from tabserve.options import ALLOW_JOBLIB, TRUSTED, VERIFY, trusted_names
+from tabserve.options import ALLOW_JOBLIB, DIRECTORY, FILE, TRUSTED, VERIFY, trusted_names
 
 if TYPE_CHECKING:
     from tabserve.card.contents import Card
@@ -18,11 +18,11 @@ JSON, PAGE = "card.json", "card.html"
 
 
 @click.command()
-@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("directory", type=DIRECTORY)
 @click.option(
     "--labels",
     metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FILE,
     help="Records that the model was not trained on, CSV or Parquet, with what each turned out to be.",
 )
 @click.option("--label", metavar="COLUMN", default="label", show_default=True, help="What a record turned out to be.")

@@ -13,7 +13,7 @@ import click
 
 from tabserve.bundle import BundleError
 from tabserve.inference.errors import InferenceError
-from tabserve.options import ALLOW_JOBLIB, THREADS, TRUSTED, trusted_names
+from tabserve.options import ALLOW_JOBLIB, DIRECTORY, THREADS, TRUSTED, trusted_names
 
 if TYPE_CHECKING:
     from tabserve.decision_log.replayer import Replayer
@@ -24,7 +24,7 @@ _BUNDLES = click.option(
     "bundles",
     required=True,
     multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=DIRECTORY,
     help="A bundle that made decisions of the log; may be repeated.",
 )
 

@@ -8,9 +8,7 @@ from typing import Any
 
 import click
 
-from tabserve.options import VERIFY
-
-_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
+from tabserve.options import DIRECTORY, VERIFY
 
 
 class _WithDefault(click.Group):
@@ -43,7 +41,7 @@ def monitor() -> None:
 
 @monitor.command()
 @click.argument("log")
-@click.option("--bundle", "directory", type=_DIRECTORY, required=True, help="What was serving.")
+@click.option("--bundle", "directory", type=DIRECTORY, required=True, help="What was serving.")
 @click.option("--labels", metavar="PLACE", help="What records turned out to be: Parquet or CSV with id, label, time.")
 @click.option("--digest", help="Refuse any bundle but this one, sha256:…")
 @VERIFY
@@ -70,7 +68,7 @@ def run(log: str, directory: Path, **options: Any) -> None:
 
 
 @monitor.command()
-@click.option("--bundle", "directory", type=_DIRECTORY, required=True, help="What will be serving.")
+@click.option("--bundle", "directory", type=DIRECTORY, required=True, help="What will be serving.")
 @click.option("--rows-per-day", type=click.IntRange(1), required=True, help="Decisions.")
 @click.option("--labelled", type=click.FloatRange(0, 1), default=1.0, show_default=True, help="Part with a label.")
 @click.option("--years", type=click.IntRange(1), default=200, show_default=True, help="To simulate.")

@@ -9,15 +9,15 @@ from typing import Any
 
 import click
 
-from tabserve.options import ALLOW_JOBLIB, THREADS, TRUSTED, VERIFY, trusted_names
+from tabserve.options import ALLOW_JOBLIB, DIRECTORY, FILE, THREADS, TRUSTED, VERIFY, trusted_names
 
 
 @click.command()
-@click.argument("directory", metavar="BUNDLE", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("directory", metavar="BUNDLE", type=DIRECTORY)
 @click.option(
     "--config",
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FILE,
     help="Topics, delivery and Kafka's keys: a YAML file.",
 )
 @click.option("--name", help="Of this member of the group; with exactly-once an earlier one is fenced.  [host name]")
