@@ -24,11 +24,9 @@ QUICK := $(if $(filter $(PYTHON3),$(OLDEST)),.venv,.venv-oldest)
 quick: $(QUICK)/ready ## the tests that take seconds, on the oldest Python there is
 	$(QUICK)/bin/python -m pytest -q $(SECONDS)
 
-# Tests that wait for services under load, or measure, run one at a time; the others run by file on two cores.
-ALONE := tests/faults tests/loadtest tests/benchmarks
 test: lint ## everything that needs no cluster; pytest's closing line comes last
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not cluster and not long" $(addprefix --ignore=,$(ALONE))
-	$(PYTHON) -m pytest -m "not cluster and not long" $(ALONE)
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not cluster and not long and not alone"
+	$(PYTHON) -m pytest -m "alone and not cluster and not long"
 
 test-long: .venv/ready ## tests that take minutes, or need a machine with nothing else to do
 	@ls /usr/lib/*/faketime/libfaketime.so.1 > /dev/null 2>&1 || apt-get install -y -q --no-install-recommends libfaketime

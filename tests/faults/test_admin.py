@@ -18,6 +18,8 @@ from tests.faults import wire
 from tests.faults.conftest import Subject
 from tests.serving import Service, running, start
 
+pytestmark = pytest.mark.alone
+
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
 
 

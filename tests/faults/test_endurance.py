@@ -15,6 +15,8 @@ from tests.faults import wire
 from tests.faults.conftest import Subject
 from tests.serving import running
 
+pytestmark = pytest.mark.alone
+
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
 PIPELINED, WATCHES, TIMES = 5_000, 200, 1_000
 

@@ -18,6 +18,8 @@ from tests.faults import wire
 from tests.faults.conftest import Subject
 from tests.serving import Service, running
 
+pytestmark = pytest.mark.alone
+
 MANY = 2_000_000
 TIMES = 3
 

@@ -18,6 +18,8 @@ from tests.faults.conftest import Subject
 from tests.faults.load import Tally, ask_grpc, ask_rest, clients
 from tests.serving import Service, running, start
 
+pytestmark = pytest.mark.alone
+
 MANY = 200
 
 

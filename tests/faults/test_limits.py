@@ -20,6 +20,8 @@ from tests.faults import wire
 from tests.faults.conftest import Subject
 from tests.serving import Service, running
 
+pytestmark = pytest.mark.alone
+
 LIMIT = 8 * 2**20
 MIB = 2**20
 JSON = {"Content-Type": "application/json"}

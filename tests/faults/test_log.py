@@ -18,6 +18,8 @@ from tests.faults.conftest import Subject
 from tests.faults.test_memory import LIMIT, MIB, send_on, unfinished
 from tests.serving import Service, running, start
 
+pytestmark = pytest.mark.alone
+
 SECRET = "secret-4711"
 PATH = "/v2/models/echo/infer"
 

@@ -19,6 +19,8 @@ from tests.faults import wire
 from tests.faults.conftest import Subject
 from tests.serving import ROOT, Service, running, start
 
+pytestmark = pytest.mark.alone
+
 FAKETIME = "/usr/lib/*/faketime/libfaketime.so.1"
 DAY = timedelta(days=1)
 PATH = "/v2/models/echo/infer"

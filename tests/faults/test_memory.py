@@ -19,6 +19,8 @@ from tests.faults import wire
 from tests.faults.conftest import Subject
 from tests.serving import Service, running
 
+pytestmark = pytest.mark.alone
+
 MIB = 2**20
 LIMIT = 160 * MIB
 """The memory in the settings, of which an echo takes about 60 MiB."""

@@ -20,6 +20,8 @@ from tests.faults.conftest import Subject
 from tests.faults.proxy import Proxy, proxied
 from tests.serving import Service, running
 
+pytestmark = pytest.mark.alone
+
 TIMEOUT_SECONDS = 0.5
 CLIENTS, VANISHING = 1000, 200
 TCP_REPAIR = 19

@@ -23,6 +23,8 @@ from tests.faults import wire
 from tests.faults.conftest import Subject
 from tests.serving import running
 
+pytestmark = pytest.mark.alone
+
 PLACES = 2
 HELD = pb.InferParameter(bool_param=True)
 

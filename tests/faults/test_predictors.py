@@ -21,6 +21,8 @@ from tests.faults.conftest import Subject
 from tests.faults.load import Tally, ask_rest, clients
 from tests.serving import Service, free_port, running, start
 
+pytestmark = pytest.mark.alone
+
 NAME, HOSTS = "pair.test", "127.0.0.1 localhost\n127.0.0.1 pair.test\n127.0.0.2 pair.test\n"
 MOUNT = 'mount --bind "$0" /etc/hosts && exec "$@"'
 CLIENTS, MANY = 4, 200

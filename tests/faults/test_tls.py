@@ -22,6 +22,8 @@ from tests.faults import wire
 from tests.faults.load import Tally, clients
 from tests.serving import Service, start
 
+pytestmark = pytest.mark.alone
+
 READY = "/inference.GRPCInferenceService/ServerReady"
 OWN = (("grpc.use_local_subchannel_pool", 1),)  # else channels share a connection, and its handshake
 

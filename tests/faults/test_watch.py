@@ -18,6 +18,8 @@ from tests.faults.load import Tally, ask_grpc, ask_rest, clients
 from tests.faults.test_lifecycle import answered_more
 from tests.serving import ROOT, Service, free_port
 
+pytestmark = pytest.mark.alone
+
 
 @contextmanager
 def watching(bundle: Path, log: Path) -> Generator[Service]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tabserve_loadtest import schedule
 from tabserve_loadtest.schedule import Segment
 from tests.loadtest.conftest import TRUSTING, Loadtest, Stubs
+
+pytestmark = pytest.mark.alone
 
 
 def test_two_generators_send_exactly_what_one_does(stub: Stubs, loadtest: Loadtest) -> None:

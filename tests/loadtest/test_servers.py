@@ -12,6 +12,8 @@ import pytest
 from tests.loadtest.conftest import TRUSTING, Run, run_together
 from tests.serving import ROOT, Service, running
 
+pytestmark = pytest.mark.alone
+
 # Verdicts on latency do not matter here: any of the cores may be busy with something else.
 CALM = ("server", "--set=rate=40", "--set=seconds=2", "--set=rows=3", "--set=p50=9000", "--set=p99=9000", TRUSTING)
 

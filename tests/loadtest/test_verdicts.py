@@ -9,6 +9,8 @@ import pytest
 
 from tests.loadtest.conftest import TRUSTING, Loadtest, Run, Stubs, run_together, start_stub
 
+pytestmark = pytest.mark.alone
+
 SHORT = ("--set=rate=300", "--set=seconds=2", TRUSTING)
 FAIR = (*SHORT, "--set=p50=4000", "--set=p99=6000")
 OVERLOAD = ("rows=1", "rate=100", "factor=3", "seconds=4", "p99=6000", "refusal_p99_ms=6000", "goodput_share=0.4")
