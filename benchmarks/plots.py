@@ -13,6 +13,7 @@ from matplotlib.rcsetup import cycler
 from matplotlib.ticker import FuncFormatter
 
 from benchmarks.results import CLOSED, HALF, Cell, Results, Sample, cpu, per_second
+from benchmarks.roster import NOOP_HTTP
 
 _SIZE = (9.0, 4.5)
 _POINTS = 3
@@ -29,9 +30,10 @@ def write(results: Results, folder: Path) -> None:
         axes = figure.subplots()
         axes.set_prop_cycle(cycler(linestyle=["-", "--"]) * rcParams["axes.prop_cycle"])  # more peers than colours
         draw(axes, results)
-        if axes.lines:
+        if axes.has_data():
             axes.grid(alpha=0.3)
-            axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+            if axes.lines:
+                axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
             axes.spines[["top", "right"]].set_visible(False)
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
 
@@ -51,6 +53,18 @@ def _concurrency(axes: Axes, results: Results) -> None:
     _lines(axes, cells, lambda cell: cell.connections, lambda cell: results.median(cell, per_second) or 0.0)
     axes.set(xlabel="connections", ylabel="requests a second, one core")
     axes.set_title("Throughput by concurrency, 1 row a request (XGBoost, V2 JSON)")
+
+
+def _throughput(axes: Axes, results: Results) -> None:
+    cells = _like(results, lambda cell: (cell.rows, cell.encoding, cell.connections) == (1, "json", 32))
+    served = {cell.peer: results.median(cell, per_second) or 0.0 for cell in cells if cell.peer != NOOP_HTTP.name}
+    if served:
+        names = sorted(served, key=lambda name: served[name])
+        drawn = axes.barh(names, [served[name] for name in names])
+        axes.bar_label(drawn, fmt="{:,.0f}", padding=4)
+    axes.set(xlabel="requests a second, one core")
+    axes.set_title("Throughput, 1 row a request, 32 connections (XGBoost, V2 JSON)")
+    axes.xaxis.set_major_formatter(_PLAIN)
 
 
 def _batch_size(axes: Axes, results: Results) -> None:
@@ -97,6 +111,7 @@ def _lines(axes: Axes, cells: list[Cell], x: Callable[[Cell], int], y: Callable[
 
 _PLOTS: dict[str, Callable[[Axes, Results], None]] = {
     "latency": _latency,
+    "throughput": _throughput,
     "concurrency": _concurrency,
     "batch_size": _batch_size,
     "soak": _soak,

@@ -15,7 +15,8 @@ def test_each_plot_needs_its_figures(tmp_path: Path) -> None:
         cell = Cell("tabserve", "xgboost", rows, "json", connections)
         found.samples += [Sample(cell, number, measurement(1000)) for number in range(2)]
     plots.write(found, tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == {"latency.svg", "concurrency.svg", "batch_size.svg"}
+    drawn = {"latency.svg", "throughput.svg", "concurrency.svg", "batch_size.svg"}
+    assert {file.name for file in tmp_path.iterdir()} == drawn
     assert "tabserve" in (tmp_path / "latency.svg").read_text()
 
 
