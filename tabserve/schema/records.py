@@ -16,7 +16,8 @@ from tabserve.arrays import Array
 from tabserve.inference.bounds import LARGE_BYTES
 from tabserve.inference.errors import InvalidRequest
 from tabserve.inference.pieces import decoded
-from tabserve.inference.tensors import DATATYPES, Tensor, TensorSpec, text
+from tabserve.inference.tensors import Tensor, TensorSpec
+from tabserve.schema import inputs
 from tabserve.schema.columns import (
     Checks,
     Columns,
@@ -27,14 +28,13 @@ from tabserve.schema.columns import (
     identities,
     identity_misfits,
     rows,
-    shown,
     where,
     word,
 )
+from tabserve.schema.inputs import quoted
 from tabserve.schema.mending import MALFORMED, Mender
 from tabserve.schema.misfits import nearest
 from tabserve.schema.schema import Field, Schema
-from tabserve.schema.timestamps import instant
 
 _JSON_TYPES: dict[str, Any] = {
     "number": float,
@@ -45,27 +45,7 @@ _JSON_TYPES: dict[str, Any] = {
     "timestamp": float | str,
     "date": str,
 }
-_DATATYPES = {
-    "number": "FP64",
-    "integer": "INT64",
-    "boolean": "BOOL",
-    "category": "BYTES",
-    "text": "BYTES",
-    "timestamp": "BYTES",
-    "date": "BYTES",
-}
-_NUMERIC = frozenset(DATATYPES) - {"BOOL", "BYTES"}
 _OF_ID = str | int | None
-_WHOLE = frozenset(name for name in DATATYPES if "INT" in name) | {"BYTES"}
-_ACCEPTED = {
-    "number": _NUMERIC,
-    "integer": _NUMERIC,
-    "boolean": frozenset({"BOOL", "FP64"}),
-    "category": frozenset({"BYTES"}),
-    "text": frozenset({"BYTES"}),
-    "timestamp": _NUMERIC | {"BYTES"},
-    "date": frozenset({"BYTES"}),
-}
 _GOT = {
     "str": "a string",
     "bool": "a boolean",
@@ -122,7 +102,7 @@ class Records:
         self._decoder = Decoder(self._records, width)
         self.tensor_specs = (
             *([TensorSpec(self._id, "BYTES", (-1,))] if self._id else []),
-            *(TensorSpec(name, _DATATYPES[field.type], (-1,)) for name, field in self._fields.items()),
+            *(TensorSpec(name, inputs.DATATYPES[field.type], (-1,)) for name, field in self._fields.items()),
         )
 
     def decode(self, body: bytes | memoryview) -> Columns:
@@ -179,24 +159,24 @@ class Records:
 
     def _parts_of(self, tensors: Sequence[Tensor]) -> _Parts:
         given = {tensor.name: tensor for tensor in tensors}
-        self._check_names(tensors, given)
+        inputs.check_names(tensors, given, self._fields, self._id)
         count = tensors[0].array.shape[0] if tensors[0].array.ndim else 0
         faults: list[Misfit] = []
         ids: list[str | int | None] = [None] * count
         if self._id in given:
-            ids = _ids(given.pop(self._id), count, faults)
-        flat = {name: _flat(tensor, self._fields[name], count) for name, tensor in given.items()}
+            ids = inputs.ids(given.pop(self._id), count, faults)
+        flat = {name: inputs.flat(tensor, self._fields[name], count) for name, tensor in given.items()}
         numbers = np.full((len(self._checks.numeric), count), np.nan)
         for index, field in enumerate(self._checks.numeric):
             if field.name in flat:
-                numbers[index] = _numbers(flat[field.name], field, faults)
+                numbers[index] = inputs.numbers(flat[field.name], field, faults)
         nothing: list[str | None] = [None] * count
         words = {
-            field.name: _strings(flat[field.name], field, faults) if field.name in flat else nothing
+            field.name: inputs.strings(flat[field.name], field, faults) if field.name in flat else nothing
             for field in self._checks.words
         }
         named = identities(ids) if self._id else None
-        return _Parts(numbers, words, named, lambda name, record: _element(flat[name][record]), faults)
+        return _Parts(numbers, words, named, lambda name, record: inputs.element(flat[name][record]), faults)
 
     def _parts(self, values: list[tuple[Any, ...]], faults: Sequence[Misfit] = ()) -> _Parts:
         words = {field.name: self._words(field, values) for field in self._checks.words}
@@ -234,21 +214,10 @@ class Records:
             return np.frombuffer(packed).reshape(len(values), len(self._checks.numeric)).T
         except struct.error:  # some are missing, or are times as text
             fields = zip(*map(pick, values), strict=True)
-            return np.array([list(map(_instant, field)) for field in fields], dtype=np.float64)
+            return np.array([list(map(inputs.instant_of, field)) for field in fields], dtype=np.float64)
 
     def _given(self, values: list[tuple[Any, ...]]) -> _Given:
         return lambda name, record: values[record][self._places[name]]
-
-    def _check_names(self, tensors: Sequence[Tensor], given: dict[str, Tensor]) -> None:
-        for name in given:
-            if name not in self._fields and name != self._id:
-                raise InvalidRequest(f"unknown input {_name(name)}{nearest(name, self._fields)}")
-        if len(given) < len(tensors):
-            names = [tensor.name for tensor in tensors]
-            raise InvalidRequest(f"input `{next(name for name in names if names.count(name) > 1)}`: given twice")
-        for name, field in self._fields.items():
-            if name not in given and (field.required or not tensors):
-                raise InvalidRequest(f"input `{name}`: expected {expectation(field)}, but it is missing")
 
 
 def record_struct(
@@ -324,7 +293,7 @@ def _explained(error: msgspec.ValidationError, fields: Mapping[str, Field], iden
     if record is None:
         return f'expected {{"instances": [{{…}}, …]}}: {message[0].lower()}{message[1:]}'
     if unknown := _UNKNOWN.fullmatch(message):
-        return f"record {record}: unknown field {_name(unknown[1])}{nearest(unknown[1], fields)}"
+        return f"record {record}: unknown field {quoted(unknown[1])}{nearest(unknown[1], fields)}"
     if missing := _MISSING.fullmatch(message):
         place = where(int(record), missing[1])
         return f"{place}: expected {expectation(fields[missing[1]])}, but it is missing"
@@ -334,74 +303,3 @@ def _explained(error: msgspec.ValidationError, fields: Mapping[str, Field], iden
         return f"record {record}: expected an object with the fields {', '.join(fields)}, got {kind}"
     expected = "a string or a whole number" if name == identity else expectation(fields[name])
     return f"{where(int(record), name)}: expected {expected}, got {kind}"
-
-
-def _name(name: str) -> str:
-    return f"`{shown(name)[1:-1]}`"
-
-
-def _instant(value: str | float | None) -> float | None:
-    """Seconds since 1970; infinity for a text that is not a time."""
-    return instant(value) if isinstance(value, str) else value
-
-
-def _ids(tensor: Tensor, count: int, faults: list[Misfit]) -> list[str | int | None]:
-    if tensor.datatype not in _WHOLE or tensor.array.shape not in ((count,), (count, 1)):
-        expected = f"BYTES or INT64 [{count}]"
-        raise InvalidRequest(
-            f"input `{tensor.name}`: expected {expected}, got {tensor.datatype} {list(tensor.array.shape)}"
-        )
-    values = tensor.array.reshape(count)
-    return list(_texts(values, tensor.name, faults)) if values.dtype == object else values.tolist()
-
-
-def _flat(tensor: Tensor, field: Field, count: int) -> Array:
-    """The tensor's elements as an array [count]."""
-    shape = tensor.array.shape
-    accepted = _ACCEPTED[field.type] | (_NUMERIC if field.numbered else frozenset())
-    if tensor.datatype not in accepted or shape not in ((count,), (count, 1)):
-        expected = f"{_DATATYPES[field.type]} [{count}]"
-        raise InvalidRequest(f"input `{field.name}`: expected {expected}, got {tensor.datatype} {list(shape)}")
-    return tensor.array.reshape(count)
-
-
-def _numbers(array: Array, field: Field, faults: list[Misfit]) -> Array:
-    """The values as FP64, NaN where missing, and infinity for what is none of the field's type."""
-    if array.dtype == object:
-        return np.array([_instant(value) for value in _strings(array, field, faults)], dtype=np.float64)
-    if field.type == "boolean" and array.dtype != bool:  # FP64, so that some may be missing
-        return np.where(np.isnan(array) | (array == 0) | (array == 1), array, np.inf)
-    return array.astype(np.float64)
-
-
-def _texts(array: Array, name: str, faults: list[Misfit]) -> list[str | None]:
-    """BYTES elements as text; one that is not UTF-8 is None, and one of the faults."""
-    try:
-        return [text(value) for value in array]
-    except UnicodeDecodeError:
-        texts = [_utf8(value) for value in array]
-    faults += [Misfit(at, name, "UTF-8", "other bytes") for at, value in enumerate(texts) if value is None]
-    return texts
-
-
-def _utf8(value: bytes | str) -> str | None:
-    try:
-        return text(value)
-    except UnicodeDecodeError:
-        return None
-
-
-def _strings(array: Array, field: Field, faults: list[Misfit]) -> list[str | None]:
-    if array.dtype != object:
-        return [None if number != number else word(number) for number in array.tolist()]
-    strings = _texts(array, field.name, faults)
-    if field.required or field.type == "text" or "" in field.values:
-        return strings
-    return [string or None for string in strings]
-
-
-def _element(value: Any) -> Any:
-    """An element of a tensor as a Python value."""
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return value if isinstance(value, str) else value.item()
