@@ -118,4 +118,4 @@ proto: .venv/ready ## generate the gRPC messages again
 clean: ## remove what the other targets made, except the cluster
 	rm -rf .venv .venv-oldest .venv-onedal bundles .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
--include charts/chart.mk release/release.mk benchmarks/bench.mk loadtest/loadtest.mk tests/cluster/cluster.mk
+-include website/website.mk charts/chart.mk release/release.mk benchmarks/bench.mk loadtest/loadtest.mk tests/cluster/cluster.mk

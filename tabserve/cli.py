@@ -17,7 +17,6 @@ import msgspec
 
 from tabserve import __version__, extras
 from tabserve import bundle as bundles
-from tabserve import doctor as clusters
 from tabserve import up as local
 from tabserve.bundle import Bundle, expected, metadata
 from tabserve.bundle.commands import sign
@@ -25,6 +24,7 @@ from tabserve.bundle.manifest import EngineName
 from tabserve.card.commands import card
 from tabserve.client import Client, ServiceError
 from tabserve.decision_log.commands import log
+from tabserve.doctor.command import doctor
 from tabserve.engines.estimators import untrusted
 from tabserve.inference.rest import openapi
 from tabserve.inference.settings import Server
@@ -313,6 +313,7 @@ def score(directory: Path, source: str, target: str, log: str | None, hash_key_f
 
 
 bundle.add_command(card)
+main.add_command(doctor)
 main.add_command(log)
 main.add_command(rollout)
 main.add_command(monitor)
@@ -378,21 +379,6 @@ def load(options: tuple[str, ...]) -> None:
 def _execute(package: str, options: Sequence[str]) -> None:
     """Become another program, with `-P`, so that nothing is imported from the current folder."""
     os.execv(sys.executable, [sys.executable, "-P", "-m", package, *options])
-
-
-@main.command()
-@click.option("--context", help="A context of the kubeconfig; default: its current one.")
-def doctor(context: str | None) -> None:
-    """Show which modes of the chart a cluster can run, and what is missing; exit with status 1 if it can run none."""
-    try:
-        findings = clusters.examine(clusters.connect(context))
-    except OSError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(table(list(clusters.rows(findings))))
-    can = clusters.modes(findings)
-    for mode, runs in can.items():
-        click.echo(f"{mode} mode: {'can run' if runs else 'cannot run'}")
-    sys.exit(0 if any(can.values()) else 1)
 
 
 if __name__ == "__main__":

@@ -92,12 +92,13 @@ class Release:
 
     name: str
     helm: Path
+    namespace: str = NAMESPACE
 
     def run(self, *command: str | Path, given: Values | None = None) -> str:
         """Run a helm command in the namespace, with values on standard input. Raises CommandFailed."""
         options = ("--values", "-") if given is not None else ()
         stdin = json.dumps(given) if given is not None else None
-        return run(self.helm, *command, "--namespace", NAMESPACE, *options,
+        return run(self.helm, *command, "--namespace", self.namespace, *options,
                    env={"KUBECONFIG": str(kubeconfig())}, stdin=stdin)  # fmt: skip
 
     def apply(self, given: Values, *flags: str) -> str:
@@ -113,7 +114,7 @@ class Release:
             CHART,
             "--install",
             "--namespace",
-            NAMESPACE,
+            self.namespace,
             "--values",
             "-",
             *flags,

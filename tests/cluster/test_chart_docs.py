@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Generator
@@ -11,18 +12,21 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import chart
-from tests.cluster.chart import Release, kubeconfig
-from tests.cluster.testbed import build
-from tests.cluster.testbed.places import PROJECT, S3_PORT, STANDARD_PORT
+from tests.cluster.chart import connect, kubeconfig
+from tests.cluster.testbed import api, build
+from tests.cluster.testbed.places import BUCKET, PROJECT, S3, S3_PORT, STANDARD_PORT
 from tests.docs.blocks import consoles, files
 from tests.docs.test_pages import run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
+NAMESPACE = "factory"
 SMALL = "autoscaling: {enabled: false}, replicas: 1, resources: {requests: {cpu: 20m}}"  # two cores hold both slots
 NO_DISK = "pods: {resources: {requests: {ephemeral-storage: null}, limits: {ephemeral-storage: null}}}"
 SHOWN = {
     "modelName: pump": f"modelName: pump\n{NO_DISK}",  # the node does not measure its disk
     "https://s3.example.com": f"http://127.0.0.1:{S3_PORT}",
+    "s3-endpoint=s3.example.com": "s3-endpoint=s3.storage",
+    "s3-usehttps=1": "s3-usehttps=0",
     "http://gateway.example.com": f"http://127.0.0.1:{STANDARD_PORT}",
     "charts/tabserve": str(chart.CHART),
     "tabserve-predictor}": f"tabserve-predictor, tag: dev}}, {SMALL}",
@@ -38,7 +42,10 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig()))
     monkeypatch.setenv("S3_USER", "testbed:testbed-secret")
     yield
-    Release("pump", build.HELM3.folder / "helm").uninstall()
+    connect().delete("v1", "Namespace", NAMESPACE)
+    api.wait("no namespace", lambda: NAMESPACE if connect().exists("v1", "Namespace", NAMESPACE) else "", 180, str)
+    for version in ("pump-1", "pump-2"):
+        shutil.rmtree(S3 / BUCKET / version, ignore_errors=True)
 
 
 @pytest.mark.usefixtures("tools")
@@ -52,5 +59,5 @@ def test_from_a_bundle_to_a_second_version(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "train.py"], cwd=tmp_path, check=True)
 
     commands = [command for block in consoles(page) for command in block]
-    assert len(commands) >= 15
+    assert len(commands) >= 20
     run(commands, tmp_path, SHOWN)

@@ -24,6 +24,7 @@ FOLDERS = (
     "tabserve",
     "tests",
     "transformer",
+    "website",
 )
 GENERATED = re.compile(r"_pb2\.py$|/results/|docs/models\.md$")
 _ENDS = re.compile(r"(?<=[.?!])\s+|\s(?=[a-z_]+(?:, [a-z_]+)*: )|\n\s*(?:[-*|#]|\n)|\|")

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tabserve.doctor import Absent, Forbidden, Get, examine, modes
+from tabserve.doctor.api import Absent, Forbidden, Get
+from tabserve.doctor.cluster import examine, modes
 
 
 def resources(*names: str) -> dict[str, Any]:

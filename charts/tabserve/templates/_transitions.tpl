@@ -19,11 +19,12 @@
 {{- if lt (get $was "tabserve/canary-percent" | int) 100 }}{{ $had = append $had (get $was "tabserve/stable") }}{{ end -}}
 {{- if gt (get $was "tabserve/canary-percent" | int) 0 }}{{ $had = append $had (get $was "tabserve/canary") }}{{ end -}}
 {{- end -}}
-{{- /* A slot that gets traffic must be Ready, unless it is the very first release. */ -}}
+{{- /* A slot that gets traffic must be Ready, unless it is the very first release. Argo CD says which kinds the cluster has,
+       and looks nothing up: there every sync looks like a first install. */ -}}
 {{- $gets := dict $traffic.stable .stable -}}
 {{- if gt (int $traffic.canaryPercent) 0 }}{{ $_ := set $gets $traffic.canary .canary }}{{ end -}}
 {{- range $name, $slot := $gets -}}
-{{- if and (not (has $name $had)) (or $was (eq $name $traffic.canary)) -}}
+{{- if and (not (has $name $had)) (or $was (and $root.Release.IsUpgrade (eq $name $traffic.canary))) -}}
 {{- with include "tabserve.lacking" (dict "root" $root "slot" $slot) -}}
 {{- fail (printf "ERROR: slot %s can't be given traffic: %s; set %s when it is Ready" $name . (ternary "traffic.canaryPercent to 0 and raise it" "traffic.stable" (eq $name $traffic.canary))) -}}
 {{- end -}}

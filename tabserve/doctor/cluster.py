@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from tabserve import kubeconfig
-
-Json = dict[str, Any]
-Get = Callable[[str], Json]
-"""The answer to a GET of an API path. Raises Absent or Forbidden."""
+from tabserve.doctor.api import Absent, Forbidden, Get, Json
 
 OLDEST_KUBERNETES = (1, 32)
 OLDEST_KSERVE = (0, 20)
@@ -21,14 +16,6 @@ FEATURES = {
     "kubernetes.podspec-securitycontext": "a storage initializer where Pod Security is `restricted`",
     "kubernetes.podspec-topologyspreadconstraints": "spreading pods over nodes",
 }
-
-
-class Absent(Exception):
-    """The cluster does not have what was asked for."""
-
-
-class Forbidden(Exception):
-    """The kubeconfig's user is not allowed to look."""
 
 
 class Requirement(NamedTuple):
@@ -194,19 +181,3 @@ def rows(findings: list[Requirement]) -> Iterator[dict[str, str]]:
     for finding in findings:
         remedy = "" if finding.state == "ok" else finding.remedy
         yield {"what": finding.what, "state": finding.state, "detail": finding.detail, "remedy": remedy}
-
-
-def connect(context: str | None) -> Get:
-    """A GET with the rights of the kubeconfig. Raises OSError if no cluster answers."""
-    ask = kubeconfig.connect(context, 15)
-
-    def get(path: str) -> Json:
-        status, text = ask("GET", path, None)
-        if status in (401, 403):
-            raise Forbidden(path)
-        if status >= 400:
-            raise Absent(path)
-        found: Json = json.loads(text)
-        return found
-
-    return get
