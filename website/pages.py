@@ -28,6 +28,8 @@ OWN = {
 """Pages that are not in docs/, by their file, and what they are called in the site."""
 IMAGES = (".png", ".svg")
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|mailto:)([^)\s#]*)(#[^)\s]*)?\)")
+_ATTRIBUTE = re.compile(r'\b(src|srcset)="(?!https?:)([^"\s]+)"')
+_NESTED = re.compile(r"^  (?=- )", re.MULTILINE)
 _FENCED = re.compile(r"^(```.*?^```)$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"(`+)(.*?)\1")
 
@@ -78,17 +80,17 @@ def converted(text: str, file: str, source: str, copied: Callable[[str], str]) -
 
 
 def _prose(text: str, file: str, source: str, copied: Callable[[str], str]) -> str:
-    linked = _LINK.sub(lambda found: _link(found, file, source, copied), text)
+    """Text without code blocks. Python-Markdown wants the items of a list in a list four spaces in."""
+    text = _ATTRIBUTE.sub(lambda found: f'{found[1]}="{copied(_place(file, found[2]))}"', text)
+    linked = _NESTED.sub("    ", _LINK.sub(lambda found: _link(found, file, source, copied), text))
     return "\n".join(_cells(line) if line.startswith("|") else line for line in linked.split("\n"))
 
 
 def _link(found: re.Match[str], file: str, source: str, copied: Callable[[str], str]) -> str:
-    image, label, target, anchor = found[1], found[2], found[3], found[4] or ""
+    image, target, anchor = found[1], found[3], found[4] or ""
     if not target:
         return found[0]
-    place = posixpath.normpath(posixpath.join(posixpath.dirname(file), target))
-    if not (ROOT / place).exists():
-        raise BrokenLink(f"{file}: {target} is not there")
+    label, place = _LINK.sub(lambda inner: _link(inner, file, source, copied), found[2]), _place(file, target)
     if place in pages():
         name = pages()[place]
         shown = titles()[name] if label in (place, posixpath.basename(place)) else label
@@ -96,6 +98,14 @@ def _link(found: re.Match[str], file: str, source: str, copied: Callable[[str], 
     if image or place.endswith(IMAGES):
         return f"{image}[{label}]({copied(place)})"
     return f"[{label}]({source.rstrip('/')}/{place}{anchor})" if source else label
+
+
+def _place(file: str, target: str) -> str:
+    """The file that a page's link leads to, from the repository's root. Raises BrokenLink."""
+    place = posixpath.normpath(posixpath.join(posixpath.dirname(file), target))
+    if not (ROOT / place).exists():
+        raise BrokenLink(f"{file}: {target} is not there")
+    return place
 
 
 def _copied(image: str, folder: Path) -> str:
