@@ -9,7 +9,7 @@ from typing import Any
 import griffe
 
 
-class Listed(griffe.Extension):
+class Listed(griffe.Extension):  # type: ignore[misc]  # griffe is only in the environment of `make docs`
     """Lists the arguments of functions, and the fields of classes, in their docstrings."""
 
     def on_function(self, *, func: griffe.Function, **_: Any) -> None:

@@ -232,7 +232,7 @@ def _failed(status: Json) -> bool:
 def _is_of(pod: Json, service: str, component: str) -> bool:
     labels = _labels(pod)
     own = (labels.get(_SERVICE), labels.get("component")) == (service, component)
-    return own and "deletionTimestamp" not in pod["metadata"]
+    return bool(own and "deletionTimestamp" not in pod["metadata"])
 
 
 def _labels(found: Json) -> dict[str, str]:

@@ -136,6 +136,6 @@ def as_account(name: str) -> dict[str, Any]:
 
 def told(name: str, config: Path | None = None) -> subprocess.CompletedProcess[str]:
     """What `tabserve doctor` says of a release."""
-    command = [Path(sys.executable).parent / "tabserve", "doctor", name, "-n", NAMESPACE]
+    command: list[str | Path] = [Path(sys.executable).parent / "tabserve", "doctor", name, "-n", NAMESPACE]
     used = {**os.environ, "KUBECONFIG": str(config or kubeconfig())}
     return subprocess.run(command, capture_output=True, text=True, env=used, timeout=120)

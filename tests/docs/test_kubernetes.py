@@ -38,7 +38,15 @@ def documents(name: str) -> dict[str, dict[str, Any]]:
 
 def rendered(values: dict[str, Any], *options: str) -> list[str]:
     """The kinds that the chart renders, as `helm template` prints them."""
-    command = [program(), "template", "pump", "charts/tabserve", "--namespace=factory", "--values=-", *options]
+    command: list[str | Path] = [
+        program(),
+        "template",
+        "pump",
+        "charts/tabserve",
+        "--namespace=factory",
+        "--values=-",
+        *options,
+    ]
     done = subprocess.run(command, cwd=ROOT, input=yaml.safe_dump(values), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return [one["kind"] for one in yaml.safe_load_all(done.stdout) if one]
