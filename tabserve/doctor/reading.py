@@ -226,7 +226,7 @@ def _troubled(pod: Json) -> Iterator[Json]:
 def _failed(status: Json) -> bool:
     state = status.get("state", {})
     ended = (state.get("terminated") or {}).get("exitCode", 0)
-    return bool(ended) or (state.get("waiting") or {}).get("reason") not in (None, "PodInitializing")
+    return bool(ended or (state.get("waiting") or {}).get("reason") not in (None, "PodInitializing"))
 
 
 def _is_of(pod: Json, service: str, component: str) -> bool:
@@ -245,7 +245,7 @@ def _parts(service: Json) -> Iterator[Json]:
 
 
 def _is_standard(service: Json) -> bool:
-    annotations = service["metadata"].get("annotations") or {}
+    annotations: dict[str, str] = service["metadata"].get("annotations") or {}
     return annotations.get("serving.kserve.io/deploymentMode", "Standard") == "Standard"
 
 
