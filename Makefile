@@ -25,7 +25,7 @@ quick: $(QUICK)/ready ## the tests that take seconds, on the oldest Python there
 	$(QUICK)/bin/python -m pytest -q $(SECONDS)
 
 test: lint ## everything that needs no cluster; pytest's closing line comes last
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not cluster and not long and not alone"
+	$(PYTHON) -m pytest -n 3 --dist loadfile -m "not cluster and not long and not alone"
 	$(PYTHON) -m pytest -m "alone and not cluster and not long"
 
 test-long: .venv/ready ## tests that take minutes, or need a machine with nothing else to do

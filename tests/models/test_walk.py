@@ -8,7 +8,7 @@ from tests.models import document, outcomes
 from tests.models.roster import cases
 from tests.models.walk import walk
 
-QUICK = 29
+QUICK = 59
 """One in this many cases is in the quick part."""
 
 

@@ -280,7 +280,7 @@ def command(bundle: Bundle, source: Path, target: Path, *options: str) -> list[s
 def undisturbed(bundle: Bundle, tmp_path: Path) -> tuple[Path, dict[str, bytes]]:
     source = tmp_path / "in"
     for part in range(4):
-        written(payments(20_000), source / f"part={part}")
+        written(payments(5_000), source / f"part={part}")
     target = tmp_path / "undisturbed"
     subprocess.run(command(bundle, source, target, "--now=2027-01-15"), check=True, capture_output=True)
     return source, outputs(target)
