@@ -93,7 +93,7 @@ def _link(found: re.Match[str], file: str, source: str, copied: Callable[[str], 
     label, place = _LINK.sub(lambda inner: _link(inner, file, source, copied), found[2]), _place(file, target)
     if place in pages():
         name = pages()[place]
-        shown = titles()[name] if label in (place, posixpath.basename(place)) else label
+        shown = titles()[name] if label in (target, place, posixpath.basename(place)) else label
         return f"[{shown}]({name}{anchor})"
     if image or place.endswith(IMAGES):
         return f"{image}[{label}]({copied(place)})"
@@ -105,7 +105,7 @@ def _place(file: str, target: str) -> str:
     place = posixpath.normpath(posixpath.join(posixpath.dirname(file), target))
     if not (ROOT / place).exists():
         raise BrokenLink(f"{file}: {target} is not there")
-    return place
+    return f"{place}/README.md" if f"{place}/README.md" in OWN else place
 
 
 def _copied(image: str, folder: Path) -> str:

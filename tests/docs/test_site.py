@@ -36,6 +36,7 @@ def test_troubleshooting_has_the_doctors_causes() -> None:
     [
         ("[rollout](rollout.md#the-page)", "[rollout](rollout.md#the-page)"),
         ("[values](../charts/tabserve/README.md#values)", "[values](chart.md#values)"),
+        ("[../charts/tabserve](../charts/tabserve)", "[The chart](chart.md)"),
         ("[redis](../examples/redis)", "redis"),
         ("[rollout.md](rollout.md) and [docs](python.md)", "[Rollout](rollout.md) and [docs](python.md)"),
         ("[below](#below)", "[below](#below)"),
