@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-lifecycle quick test test-long long-models long-score long-log long-replay long-monitor long-stream long-oncall long-request long-redis long-contract long-compatible long-signature long-release long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
+.PHONY: help demo demo-lifecycle quick test test-long long-models long-score long-log long-replay long-monitor long-stream long-spark long-oncall long-request long-redis long-contract long-compatible long-signature long-release long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -50,6 +50,10 @@ long-monitor: .venv/ready ## tabserve monitor in earnest: a thousand years witho
 long-stream: .venv/ready ## tabserve stream and the log in Kafka on a real broker, which Maven downloads: kills, rebalances, outages
 	$(PYTHON) -m pytest -q -s -m long tests/data/test_stream_long.py tests/data/test_kafka_log_long.py
 
+long-spark: .venv-spark/ready ## tabserve.spark on Spark, which it installs with Debian's Java: workers killed, and as tabserve score; asks a package index
+	command -v java > /dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends openjdk-17-jre-headless; }
+	.venv-spark/bin/python -m pytest -q -s -m long tests/data/test_spark_long.py
+
 long-oncall: .venv/ready ## each graph of the chart's dashboard, and an alert, in a real Prometheus that scrapes real services
 	$(PYTHON) -m pytest -q -s -m long tests/chart/test_oncall_long.py
 
@@ -81,13 +85,15 @@ long-rollout-simulate: .venv/ready ## false rollbacks and detection of worse can
 long-onedal: .venv-onedal/ready ## models in oneDAL, in an environment that has the extra; asks a package index
 	.venv-onedal/bin/python -m pytest -q -s tests/unit/test_engines_onedal.py
 
-# What .venv has, and the extra.
-.venv-onedal/ready: .venv/ready
+# What .venv has, and an extra that is large.
+.venv-onedal/ready: LARGE := $(ONEDAL)
+.venv-spark/ready: LARGE := $(SPARK)
+.venv-onedal/ready .venv-spark/ready: .venv/ready
 	$(PYTHON) -m venv --clear --without-pip $(@D)
 	echo "import site; site.addsitedir('$$(realpath .venv/lib/python3.*/site-packages)')" \
 	  > $$(echo $(@D)/lib/python3.*/site-packages)/tabserve.pth
-	sed -n '$(ONEDAL)p' requirements.lock > $(@D)/onedal.txt
-	$(UV) pip install -q --python $(@D)/bin/python --no-deps --require-hashes -r $(@D)/onedal.txt
+	sed -n '$(LARGE)p' requirements.lock > $(@D)/large.txt
+	$(UV) pip install -q --python $(@D)/bin/python --no-deps --require-hashes -r $(@D)/large.txt
 	touch $@
 
 models: .venv/ready ## write docs/models.md and its table again; OF=Ridge walks only some models
@@ -116,6 +122,6 @@ proto: .venv/ready ## generate the gRPC messages again
 	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' $(PROTO)_pb2.py
 
 clean: ## remove what the other targets made, except the cluster
-	rm -rf .venv .venv-oldest .venv-onedal bundles .mypy_cache .pytest_cache .ruff_cache *.egg-info build
+	rm -rf .venv .venv-oldest .venv-onedal .venv-spark bundles .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
 -include website/website.mk charts/chart.mk release/release.mk benchmarks/bench.mk loadtest/loadtest.mk tests/cluster/cluster.mk

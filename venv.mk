@@ -9,8 +9,9 @@ OLDEST ?= $(lastword $(PYTHONS))
 # `again` if a venv has another minor version than its Python.
 other = $(if $(wildcard $(1)/lib/python$(shell $(or $(2),:) -c 'import sys; print("%d.%d" % sys.version_info[:2])')),,again)
 .PHONY: again
-# Where the extra onedal and what only it needs are in requirements.lock: 160 MB that only `make long-onedal` installs.
+# Where two extras and what only they need are in requirements.lock: 160 and 400 MB that only `make long-onedal` and `long-spark` install.
 ONEDAL := /^\(daal\|scikit-learn-intelex\|tbb\|tcmlib\)==/,/[0-9a-f]$$/
+SPARK := /^\(py4j\|pyspark\)==/,/[0-9a-f]$$/
 
 .venv/ready: $(call other,.venv,$(PYTHON3))
 .venv-oldest/ready: $(call other,.venv-oldest,$(OLDEST))
@@ -21,7 +22,7 @@ ONEDAL := /^\(daal\|scikit-learn-intelex\|tbb\|tcmlib\)==/,/[0-9a-f]$$/
 	  { apt-get update -q && apt-get install -qy python3-venv && $(PYTHON3) -m venv --clear $(@D); }
 	sed -n '/^uv==/,/[0-9a-f]$$/p' requirements.lock > $(@D)/uv.txt
 	$(@D)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $(@D)/uv.txt
-	sed '$(ONEDAL)d' requirements.lock > $(@D)/all.txt
+	sed -e '$(ONEDAL)d' -e '$(SPARK)d' requirements.lock > $(@D)/all.txt
 	$(@D)/bin/uv pip sync -q --python $(@D)/bin/python --require-hashes $(@D)/all.txt
 	$(@D)/bin/uv pip install -q --python $(@D)/bin/python --no-deps --no-build-isolation --editable .
 	touch $@

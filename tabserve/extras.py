@@ -19,6 +19,7 @@ OF_MODULE = {
     "onnxruntime": "serve",
     "pandas": "serve",
     "pyarrow": "batch",
+    "pyspark": "spark",
     "skl2onnx": "train",
     "sklearn": "serve",
     "skops": "serve",

@@ -47,7 +47,7 @@ def score(
     options = Options(
         keep=tuple(name for name in keep.split(",") if name),
         where=where,
-        now=None if now is None else _instant(now),
+        now=None if now is None else instant(now),
         format=kind,
         on_error=on_error,
         most_errors=max_errors,
@@ -75,7 +75,8 @@ def score(
     click.echo(f"{target}: {decided:,} decisions and {record.errors:,} errors of {len(record.inputs)} files")
 
 
-def _instant(text: str) -> float:
+def instant(text: str) -> float:
+    """The option `--now` in seconds since 1970. Raises RunError."""
     found = seconds(text)
     if found is None:
         raise RunError(f"--now: expected an ISO 8601 time, got {text!r}")

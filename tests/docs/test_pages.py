@@ -128,6 +128,16 @@ def test_from_files_to_files_of_decisions_and_why(tmp_path: Path, page: str, cou
         run(block, tmp_path, {})
 
 
+def test_each_way_to_decide_has_a_command_that_a_test_runs() -> None:
+    pages = {name: (ROOT / name).read_text() for name in ("README.md", "docs/request.md", "docs/spark.md")}
+    pages |= {f"docs/{name}.md": (ROOT / f"docs/{name}.md").read_text() for name in ("data", "stream")}
+    run_by_tests = [command.line for page in pages.values() for block in consoles(page) for command in block]
+    shown = re.findall(r"^\| .* \| .* \| `(.+)` \|$", pages["docs/data.md"], re.MULTILINE)
+
+    assert len(shown) == 6
+    assert [each for each in shown if not any(each in line for line in run_by_tests)] == []
+
+
 def test_what_a_canary_has_proven(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "rollout.md").read_text()
     for name, content in files(page).items():

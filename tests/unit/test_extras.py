@@ -19,7 +19,7 @@ from tests.docs.test_sentences import sources
 from tests.serving import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DISTRIBUTIONS = {
+DISTRIBUTIONS = {"pyspark": {"pyspark"}} | {  # too large for this environment
     module: {name.lower().replace("_", "-") for name in found} for module, found in packages_distributions().items()
 }
 COMMAND = Path(sys.executable).parent / "tabserve"
@@ -110,6 +110,12 @@ def test_a_command_says_which_extra_it_needs(module: str, arguments: list[str], 
     done = run_without(module, *given)
     assert done.returncode == 1
     assert done.stderr == f"Error: {module} is not installed. {extras.how(extra)}\n"
+
+
+def test_spark_says_which_extra_it_needs() -> None:
+    code = "import sys; sys.modules['pyspark'] = None; import tabserve.spark"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.endswith(f"ModuleNotFoundError: pyspark is not installed. {extras.how('spark')}\n")
 
 
 def test_without_any_extra_a_schema_is_drafted_of_a_csv_file(tmp_path: Path) -> None:

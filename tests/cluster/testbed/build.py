@@ -162,6 +162,7 @@ ETCD = Build("etcd")
 KUBE = Build("kubernetes", ldflags=KUBERNETES_VERSION)
 COREDNS = Build("coredns")
 KEDA = Taken("keda", "config/crd/bases")
+SPARK_OPERATOR = Taken("spark-operator", "config/crd/bases")
 METRICS_SERVER = Build("metrics-server", takes=("sigs.k8s.io/metrics-server:charts/metrics-server",))
 ENVOY_GATEWAY = Build(
     "envoy-gateway",
