@@ -22,7 +22,7 @@ import psutil
 from confluent_kafka import Producer
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks import models, report
+from benchmarks import models, report, score_cpu
 from benchmarks.scoring import Compared
 from tests.data.kafka import Broker, broker
 from tests.serving import ROOT, Service, free_port
@@ -105,31 +105,18 @@ class _Measuring:
 
     def scored(self, rows: int) -> float:
         """Rows per second of CPU of `tabserve score`, without its start."""
-        frame, whole = models.trained("payments").rows, self._folder / "whole.parquet"
-        frame.iloc[[at % len(frame) for at in range(rows)]].to_parquet(whole)
-        frame.iloc[:100].to_parquet(self._folder / "few.parquet")
-        return (rows - 100) / (self._cpu_of_score(whole) - self._cpu_of_score(self._folder / "few.parquet"))
-
-    def _cpu_of_score(self, source: Path) -> float:
-        self._count += 1
-        target = self._folder / f"scored{self._count}"
-        command = [sys.executable, "-P", "-m", "tabserve.cli", "score", *map(str, (self._bundle, source, target))]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-        watched, used = psutil.Process(process.pid), 0.0
-        while process.poll() is None:
-            used = _cpu(watched) or used
-            time.sleep(POLL_SECONDS / 10)
-        assert process.returncode == 0
-        return used
+        whole = self._folder / "whole.parquet"
+        score_cpu.payments(rows, whole)
+        return score_cpu.rate(self._bundle, whole, rows)
 
     def streamed(self, rows: int, delivery: str) -> Taken:
         """What a stream does with the records that are there, from its first commit on."""
         with self._running("in", delivery) as service:
             watched = psutil.Process(service.process.pid)
             first = _wait(service, lambda count: count > 0)
-            began, cpu = time.monotonic(), _cpu(watched)
+            began, cpu = time.monotonic(), score_cpu.cpu(watched)
             _wait(service, lambda count: count >= rows)
-            took, used = time.monotonic() - began, _cpu(watched) - cpu
+            took, used = time.monotonic() - began, score_cpu.cpu(watched) - cpu
         return Taken((rows - first) / took, (rows - first) / used)
 
     def paced(self, rate: float, seconds: float) -> float:
@@ -184,14 +171,6 @@ class _Measuring:
             assert service.terminate() == 0, service.text()
         finally:
             service.kill()
-
-
-def _cpu(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.Error:  # it has ended
-        return 0.0
-    return float(times.user + times.system)
 
 
 def _samples(service: Service, name: str) -> dict[str, float]:
