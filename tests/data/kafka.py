@@ -45,8 +45,8 @@ _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://{host}:{port}
 controller.listener.names=CONTROLLER
 log.dirs={data}
 auto.create.topics.enable=false
@@ -62,21 +62,22 @@ share.coordinator.state.topic.min.isr=1
 
 
 class Broker:
-    """One broker, which keeps its data in a folder when it is killed and started again."""
+    """One broker, which keeps its data in a folder when it is killed and started again. host: where it listens."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self.port = folder, free_port()
+        self._folder, self._host, self.port = folder, host, free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._properties = folder / "server.properties"
-        self._properties.write_text(_PROPERTIES.format(port=self.port, controller=free_port(), data=folder / "data"))
+        places = {"host": host, "port": self.port, "controller": free_port(), "data": folder / "data"}
+        self._properties.write_text(_PROPERTIES.format(**places))
         identity = str(uuid.uuid4())
         self._java("kafka.tools.StorageTool", "format", "-t", identity, "-c", str(self._properties)).check_returncode()
 
     @property
     def address(self) -> str:
         """Host and port."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self._host}:{self.port}"
 
     def _command(self, program: str, *arguments: str) -> list[str]:
         return ["java", HEAP, "-XX:+UseSerialGC", "-cp", f"{jars()}/*", program, *arguments]
@@ -174,9 +175,9 @@ def closed(consumer: Consumer) -> Generator[Consumer]:
 
 
 @contextmanager
-def broker(folder: Path) -> Generator[Broker]:
+def broker(folder: Path, host: str = "127.0.0.1") -> Generator[Broker]:
     """A running broker, which is killed when the block is left."""
-    made = Broker(folder)
+    made = Broker(folder, host)
     made.start()
     try:
         yield made
