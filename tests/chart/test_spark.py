@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from tests.chart.definitions import faults
-from tests.chart.helm import HELMS, program, rendered, template
+from tests.chart.helm import program, rendered, template
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 BUNDLE = {"a": {"bundle": {"storageUri": "pvc://bundles/fraud/7", "digest": DIGEST}}}
 MOUNT = {"name": "bundle", "mountPath": "/mnt/models", "readOnly": True, "subPath": "fraud/7"}
 
 
-@pytest.fixture(scope="module", params=HELMS)
-def helm(request: pytest.FixtureRequest) -> Path:
-    return program(HELMS[request.param])
+@pytest.fixture(scope="module")
+def helm() -> Path:
+    return program()
 
 
 def values(**batch: Any) -> dict[str, Any]:
