@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ MODEL = "breast-cancer"
 NAME = "streamed-stream"
 PODS = {"serving.kserve.io/inferenceservice": NAME}
 PARTITIONS = 4
-EACH, PAUSE_SECONDS = 50, 0.1
+EACH, PAUSE_SECONDS = 150, 0.1
 """How many records are sent at a time, and how long is waited before the next."""
 ROWS = 50
 MOST_PODS = 3
@@ -83,7 +82,7 @@ def values(kafka: Broker, bundle: Path, newer: Path, stable: str) -> chart.Value
         "resources": SMALL,
         "autoscaling": {
             "maxReplicas": MOST_PODS,
-            "targetCPUUtilization": 60,
+            "targetCPUUtilization": 100,
             "behavior": {"scaleDown": {"stabilizationWindowSeconds": 15}},
         },
     }
@@ -105,9 +104,13 @@ def wait_rolled(release: str) -> None:
 
 def wait_decided(kafka: Broker, more: int) -> None:
     """Wait until so many more messages are in the topic of decisions."""
-    end, wanted = time.monotonic() + SECONDS, sum(kafka.ends("out").values()) + more
-    while (found := sum(kafka.ends("out").values())) < wanted:
-        assert time.monotonic() < end, f"{found} of {wanted} decisions: {chart.explain()}"
+    wanted = sum(kafka.ends("out").values()) + more
+
+    def lacking() -> str:
+        found = sum(kafka.ends("out").values())
+        return "" if found >= wanted else f"{found} of {wanted}"
+
+    api.wait("decisions", lacking, SECONDS, chart.explain)
 
 
 @pytest.mark.usefixtures("image")
@@ -126,12 +129,12 @@ def test_a_stream_scales_by_cpu_and_changes_its_release_and_decides_each_record_
         wait_rolled(first)
         sending = Sending(kafka, records)
         with sending.going_on():
-            wait_decided(kafka, 1_000)
+            wait_decided(kafka, 3_000)
             chart.wait_for_pods(MOST_PODS, PODS, SECONDS)
-            wait_decided(kafka, 1_000)
+            wait_decided(kafka, 3_000)
             release.apply(values(kafka, bundle, newer, "b"))
             wait_rolled(second)
-            wait_decided(kafka, 1_000)
+            wait_decided(kafka, 3_000)
         messages = kafka.read("out", sending.count)
         chart.wait_for_pods(1, PODS, SECONDS)
         dead = sum(kafka.ends("dead").values())
