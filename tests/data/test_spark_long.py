@@ -161,11 +161,18 @@ def has_model(process: psutil.Process) -> bool:
     return "pyspark.daemon" in process.cmdline() and "libxgboost" in Path(f"/proc/{process.pid}/maps").read_text()
 
 
+@pytest.fixture(scope="module")
+def two_engines(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return payments.bundle(tmp_path_factory.mktemp("two"), two_engines=True)
+
+
 @pytest.mark.parametrize("times", ["timestamps", "texts"])
-@pytest.mark.parametrize("two_engines", [False, True], ids=["payments", "two engines"])
-def test_spark_decides_as_score_does(spark: SparkSession, two_engines: bool, times: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["bundle", "two_engines"])
+def test_spark_decides_as_score_does(
+    spark: SparkSession, kind: str, times: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Whatever the order of the columns."""
-    bundle = payments.bundle(tmp_path / "bundle", two_engines=two_engines)
+    bundle: Bundle = request.getfixturevalue(kind)
     frame = payments.records(COUNT)
     if times == "texts":
         frame = frame.assign(**{name: frame[name].dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ") for name in ("opened", "paid")})
@@ -174,7 +181,7 @@ def test_spark_decides_as_score_does(spark: SparkSession, two_engines: bool, tim
     pq.write_table(whole, tmp_path / "in" / "a.parquet", coerce_timestamps="us")
     expected = tabserve_score(bundle.path, tmp_path / "in", tmp_path / "out")
     table = spark.read.parquet(str(tmp_path / "in"))
-    for columns in (table.columns, sorted(table.columns), sorted(table.columns, reverse=True)):
+    for columns in (table.columns, sorted(table.columns, reverse=True)):
         made = score(table.select(columns).repartition(7), bundle.path, now=NOW)
         verify_same(made.toArrow().sort_by("payment_id"), expected)
     assert set(expected["rows"].to_pylist()) == {1}
