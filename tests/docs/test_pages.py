@@ -129,7 +129,7 @@ def test_from_files_to_files_of_decisions_and_why(tmp_path: Path, page: str, cou
 
 
 def test_each_way_to_decide_has_a_command_that_a_test_runs() -> None:
-    pages = {name: (ROOT / name).read_text() for name in ("README.md", "docs/request.md", "docs/spark.md")}
+    pages = {name: (ROOT / name).read_text() for name in ("docs/clients.md", "docs/request.md", "docs/spark.md")}
     pages |= {f"docs/{name}.md": (ROOT / f"docs/{name}.md").read_text() for name in ("data", "stream")}
     run_by_tests = [command.line for page in pages.values() for block in consoles(page) for command in block]
     shown = re.findall(r"^\| .* \| .* \| `(.+)` \|$", pages["docs/data.md"], re.MULTILINE)
