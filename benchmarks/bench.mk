@@ -1,5 +1,5 @@
 # Compare tabserve with other servers (benchmarks/README.md). Peers are installed from their locks into the user's cache.
-.PHONY: bench bench-quick bench-check bench-lock soak
+.PHONY: bench bench-quick bench-check bench-lock soak sizing
 
 bench: .venv/ready ## compare tabserve with other servers, into benchmarks/results
 	$(PYTHON) -m benchmarks full
@@ -20,3 +20,6 @@ bench-lock: .venv/ready ## resolve benchmarks/peers/*.in again into their locks
 	    --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make bench-lock" --upgrade -q \
 	    -o benchmarks/peers/$$peer.lock; \
 	done
+
+sizing: .venv/ready ## write the tables of docs/operations.md again, from the chart and benchmarks/results/footprint
+	$(PYTHON) -m tests.chart.sizing

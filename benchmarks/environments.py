@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -12,16 +13,20 @@ from benchmarks import cache
 PEERS = Path(__file__).parent / "peers"
 OURS = "tabserve"
 """The name of the environment that runs this program."""
+WITHOUT_TRACING = "tabserve-without-tracing"
+"""The name of one that has all of ours but the libraries of the extra `tracing`, and not tabserve itself."""
 GENERATOR = Path(__file__).parent / "generator"
 
 
 def python(name: str) -> Path:
-    """The Python of an environment, which is installed on first use; `tabserve` is our own.
+    """The Python of an environment, which is installed on first use; OURS is there.
 
     Raises subprocess.CalledProcessError if it can't be installed.
     """
     if name == OURS:
         return Path(sys.executable)
+    if name == WITHOUT_TRACING:
+        return of_lock(without("opentelemetry-", cache.folder("environments") / f"{name}.lock"))
     return of_lock(PEERS / f"{name}.lock")
 
 
@@ -34,6 +39,13 @@ def of_lock(lock: Path) -> Path:
         _run(_uv(), "pip", "sync", "-q", "--python", str(folder / "bin/python"), "--require-hashes", str(lock))
         (folder / "ready").touch()
     return folder / "bin/python"
+
+
+def without(prefix: str, lock: Path) -> Path:
+    """Our own lock without the distributions whose names begin so, written to a file."""
+    entries = re.split(r"^(?=\S)", (cache.ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)
+    lock.write_text("".join(each for each in entries if not each.startswith(prefix)))
+    return lock
 
 
 def generator() -> Path:

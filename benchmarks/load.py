@@ -141,7 +141,7 @@ def refuse_saturated(measured: Measurement) -> None:
 def _generate(server: Server, asked: Payloads, *options: str, seconds: float = 0.0) -> bytes:
     headers = "\n".join(f"{name}: {value}" for name, value in asked.headers.items())
     common: list[Any] = ["-protocol", asked.protocol, "-target", server.target(asked), "-path", asked.path,
-                         "-header", headers, "-requests", str(asked.file)]  # fmt: skip
+                         "-header", headers, "-requests", str(asked.file), "-authority", server.authority]  # fmt: skip
     command = ["taskset", "-c", str(GENERATOR_CORE), str(environments.generator()), *common, *options]
     try:
         done = subprocess.run(

@@ -20,7 +20,8 @@ Command = tuple[str, ...]
 class Peer:
     """A server: its environment, its processes (first the one that clients talk to) and the kind of its answers.
 
-    reasons: the bands that its bundle has reasons for.
+    reasons: the bands that its bundle has reasons for. authority: the PEM file by which its certificate is verified, if
+    it speaks TLS.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Peer:
     answers: Answers = "probabilities"
     variables: Mapping[str, str] = field(default_factory=dict)
     reasons: Reasons = "none"
+    authority: str = ""
 
 
 _COMMON = ("--model_dir={bundle}", "--log_level=warning", "--host=127.0.0.1")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import random
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from dataclasses import dataclass, replace
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 
 import grpc
@@ -28,6 +29,7 @@ INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 # Below the ports that the kernel uses for outgoing connections.
 _PORTS = range(11000, 30000)
+_OWN = (environments.OURS, environments.WITHOUT_TRACING)
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -44,10 +46,18 @@ class Server:
     grpc_port: int
     log: Path
     start_seconds: float
+    authority: str = ""
 
     def target(self, asked: Payloads) -> str:
         """The host and port for these payloads."""
         return f"127.0.0.1:{self.grpc_port if asked.protocol == 'grpc' else self.http_port}"
+
+    def connection(self) -> HTTPConnection:
+        """A connection to REST."""
+        if not self.authority:
+            return HTTPConnection("127.0.0.1", self.http_port, timeout=10)
+        trusted = ssl.create_default_context(cafile=self.authority)
+        return HTTPSConnection("127.0.0.1", self.http_port, timeout=10, context=trusted)
 
     def ids(self) -> list[int]:
         """The ids of the server's processes, including workers."""
@@ -76,7 +86,7 @@ def running(peer: Peer, asked: Payloads, answer: Path, log: Path) -> Generator[S
     words = {
         "python": str(environments.python(peer.environment)),
         "peers": str(environments.PEERS),
-        "bundle": str(models.bundle(asked.model.name, peer.reasons)) if peer.environment == environments.OURS else "",
+        "bundle": str(models.bundle(asked.model.name, peer.reasons)) if peer.environment in _OWN else "",
         "native": str(asked.model.native),
         "answer": str(answer),
         **{name: str(port) for name, port in ports.items()},
@@ -86,10 +96,9 @@ def running(peer: Peer, asked: Payloads, answer: Path, log: Path) -> Generator[S
     try:
         for command in reversed(peer.commands):
             processes.insert(0, _start([word.format_map(words) for word in command], peer.variables, log))
-        server = Server(tuple(processes), ports["http"], ports["grpc"], log, 0.0)
+        server = Server(tuple(processes), ports["http"], ports["grpc"], log, 0.0, peer.authority)
         _wait(server, asked)
-        seconds = time.monotonic() - started
-        yield Server(server.processes, server.http_port, server.grpc_port, log, seconds)
+        yield replace(server, start_seconds=time.monotonic() - started)
     finally:
         for process in processes:
             _stop(process)
@@ -133,7 +142,7 @@ def _wait(server: Server, asked: Payloads) -> None:
 
 
 def _ask_http(server: Server, asked: Payloads, request: bytes) -> str | None:
-    connection = HTTPConnection("127.0.0.1", server.http_port, timeout=10)
+    connection = server.connection()
     try:
         connection.request("POST", asked.path, request, asked.headers)
         response = connection.getresponse()

@@ -27,7 +27,7 @@ type connect func() (connection, error)
 func connector(o options, requests [][]byte) (connect, error) {
 	switch o.protocol {
 	case "http":
-		return httpConnector(o, requests), nil
+		return httpConnector(o, requests)
 	case "grpc":
 		return grpcConnector(o, requests), nil
 	}

@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +26,11 @@ type httpConnection struct {
 	have     int
 }
 
-func httpConnector(o options, bodies [][]byte) connect {
+func httpConnector(o options, bodies [][]byte) (connect, error) {
+	dial, err := dialer(o)
+	if err != nil {
+		return nil, err
+	}
 	requests := make([][]byte, len(bodies))
 	header := strings.ReplaceAll(o.header, "\n", "\r\n")
 	for i, body := range bodies {
@@ -32,13 +39,31 @@ func httpConnector(o options, bodies [][]byte) connect {
 		requests[i] = append([]byte(head), body...)
 	}
 	return func() (connection, error) {
-		socket, err := net.DialTimeout("tcp", o.target, o.answerTimeout)
+		socket, err := dial()
 		if err != nil {
 			return nil, err
 		}
 		return &httpConnection{socket: socket, requests: requests, timeout: o.answerTimeout,
 			buffer: make([]byte, 16<<10)}, nil
+	}, nil
+}
+
+// dialer connects in plain text, or over TLS if there is an authority.
+func dialer(o options) (func() (net.Conn, error), error) {
+	plain := &net.Dialer{Timeout: o.answerTimeout}
+	if o.authority == "" {
+		return func() (net.Conn, error) { return plain.Dial("tcp", o.target) }, nil
 	}
+	pem, err := os.ReadFile(o.authority)
+	if err != nil {
+		return nil, err
+	}
+	trusted := x509.NewCertPool()
+	if !trusted.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s: expected certificates in PEM, found none", o.authority)
+	}
+	config := &tls.Config{RootCAs: trusted}
+	return func() (net.Conn, error) { return tls.DialWithDialer(plain, "tcp", o.target, config) }, nil
 }
 
 func (c *httpConnection) close() { c.socket.Close() }

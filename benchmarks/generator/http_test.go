@@ -1,8 +1,18 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"math/big"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -29,13 +39,57 @@ func exchangeWith(t *testing.T, pieces ...string) (answer, error) {
 			time.Sleep(2 * time.Millisecond)
 		}
 	}()
-	o := options{target: listener.Addr().String(), path: "/", header: "A: b", answerTimeout: 5 * time.Second}
-	c, err := httpConnector(o, [][]byte{[]byte("{}")})()
+	return exchange(t, options{target: listener.Addr().String()})
+}
+
+func exchange(t *testing.T, o options) (answer, error) {
+	t.Helper()
+	o.path, o.header, o.answerTimeout = "/", "A: b", 5*time.Second
+	connect, err := httpConnector(o, [][]byte{[]byte("{}")})
 	if err != nil {
 		t.Fatal(err)
 	}
+	c, err := connect()
+	if err != nil {
+		return answer{}, err
+	}
 	defer c.close()
 	return c.exchange(0)
+}
+
+func TestServersAreVerifiedByTheAuthority(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "four")
+	}))
+	defer server.Close()
+	o := options{target: server.Listener.Addr().String(), authority: authority(t, server.Certificate().Raw)}
+	if got, err := exchange(t, o); err != nil || got.status != answered || string(got.body) != "four" {
+		t.Errorf("got %v %q %v", got.status, got.body, err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	other, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.authority = authority(t, other)
+	if got, err := exchange(t, o); err == nil {
+		t.Errorf("another authority: expected an error, got %q", got.body)
+	}
+}
+
+// authority is a file with a certificate in PEM.
+func authority(t *testing.T, certificate []byte) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "authority.pem")
+	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})
+	if err := os.WriteFile(file, block, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 func TestAnswers(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 
 type options struct {
 	protocol, target, path, header  string
+	authority                       string
 	requests, answers, collect      string
 	connections                     int
 	rate                            float64
@@ -46,6 +47,7 @@ func parse() (o options) {
 	flag.StringVar(&o.target, "target", "", "host:port of the server")
 	flag.StringVar(&o.path, "path", "/", "path of HTTP requests")
 	flag.StringVar(&o.header, "header", "Content-Type: application/json", "headers of HTTP requests, a line each")
+	flag.StringVar(&o.authority, "authority", "", "PEM file that HTTP servers' certificates are verified by; empty: no TLS")
 	flag.StringVar(&o.requests, "requests", "", "pool of request bodies or messages")
 	flag.StringVar(&o.answers, "answers", "", "pool of expected answers: one for each request, or one for all")
 	flag.StringVar(&o.collect, "collect", "", "send each request once, write the answers to this file, and end")
