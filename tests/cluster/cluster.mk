@@ -2,8 +2,8 @@
 TESTBED := $(PYTHON) -m tests.cluster.testbed
 .PHONY: cluster-up cluster-down cluster-status images cluster-test cluster-test-long long-rollout
 
-cluster-up: .venv/ready ## bring up Kubernetes with KServe on this machine (root; prints KUBECONFIG)
-	$(TESTBED) up
+cluster-up: .venv/ready ## bring up Kubernetes with KServe on this machine (root; prints KUBECONFIG); ADD=network-policy enforces that
+	$(TESTBED) up $(addprefix --add ,$(ADD))
 
 cluster-down: .venv/ready ## end it, and restore the machine
 	$(TESTBED) down

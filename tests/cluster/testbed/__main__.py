@@ -1,29 +1,39 @@
-"""`python -m tests.cluster.testbed up | down | status | images`."""
+"""`python -m tests.cluster.testbed up [--add PART] | down | status | images`."""
 
 import argparse
 import os
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
+from functools import partial
 
 from tests.cluster.testbed import api, catalog, host, machine
 from tests.cluster.testbed.build import link_tools
 from tests.cluster.testbed.places import KNATIVE_PORT, KUBECONFIG, PROMETHEUS_PORT, S3_PORT, STANDARD_PORT, cache
 from tests.cluster.testbed.process import CommandFailed, stop
-from tests.cluster.testbed.table import Row, image, loaded, rows
+from tests.cluster.testbed.table import ADDED, Row, image, loaded, rows
 
 # In this order: first what would restart others, last what the others talk to.
-DAEMONS = ("kubelet", "kube-proxy", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd", "containerd")
+DAEMONS = (
+    "kube-router",
+    "kubelet",
+    "kube-proxy",
+    "kube-scheduler",
+    "kube-controller-manager",
+    "kube-apiserver",
+    "etcd",
+    "containerd",
+)
 
 
-def up() -> None:
-    """Bring up what is not up, with a line of progress for each thing that had to be done."""
+def up(*added: str) -> None:
+    """Bring up what is not up, with a line of progress for each thing that had to be done. added: optional parts."""
     if reason := machine.unsuitable():
         raise SystemExit(reason)
     began = time.monotonic()
-    table = rows()
+    table = rows(*added)
     done = [row for row in table if begin(row)]
     for row in (row for row in table if not row.blocks):
         settle(row, tell=row in done)
@@ -101,15 +111,27 @@ def images() -> None:
 
 def main() -> None:
     """Run a command, on the testbed or, if that makes sense, on the cluster that TABSERVE_KUBECONFIG names."""
-    commands = {"up": up, "down": down, "status": status, "images": images}
     parser = argparse.ArgumentParser(prog="testbed", description=__doc__)
-    parser.add_argument("command", choices=commands)
-    command = parser.parse_args().command
+    parser.add_argument("command", choices=["up", "down", "status", "images"])
+    parser.add_argument("--add", choices=ADDED, action="append", default=[], help="a part to bring up as well")
+    options = parser.parse_args()
+    command: str = options.command
     if given := os.environ.get("TABSERVE_KUBECONFIG"):
         print(f"{command}: nothing to do, TABSERVE_KUBECONFIG={given} is used instead of the testbed")
         sys.exit(0)
     with alone():
-        commands[command]()
+        run(command, options.add)
+
+
+def run(command: str, added: list[str]) -> None:
+    """Run a command on the testbed. added: the parts to bring up as well."""
+    commands: dict[str, Callable[[], None]] = {
+        "up": partial(up, *added),
+        "down": down,
+        "status": status,
+        "images": images,
+    }
+    commands[command]()
 
 
 @contextmanager

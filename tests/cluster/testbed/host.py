@@ -14,6 +14,7 @@ from tests.cluster.testbed.process import CommandFailed, run
 
 DAEMONS = (
     "server", "containerd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy",
+    "kube-router",
 )  # fmt: skip
 BEFORE = DATA / "before.json"
 # Kernel settings that the bring-up, the kubelet or kube-proxy write.
@@ -49,6 +50,7 @@ def restore() -> None:
         delete_link(link)
     if BEFORE.exists():
         before = json.loads(BEFORE.read_text())
+        firewall.remove_policies()
         firewall.clean(before["chains"])
         set_sysctls(before["sysctls"])
         for folder in (folder for folder in FOLDERS if str(folder) not in before["folders"] and folder.exists()):
@@ -152,7 +154,7 @@ def traces() -> dict[str, list[str]]:
         "processes": [f"{pid} {Path(f'/proc/{pid}/cmdline').read_text()[:80]}" for pid in our_processes()],
         "mounts": our_mounts(),
         "links": links(),
-        "rules": firewall.ours(),
+        "rules": [*firewall.ours(), *firewall.sets()],
         "cgroups": [str(cgroup) for cgroup in cgroups() if cgroup.exists()],
         "folders": [str(folder) for folder in (DATA, RUN) if folder.exists()],
     }

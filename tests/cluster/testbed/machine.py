@@ -26,11 +26,11 @@ def missing_packages() -> list[str]:
     return [package for program, package in PACKAGES.items() if not (Path(program).exists() or shutil.which(program))]
 
 
-def install() -> None:
-    """Install the Debian packages that are missing."""
-    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+def install(*packages: str) -> None:
+    """Install Debian packages, if none are named those that are missing."""
+    quiet, wanted = {"DEBIAN_FRONTEND": "noninteractive"}, packages or missing_packages()
     run("apt-get", "update", "--quiet", env=quiet)
-    run("apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *missing_packages(), env=quiet)
+    run("apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *wanted, env=quiet)
 
 
 def unsuitable() -> str:

@@ -8,19 +8,21 @@ from typing import Any
 import yaml
 
 from tests.cluster.testbed import certificates as pki
-from tests.cluster.testbed import host
-from tests.cluster.testbed.build import KUBE
+from tests.cluster.testbed import firewall, host
+from tests.cluster.testbed.build import KUBE, KUBE_ROUTER
 from tests.cluster.testbed.places import (
     BRIDGE,
     CGROUP,
     CONTAINERD_SOCKET,
     DATA,
     DNS_IP,
+    KUBECONFIG,
     KUBELET_PORT,
     NODE,
     NODE_IP,
     POD_RANGE,
     RUN,
+    SERVICE_RANGE,
 )
 from tests.cluster.testbed.process import Daemon, run
 
@@ -151,6 +153,20 @@ def kube_proxy() -> Daemon:
     config = DATA / "kube-proxy.yaml"
     config.write_text(yaml.safe_dump(KUBE_PROXY, sort_keys=False))
     return Daemon("kube-proxy", [KUBE.folder / "kube-proxy", f"--config={config}"])
+
+
+def kube_router() -> Daemon:
+    """kube-router's firewall, which enforces NetworkPolicies, without its routes and its Services."""
+    parts = ("--run-firewall=true", "--run-router=false", "--run-service-proxy=false", "--run-loadbalancer=false")
+    return Daemon("kube-router", [
+        KUBE_ROUTER.folder / "kube-router", *parts, f"--kubeconfig={KUBECONFIG}", f"--hostname-override={NODE}",
+        f"--service-cluster-ip-range={SERVICE_RANGE}", "--health-port=20258", "--metrics-port=0",
+    ])  # fmt: skip
+
+
+def firewall_lacking() -> str:
+    """Why NetworkPolicies are not enforced yet."""
+    return "" if any("KUBE-ROUTER-FORWARD" in rule for rule in firewall.rules()) else "no rules of kube-router"
 
 
 def which(program: str) -> str:

@@ -1,5 +1,6 @@
 """The parts of the testbed, from the machine up to KServe: one row each, in the order of starting."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -112,8 +113,21 @@ def node_lacking() -> str:
     return condition(cluster().get("v1", "Node", NODE), "Ready")
 
 
-def rows() -> list[Row]:
-    """All rows of the testbed."""
+def network_policy() -> list[Row]:
+    """What enforces NetworkPolicies."""
+    return [
+        Row("Debian package ipset", lambda: shutil.which("ipset") is not None, lambda: machine.install("ipset")),
+        program(build.KUBE_ROUTER),
+        daemon("kube-router", node.kube_router, node.firewall_lacking),
+    ]
+
+
+ADDED = {"network-policy": network_policy}
+"""Parts that are brought up only if they are named."""
+
+
+def rows(*added: str) -> list[Row]:
+    """All rows of the testbed, and those of the parts that are added."""
     return [
         Row("Debian packages", lambda: not machine.missing_packages(), machine.install),
         *map(program, build.BUILDS),
@@ -141,4 +155,5 @@ def rows() -> list[Row]:
         addon("KServe webhooks", kserve.judged),
         addon("S3 server and volume", storage.objects, storage.NAMESPACE, blocks=False),
         addon("Prometheus", prometheus.objects, prometheus.NAMESPACE, blocks=False),
+        *(row for name in added for row in ADDED[name]()),
     ]
