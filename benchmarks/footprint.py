@@ -13,38 +13,13 @@ import click
 import msgspec
 
 from benchmarks import environments, load, models, report, roster, servers
+from benchmarks.footprints import RESULTS, Footprint, Footprints, Process
 from benchmarks.load import Load
 from benchmarks.payloads import Payloads, payloads
 from benchmarks.servers import Server
 from benchmarks.turns import CONNECTIONS
 
-RESULTS = Path(__file__).parent / "results" / "footprint"
 LIBRARIES = ("tabserve", "onnxruntime", "xgboost-cpu", "scikit-learn", "numpy")
-
-
-class Process(msgspec.Struct, frozen=True):
-    """Of a service: MiB in RAM after the first answer and after the load, µs of CPU of a decision."""
-
-    first: float
-    loaded: float
-    cpu: float
-
-
-class Footprint(msgspec.Struct, frozen=True):
-    """What a model takes. bundle: MiB on disk; per_second: decisions of both processes on one core."""
-
-    model: str
-    bundle: float
-    per_second: float
-    transformer: Process
-    predictor: Process
-
-
-class Footprints(msgspec.Struct, frozen=True):
-    """All that was measured, as in summary.json."""
-
-    about: dict[str, str]
-    models: list[Footprint]
 
 
 @click.command(help=__doc__)
@@ -62,11 +37,6 @@ def main(seconds: float, output: Path) -> None:
     (output / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
     (output / "table.md").write_text(_page(content))
     click.echo(_page(content))
-
-
-def read(folder: Path = RESULTS) -> Footprints:
-    """What was measured last."""
-    return msgspec.json.decode((folder / "summary.json").read_bytes(), type=Footprints)
 
 
 def _footprint(asked: Payloads, folder: Path, seconds: float) -> Footprint:

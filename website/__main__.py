@@ -37,7 +37,6 @@ def main(out: Path, source: str, zensical: str) -> None:
     size = sum(path.stat().st_size for path in files) / 2**20
     count = len(list((out / "site").rglob("*.html")))
     click.echo(f"{out / 'site'}: {count} pages, {size:.1f} MB, built in {time.monotonic() - started:.1f} s")
-    click.echo(f"To read it, with its search: python3 -m http.server --directory {out / 'site'}")
 
 
 if __name__ == "__main__":
