@@ -16,6 +16,8 @@ SERVICE = "serving.kserve.io/inferenceservice"
 ADMIN_PORT = 8082
 OLDEST_TICKS = 3
 """What a pod counted since an older look is thrown away."""
+STEADY_LOOKS = 2
+"""So many looks in a row must have found the same pods before the slots' shares of the requests are compared."""
 _READERS = 8
 _SECONDS = 5.0
 
@@ -27,6 +29,8 @@ class Fleet:
         self._looks: dict[str, tuple[int, Scrape]] = {}
         self._listed: set[str] | None = None
         self._tick = 0
+        self.whole = False
+        """Whether the last look found the pods of the one before, and everything that they have counted since."""
 
     def counted(self, pages: Mapping[str, Scrape | None]) -> dict[str, dict[Series, float]]:
         """What each pod has counted since the last tick, by name. pages: None for one that did not answer.
@@ -35,11 +39,17 @@ class Fleet:
         has counted belongs to the tick in which it came.
         """
         self._tick += 1
+        self.whole = {*pages} == self._listed and all(self._goes_on(name, page) for name, page in pages.items())
         found = {name: self._since(name, page) for name, page in pages.items() if page is not None}
         self._looks = {name: look for name, look in self._looks.items() if name in pages}
         self._looks |= {name: (self._tick, page) for name, page in pages.items() if page is not None}
         self._listed = {*pages}
         return found
+
+    def _goes_on(self, name: str, page: Scrape | None) -> bool:
+        """Whether a pod answered this look, in the process that answered the last one."""
+        at, old = self._looks.get(name, (0, None))
+        return page is not None and old is not None and at == self._tick - 1 and old.start == page.start
 
     def _since(self, name: str, page: Scrape) -> dict[Series, float]:
         at, old = self._looks.get(name, (0, None))
@@ -49,11 +59,16 @@ class Fleet:
 
 
 class Counted(NamedTuple):
-    """What both slots counted in a tick, and errors and requests of each of stable's pods."""
+    """What both slots counted in a tick, and errors and requests of each of stable's pods.
+
+    steady: whether the pods are the same as for some time, and Ready. Only then do the counts show how the requests
+    were split: what a pod has answered since the last look is lost with it, and a slot without one answers nothing.
+    """
 
     canary: Tally
     stable: Tally
     by_pod: dict[str, tuple[float, float]]
+    steady: bool
 
 
 class Watcher:
@@ -62,6 +77,7 @@ class Watcher:
     def __init__(self, settings: Settings, page: Callable[[str], Scrape] = lambda url: read(url, _SECONDS)) -> None:
         self._settings, self._page = settings, page
         self._fleet = Fleet()
+        self._steady = 0
 
     def look(self, pods: Sequence[Object]) -> Counted:
         """What the pods have counted since the last look."""
@@ -69,13 +85,14 @@ class Watcher:
         with ThreadPoolExecutor(_READERS) as readers:
             pages = dict(zip(entry, readers.map(self._read, entry.values()), strict=True))
         counts = self._fleet.counted(pages)
+        self._steady = self._steady + 1 if self._fleet.whole and all(map(is_ready, entry.values())) else 0
         ours, theirs = (
             {name: counts[name] for name in counts if slot_of(entry[name], self._settings) == slot.slot}
             for slot in (self._settings.canary, self._settings.stable)
         )
         found = {name: tally([each]) for name, each in theirs.items()}
         by_pod = {name: (each.errors, each.requests) for name, each in found.items()}
-        return Counted(tally(ours.values()), tally(theirs.values()), by_pod)
+        return Counted(tally(ours.values()), tally(theirs.values()), by_pod, self._steady >= STEADY_LOOKS)
 
     def _answers(self, pod: Object) -> bool:
         labels = pod["metadata"]["labels"]

@@ -147,6 +147,9 @@ class Gate:
         if self.state.at_phase < LEAST_SECONDS:
             self.state.told = f"Not yet: a step takes {minutes(LEAST_SECONDS)}, and its budgets are proven."
             return
+        if not seen.canary.requests:
+            self.state.told = "Not yet: the budgets are proven, and no request comes to the canary any more."
+            return
         if self.state.step + 1 < len(self.state.steps):
             self._turn(self.state.step + 1, "the budgets are proven")
         else:

@@ -105,25 +105,36 @@ def describe(state: State) -> list[str]:
     return lines
 
 
+class NoRollout(RolloutError):
+    """A release has no rollout, or none yet."""
+
+
 def state_of(release: str, namespace: str | None) -> State:
-    """The state of a release's rollout. Raises Away, and RolloutError if there is none."""
+    """The state of a release's rollout. Raises Away, NoRollout, and RolloutError for a damaged one."""
     api, found = kube.reach(namespace)
     kept = kube.kept(api, found, release)
     if kept is None:
         remedy = "Set rollout.enabled and traffic.canary in the chart's values, or name another release."
-        raise RolloutError(f"ConfigMap {found}/{release}-rollout", "there is none", remedy)
+        raise NoRollout(f"ConfigMap {found}/{release}-rollout", "there is none", remedy)
     return kept.state
 
 
 def verdict(release: str, namespace: str | None, wait: float) -> int:
     """Print the verdict, after waiting for it for so many seconds; returns the exit status. Raises as state_of does."""
     until = time.monotonic() + wait
+    while (left := until - time.monotonic()) > 0 and not _decided(release, namespace):
+        time.sleep(min(TICK_SECONDS, left))
     state = state_of(release, namespace)
-    while state.phase not in EXIT and time.monotonic() < until:
-        time.sleep(min(TICK_SECONDS, max(0.0, until - time.monotonic())))
-        state = state_of(release, namespace)
     click.echo(state.told)
     return EXIT.get(state.phase, 2)
+
+
+def _decided(release: str, namespace: str | None) -> bool:
+    """Whether a rollout has come to a verdict; its gate may not have begun, or Kubernetes not answer for a while."""
+    try:
+        return state_of(release, namespace).phase in EXIT
+    except (NoRollout, Away):
+        return False
 
 
 @click.command()

@@ -70,7 +70,7 @@ class Judging:
             pairs, self._copies = seen.copies.since(self._copies), seen.copies
             state.copies = msgspec.to_builtins(seen.copies)
         cold = self._cold(seen.ready)
-        self.ledger.add(seen.canary, seen.stable, pairs, cold=cold)
+        self.ledger.add(seen.canary, seen.stable, pairs, cold=cold, steady=seen.steady)
         self._keep()
         state.told = telling.sentence(self.ledger) + self._outlook()
         state.not_judged = telling.not_judged(self.ledger) + _unjudged(cold, state)

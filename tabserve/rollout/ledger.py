@@ -82,13 +82,20 @@ class Ledger:
             self.since = step.canary.tally(), step.stable.tally()
             self.canary, self.stable = _sum(self.canary, self.since[0]), _sum(self.stable, self.since[1])
 
-    def add(self, canary: Tally, stable: Tally, pairs: Pairs = NO_PAIRS, *, cold: bool = False) -> None:
-        """Add what both slots counted in one tick, and the shadow. cold: latencies are not to be compared."""
+    def add(
+        self, canary: Tally, stable: Tally, pairs: Pairs = NO_PAIRS, *, cold: bool = False, steady: bool = True
+    ) -> None:
+        """Add what both slots counted in one tick, and the shadow.
+
+        cold: latencies are not to be compared. steady: the counts of both slots are whole, so the shares are.
+        """
         if not self.decisions:
             self.decisions = sorted({*canary.decisions, *stable.decisions})
         counts = self._counts(canary, stable, pairs)
         if cold:
             del counts["latency"]
+        if not steady:
+            counts.pop("split", None)
         self.judge.add(counts)
         self.peak = max(self.peak, float(self.judge.together()))
         self.budgets["errors"].add(np.array(canary.errors), np.array(canary.requests))

@@ -163,6 +163,7 @@ class Runner:
                 fleet.ready(self._pods, settings.stable, settings),
             ),
             by_pod=counted.by_pod,
+            steady=counted.steady,
             copies=self._shadow.copies() if self._shadow else None,
             order=self._order,
         )

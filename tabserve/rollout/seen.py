@@ -24,7 +24,8 @@ class Seen(NamedTuple):
     seconds: since the last one. lacking: why the canary can't be given traffic. route: what the gateway follows, None
     if it has not taken over the newest one. canary, stable: what they counted since the last tick. pods: with their
     containers' restarts so far. ready: pods that answer clients, of canary and stable. by_pod: errors and requests of
-    each of stable's. copies: what the shadow has counted in all. order: `back`, `hold`, or nothing.
+    each of stable's. steady: whether the counts show how the requests were split. copies: what the shadow has counted
+    in all. order: `back`, `hold`, or nothing.
     """
 
     seconds: float = TICK_SECONDS
@@ -35,6 +36,7 @@ class Seen(NamedTuple):
     pods: Sequence[Pod] = ()
     ready: tuple[int, int] = (1, 1)
     by_pod: Mapping[str, tuple[float, float]] = {}
+    steady: bool = True
     copies: Copies | None = None
     order: str = ""
 

@@ -18,7 +18,7 @@ cluster-test: images ## the tests that need the cluster; pytest's closing line c
 	$(PYTHON) -m pytest tests/cluster -m "cluster and not long"
 
 cluster-test-long: images ## tests that have to wait for minutes
-	$(PYTHON) -m pytest tests/cluster -m "cluster and long"
+	$(PYTHON) -m pytest tests/cluster -m "cluster and long" -k "not rollout"
 
 long-rollout: images ## rollouts with a gate under load: promoted, taken back, lost, uninstalled
-	$(PYTHON) -m pytest -q -s tests/cluster/test_rollout_route.py tests/cluster/test_rollout_gate.py -m cluster
+	$(PYTHON) -m pytest -q -s tests/cluster -k rollout -m cluster

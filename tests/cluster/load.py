@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
+from itertools import count
 from typing import Any
 
 import grpc
@@ -23,7 +24,7 @@ RELEASES = ("tabserve-transformer-release", "tabserve-predictor-release")
 class Answer:
     """One request: when it began, its protocol, how it ended (a status or an error), and how long it took.
 
-    error: the text of the error if it was not answered.
+    error: the text of the error if it was not answered. identity: the request's id. record: which one was sent.
     """
 
     began: float
@@ -33,6 +34,8 @@ class Answer:
     transformer: str = ""
     predictor: str = ""
     error: str = ""
+    identity: str = ""
+    record: int = 0
 
     @property
     def good(self) -> bool:
@@ -42,18 +45,24 @@ class Answer:
 
 @dataclass
 class Target:
-    """A model behind a gateway. address: HOST:PORT of the gateway; host: the name clients use."""
+    """A model behind a gateway.
+
+    address: HOST:PORT of the gateway; host: the name clients use. others: more records, sent in turn over REST.
+    """
 
     address: str
     host: str
     model: str
     record: dict[str, Any]
     headers: dict[str, str] = field(default_factory=dict)
+    others: list[dict[str, Any]] = field(default_factory=list)
+    turns: Iterator[int] = field(default_factory=count)
 
     def rest(self, connection: HTTPConnection) -> Answer:
         """Send one record over V1 REST."""
         began = time.monotonic()
-        body = json.dumps({"instances": [self.record]})
+        at = next(self.turns) % (1 + len(self.others))
+        body = json.dumps({"instances": [self.others[at - 1] if at else self.record]})
         headers = {"Host": self.host, "Content-Type": "application/json", **self.headers}
         try:
             connection.request("POST", f"/v1/models/{self.model}:predict", body, headers)
@@ -64,7 +73,9 @@ class Target:
             return Answer(began, "REST", repr(error), time.monotonic() - began)
         transformer, predictor = (response.headers.get(name, "") for name in RELEASES)
         problem = "" if response.status == 200 else said
-        return Answer(began, "REST", str(response.status), time.monotonic() - began, transformer, predictor, problem)
+        status, seconds = str(response.status), time.monotonic() - began
+        identity = response.headers.get("x-request-id", "")
+        return Answer(began, "REST", status, seconds, transformer, predictor, problem, identity, at)
 
     def connection(self) -> HTTPConnection:
         """A connection to the gateway."""
@@ -109,10 +120,11 @@ class Target:
 
 @dataclass
 class Seen:
-    """What a load has seen so far."""
+    """What a load has seen so far. paused: nothing is sent while it is set."""
 
     answers: list[Answer] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
+    paused: threading.Event = field(default_factory=threading.Event)
 
     def failures(self) -> list[Answer]:
         """Requests that were not answered."""
@@ -163,5 +175,6 @@ def _grpc_client(target: Target, seen: Seen, per_second: float) -> None:
 def _repeat(seen: Seen, per_second: float, ask: Callable[[], Answer]) -> None:
     due = time.monotonic()
     while not seen.stopped.wait(max(0.0, due - time.monotonic())):
-        seen.answers.append(ask())
+        if not seen.paused.is_set():
+            seen.answers.append(ask())
         due = max(due + 1 / per_second, time.monotonic() - 1)

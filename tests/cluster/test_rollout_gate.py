@@ -2,242 +2,258 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+import yaml
 
-from tabserve import bundle as bundles
-from tabserve.bundle import expected
-from tabserve.cli import main
-from tabserve.rollout.kube import STATE
-from tabserve.rollout.state import State, parse
 from tests.cluster import chart
-from tests.cluster.chart import NAMESPACE, Release, Values, connect, kubeconfig, merged, released
-from tests.cluster.load import Seen, Target, constant
+from tests.cluster.chart import NAMESPACE, Release, connect, merged
+from tests.cluster.gates import (
+    FAILS,
+    ROUTE,
+    World,
+    events,
+    gate_pods,
+    gate_process,
+    gated,
+    injected,
+    jobs,
+    passing,
+    rollout,
+    state,
+    told,
+    wait_for_phase,
+    wait_for_share,
+    wait_until_gone,
+)
 from tests.cluster.shares import wait_for, wait_until_only
 from tests.cluster.testbed import api, build
-from tests.cluster.testbed.places import STANDARD_PORT
+from tests.cluster.testbed.places import PROJECT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.usefixtures("cluster")]
-GATEWAY = f"127.0.0.1:{STANDARD_PORT}"
-GATEWAY_API = "gateway.networking.k8s.io/v1"
-MODEL = "breast-cancer"
-COURSE = {
-    "enabled": True,
-    "steps": [20, 50],
-    "calibrate": "20s",
-    "shadow": {"percent": 0},
-    "budget": {"slow": {"over": 1}},
-}
-"""Short, and patient with a machine that has much else to do."""
-FAILING = """
-import itertools
-from tabserve_transformer.model import Transformer
-made, count = Transformer.predict, itertools.count()
-async def predict(self, body, context):
-    if next(count) % 20 == 0:
-        raise RuntimeError("injected")
-    return await made(self, body, context)
-Transformer.predict = predict
-"""
-"""Lets every twentieth request over V1 fail."""
+Object = dict[str, Any]
 
 
-class World(NamedTuple):
-    """A release with a canary, its values, and what a constant load sees of it."""
-
-    release: Release
-    values: Values
-    seen: Seen
-    a: str
-    b: str
+@pytest.fixture
+def second(bundle: Path, tmp_path: Path) -> Path:
+    """Version 2 of the bundle, which answers the same."""
+    return chart.next_version(bundle, tmp_path / "second")
 
 
-def failing() -> Values:
-    """Values of a release in slot b whose transformer fails now and then."""
-    code = {"name": "failing", "configMap": {"name": "failing"}}
-    place = {"name": "failing", "mountPath": "/opt/app/sitecustomize.py", "subPath": "sitecustomize.py"}
-    transformer = {"extraVolumes": [code], "extraVolumeMounts": [place]}
-    metadata = {"name": "failing", "namespace": NAMESPACE}
-    made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"sitecustomize.py": FAILING}}
-    return {"releases": {"b": {"transformer": transformer}}, "extraObjects": [made]}
+def rendered(release: Release) -> list[Object]:
+    """The objects that Helm has applied."""
+    return [item for item in yaml.safe_load_all(release.run("get", "manifest", release.name)) if item]
 
 
-@contextmanager
-def gated(name: str, bundle: Path, folder: Path, changes: Values | None = None, **course: Any) -> Generator[World]:
-    """A release under load, whose gate has just been made."""
-    record = expected.record(bundles.load(bundle), 0)
-    target = Target(GATEWAY, f"{name}-{NAMESPACE}.example.com", MODEL, record)
-    second = chart.next_version(bundle, folder / "second")
-    both = chart.values(MODEL, releases={"a": chart.on_volume(bundle), "b": chart.on_volume(second)})
-    given = merged(both, changes or {})
-    with released(name) as release:
-        release.apply(given)
-        chart.wait_ready(f"{name}-a", f"{name}-b")
-        moved = merged(given, {"traffic": {"canary": "b"}, "rollout": merged(COURSE, course)})
-        with constant(target, rest=3, grpc=1) as seen:
-            wait_for(seen, 100)
-            release.apply(moved)
-            yield World(release, moved, seen, chart.release_of(f"{name}-a"), chart.release_of(f"{name}-b"))
-
-
-def state(name: str) -> State:
-    """What the gate of a release keeps. Raises ApiError 404 before it has begun."""
-    found = connect().get("v1", "ConfigMap", f"{name}-rollout", NAMESPACE)
-    return parse(found["data"][STATE], name)
-
-
-def wait_for_phase(name: str, phase: str, weight: int, seconds: float = 420) -> None:
-    """Wait until the gate is in a phase at this weight."""
-
-    def lacking() -> str:
-        found = state(name)
-        return "" if (found.phase, found.weight) == (phase, weight) else f"{found.phase} {found.weight}: {found.told}"
-
-    api.wait(f"{phase} at {weight} %", lacking, seconds, chart.explain)
-
-
-def gone(kind: tuple[str, str], name: str) -> str:
-    """The object's name as long as it exists."""
-    return name if connect().exists(*kind, name, NAMESPACE) else ""
-
-
-def jobs(name: str) -> list[str]:
-    """The gates' Jobs of a release."""
+def live(*objects: Object) -> list[str]:
+    """What these objects are in the cluster."""
     return [
-        item["metadata"]["name"] for item in connect().find("batch/v1", "Job", NAMESPACE, **{"tabserve/rollout": name})
+        plain(connect().get(item["apiVersion"], item["kind"], item["metadata"]["name"], NAMESPACE)) for item in objects
     ]
 
 
-def rollout(*command: str) -> Result:
-    """`tabserve rollout` with the rights of the kubeconfig."""
-    return CliRunner().invoke(main, ["rollout", *command, "-n", NAMESPACE], env={"KUBECONFIG": str(kubeconfig())})
+def after_apply(*objects: Object) -> list[str]:
+    """What these objects would be after a server-side apply that takes every field, as Argo CD compares and applies."""
+    found = []
+    for item in objects:
+        path = connect().path(item["apiVersion"], item["kind"], NAMESPACE, item["metadata"]["name"])
+        options = "fieldManager=argocd-controller&force=true&dryRun=All"
+        found.append(json.loads(connect().request("PATCH", f"{path}?{options}", item, "application/apply-patch+yaml")))
+    return [plain(item) for item in found]
 
 
-def told(seen: Seen, found: State, began: float) -> None:
-    """Print what a rollout took."""
-    changes = "; ".join(f"{change.at:.0f} s {change.phase} {change.weight} %" for change in found.changes)
-    failures = [answer.status for answer in seen.failures()]
-    print(
-        f"{changes}\n{found.told}\n{time.monotonic() - began:.0f} s, {len(seen.answers)} requests, failed: {failures}"
+def plain(item: Object) -> str:
+    """An object as a text, without its status, and without who wrote which field and when."""
+    metadata = {
+        key: value for key, value in item["metadata"].items() if key not in ("managedFields", "resourceVersion")
+    }
+    return json.dumps(
+        {key: value for key, value in item.items() if key != "status"} | {"metadata": metadata}, sort_keys=True
     )
 
 
-def test_a_good_release_is_held_at_the_last_step_and_promoted_by_values(bundle: Path, tmp_path: Path) -> None:
-    began = time.monotonic()
-    with gated("good", bundle, tmp_path, shadow={"percent": 50, "pairs": 100}) as world:
-        wait_for_phase("good", "step", 20)
-        before = jobs("good")
-        chart_route = connect().get(GATEWAY_API, "HTTPRoute", "good", NAMESPACE)["metadata"]["managedFields"]
-        more = merged(world.values, {"transformer": {"resources": {"limits": {"memory": "600Mi"}}}})
-        newer = Release("good", build.HELM4.folder / "helm")
-        newer.apply(more)
-        after = connect().get(GATEWAY_API, "HTTPRoute", "good", NAMESPACE)["metadata"]["managedFields"]
-        wait_for_phase("good", "held", 50)
-        found, verdict = state("good"), rollout("verdict", "good")
-        newer.apply(merged(more, {"traffic": {"stable": "b", "canary": ""}}))
+def managers(name: str) -> set[str]:
+    """Who has written fields of the chart's route, but for its status."""
+    fields = connect().get(*ROUTE, name, NAMESPACE)["metadata"]["managedFields"]
+    return {entry["manager"] for entry in fields if entry.get("subresource") != "status"}
+
+
+def analysis(name: str) -> list[Object]:
+    """The Job of docs/rollout.md's AnalysisTemplate for a release, with its ServiceAccount and the right it needs."""
+    page = (PROJECT / "docs" / "rollout.md").read_text()
+    (block,) = [text.split("```")[0] for text in page.split("```yaml\n") if text.startswith("apiVersion: argoproj.io")]
+    text = block.replace("{{args.release}}", name).replace(
+        "tabserve-transformer:0.2.0", "dev.local/tabserve-transformer:dev"
+    )
+    spec = yaml.safe_load(text)["spec"]["metrics"][0]["provider"]["job"]["spec"]
+    account, reader = spec["template"]["spec"]["serviceAccountName"], {"name": "rollout-reader", "namespace": NAMESPACE}
+    rules = [{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [f"{name}-rollout"], "verbs": ["get"]}]
+    group = "rbac.authorization.k8s.io"
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": reader | {"name": account}},
+        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": reader, "rules": rules},
+        {"apiVersion": f"{group}/v1", "kind": "RoleBinding", "metadata": reader,
+         "roleRef": {"apiGroup": group, "kind": "Role", "name": "rollout-reader"},
+         "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}]},
+        {"apiVersion": "batch/v1", "kind": "Job", "metadata": reader | {"name": f"{name}-analysis"}, "spec": spec},
+    ]  # fmt: skip
+
+
+def job_ended(name: str) -> str:
+    """Which way a Job ended: Complete or Failed; empty as long as it runs."""
+    conditions = connect().get("batch/v1", "Job", name, NAMESPACE).get("status", {}).get("conditions", [])
+    return next((each["type"] for each in conditions if each["type"] in ("Complete", "Failed")), "")
+
+
+def wait_for_job(name: str, seconds: float = 120) -> str:
+    """Wait until a Job has ended; says which way."""
+    api.wait(f"Job {name}", lambda: "" if job_ended(name) else "runs", seconds, chart.explain)
+    return job_ended(name)
+
+
+def test_a_good_release_is_held_at_the_last_step_and_promoted_by_values(bundle: Path, second: Path) -> None:
+    route: Object = {"apiVersion": ROUTE[0], "kind": ROUTE[1], "metadata": {"name": "good-rollout"}}
+    with gated("good", bundle, second, helm=build.HELM4, shadow={"percent": 50, "pairs": 100}) as world:
+        waiting = analysis("good")
+        try:
+            connect().apply(*waiting)
+            wait_for_phase("good", "step", 20)
+            wait_for_share(world)
+            wrote, before = managers("good"), jobs("good")
+            more = merged(world.values, {"transformer": {"resources": {"limits": {"memory": "600Mi"}}}})
+            world.release.apply(more)
+            objects = rendered(world.release)
+            was = live(*objects), live(route)
+            applied = after_apply(*objects)
+            world.release.apply(more)
+            now = live(*objects), live(route)
+            found = wait_for_phase("good", "held", 50)
+            wrote_then, verdict, argo = managers("good"), rollout("verdict", "good"), wait_for_job("good-analysis")
+        finally:
+            for item in reversed(waiting):
+                connect().delete(item["apiVersion"], item["kind"], item["metadata"]["name"], NAMESPACE)
+        world.release.apply(merged(more, {"traffic": {"stable": "b", "canary": ""}}))
         wait_until_only(world.seen, world.b)
-        api.wait("route gone", lambda: gone((GATEWAY_API, "HTTPRoute"), "good-rollout"), 60, chart.explain)
+        wait_until_gone("good")
         wait_for(world.seen, 200)
-        left = jobs("good")
-        told(world.seen, found, began)
+        told(world, found)
 
     assert world.seen.failures() == []
     assert world.seen.mixed() == []
     assert (verdict.exit_code, verdict.stdout.startswith("On: held at 50 %.")) == (0, True)
+    assert argo == "Complete"
     assert [change.weight for change in found.changes if change.phase == "step"] == [20, 50]
     assert found.copies is not None
     assert found.copies["pairs"] >= 100
-    assert (len(before), left) == (1, [])
-    assert {entry["manager"] for entry in after} - {entry["manager"] for entry in chart_route} <= {"helm", "helm4"}
+    assert len(before) == 1
+    assert was[0] == applied
+    assert was == now
+    assert wrote == wrote_then
 
 
-def test_a_release_that_fails_is_taken_back_and_not_tried_again(bundle: Path, tmp_path: Path) -> None:
-    began = time.monotonic()
-    with gated("bad", bundle, tmp_path, failing()) as world:
-        wait_for_phase("bad", "back", 0)
+def test_a_release_that_fails_is_taken_back_and_not_tried_again(bundle: Path, second: Path, tmp_path: Path) -> None:
+    with gated("bad", bundle, second, injected("bad", FAILS)) as world:
+        found = wait_for_phase("bad", "back", 0)
         wait_until_only(world.seen, world.a)
-        found, verdict = state("bad"), rollout("verdict", "bad")
-        status = rollout("status", "bad")
-        events = connect().find("v1", "Event", NAMESPACE)
+        verdict, status = rollout("verdict", "bad"), rollout("status", "bad")
+        rollout("report", "bad", "-o", str(tmp_path / "bad.html"))
+        (job,) = jobs("bad")
+        ended, happened = wait_for_job(job), events("bad")
         world.release.apply(merged(world.values, {"commonLabels": {"again": "yes"}}))
         wait_for(world.seen, 500)
-        told(world.seen, found, began)
+        again = state("bad")
+        told(world, found)
 
-    failed = {answer.status for answer in world.seen.failures()}
-    assert failed == {"500"}
+    assert {answer.status for answer in world.seen.failures()} <= {"500", "StatusCode.INTERNAL"}
     assert found.told.startswith("Back: failed requests: ")
     assert (verdict.exit_code, verdict.stdout.strip()) == (1, found.told)
     assert found.told in status.stdout
-    assert found.told[:1000] in [item["message"] for item in events if item["reason"] == "RolloutBack"]
-    assert {answer.transformer for answer in world.seen.answers[-500:]} == {world.a}
-    assert state_is_gone("bad")
+    assert found.told.removeprefix("Back: ")[:40] in (tmp_path / "bad.html").read_text()
+    assert ("RolloutBack", found.told[:1000]) in happened
+    assert ended == "Failed"
+    assert {answer.transformer for answer in world.seen.answers[-300:]} == {world.a}
+    assert again.changes == found.changes
+    wait_until_gone("bad")
 
 
-def state_is_gone(name: str) -> bool:
-    """Whether nothing of a gate is left after its release."""
-    kinds = [("v1", "ConfigMap"), (GATEWAY_API, "HTTPRoute")]
-    for kind in kinds:
-        api.wait(f"{kind[1]} gone", lambda kind=kind: gone(kind, f"{name}-rollout"), 60, chart.explain)  # type: ignore[misc]
-    return not jobs(name)
+def refusals(world: World) -> list[str]:
+    """What the chart says to values that empty slot b, and to those that change the gate's settings."""
+    emptied = merged(world.values, {"releases": {"b": {"bundle": {"digest": ""}}}, "traffic": {"canary": ""}})
+    return [
+        world.release.refusal(emptied),
+        world.release.refusal(merged(world.values, {"rollout": {"falseRollback": 0.02}})),
+    ]
 
 
-def test_traffic_is_what_the_values_say_when_the_gate_is_lost_and_what_it_moves_stays(
-    bundle: Path, tmp_path: Path
-) -> None:
+def back_after(world: World, lost: Callable[[], object]) -> float:
+    """Lose the gate; gives the seconds until all traffic is stable's, after the requests at b before have been seen."""
+    wait_for_share(world)
+    lost()
     began = time.monotonic()
-    with gated("lost", bundle, tmp_path, steps=[50], calibrate="0s") as world:
+    wait_until_only(world.seen, world.a)
+    return time.monotonic() - began
+
+
+@pytest.mark.usefixtures("testbed")
+def test_traffic_is_what_the_values_say_when_the_gate_is_lost_and_what_it_moves_stays(
+    bundle: Path, second: Path
+) -> None:
+    with gated("lost", bundle, second, steps=[50], calibrate="0s") as world:
         wait_for_phase("lost", "step", 50)
-        api.wait("requests at b", lambda: "" if world.seen.share(world.b) > 100 else "few", 120, chart.explain)
-        emptied = merged(world.values, {"releases": {"b": {"bundle": {"digest": ""}}}, "traffic": {"canary": ""}})
-        refusals = [
-            world.release.refusal(emptied),
-            world.release.refusal(merged(world.values, {"rollout": {"falseRollback": 0.02}})),
-        ]
-        (pod,) = chart.pods(**{"tabserve/gate": "lost"})
-        chart.kill(pod)
-        killed = time.monotonic()
-        wait_until_only(world.seen, world.a)
-        back_after = time.monotonic() - killed
-        api.wait(
-            "another pod",
-            lambda: "" if {*chart.pods(**{"tabserve/gate": "lost"})} - {pod} else "none",
-            60,
-            chart.explain,
+        wait_for_share(world)
+        refused = refusals(world)
+        (pod,), was = gate_pods("lost"), connect().get(*ROUTE, "lost-rollout", NAMESPACE)["metadata"]["uid"]
+        os.kill(gate_process(pod), signal.SIGKILL)
+        goes_on = passing("lost", 30)
+        kept = connect().get(*ROUTE, "lost-rollout", NAMESPACE)["metadata"]["uid"]
+
+        seconds = {"its pod deleted": back_after(world, lambda: chart.kill(pod))}
+        api.wait("another pod", lambda: "" if {*gate_pods("lost")} - {pod} else "none", 60, chart.explain)
+        anew = wait_for_phase("lost", "step", 50)
+        wait_for_share(world)
+        (job,), (newer,) = jobs("lost"), gate_pods("lost")
+        connect().merge("batch/v1", "Job", job, NAMESPACE, {"spec": {"backoffLimit": 0}})
+        seconds["its Job failed"] = back_after(world, lambda: os.kill(gate_process(newer), signal.SIGKILL))
+        ended = [wait_for_job(job)]
+
+        forgotten = rollout("forget", "lost")
+        world.release.apply(world.values)
+        wait_for_phase("lost", "step", 50)
+        change = {"spec": {"activeDeadlineSeconds": 1}}
+        seconds["its deadline over"] = back_after(
+            world, lambda: connect().merge("batch/v1", "Job", job, NAMESPACE, change)
         )
-        wait_for_phase("lost", "step", 50)
-        few = world.seen.share(world.b)
-        api.wait("b again", lambda: "" if world.seen.share(world.b) > few + 100 else "few", 120, chart.explain)
-        found = state("lost")
-        stopped = rollout("stop", "lost")
-        wait_until_only(world.seen, world.a)
-        wait_for_phase("lost", "back", 0, 60)
-        told(world.seen, found, began)
-        print(f"all at stable {back_after:.1f} s after the gate's pod was killed")
-        failures = world.seen.failures()
+        ended.append(wait_for_job(job))
+        told(world, anew)
+        print("all at stable after", ", ".join(f"{what} {passed:.1f} s" for what, passed in seconds.items()))
 
-    assert failures == []
+    assert world.seen.failures() == []
     assert world.seen.mixed() == []
-    assert "ERROR: slot b has traffic from the gate's route lost-rollout and would be emptied" in refusals[0]
-    assert "ERROR: the gate gives slot b 50 %, and its settings or a release would be changed" in refusals[1]
-    assert "the gate has a new pod" in [change.why for change in found.changes]
-    assert stopped.stdout == "All traffic is what the chart's values say.\n"
-    assert back_after < 30
-    assert state_is_gone("lost")
+    assert "ERROR: slot b has traffic from the gate's route lost-rollout and would be emptied" in refused[0]
+    assert "ERROR: the gate gives slot b 50 %, and its settings or a release would be changed" in refused[1]
+    assert (goes_on.phase, goes_on.weight, kept) == ("step", 50, was)
+    assert "the gate has a new pod" not in [change.why for change in goes_on.changes]
+    assert "the gate has a new pod" in [change.why for change in anew.changes]
+    assert forgotten.exit_code == 0
+    assert ended == ["Failed", "Failed"]
+    assert max(seconds.values()) < 30
+    wait_until_gone("lost")
 
 
-def test_nothing_is_left_after_an_uninstall_in_mid_step(bundle: Path, tmp_path: Path) -> None:
-    with gated("half", bundle, tmp_path, steps=[50], calibrate="0s") as world:
+def test_nothing_is_left_after_an_uninstall_in_mid_step(bundle: Path, second: Path) -> None:
+    with gated("half", bundle, second, steps=[50], calibrate="0s") as world:
         wait_for_phase("half", "step", 50)
+        wait_for_share(world)
         world.release.uninstall()
 
-    assert state_is_gone("half")
-    labels = {"tabserve/gate": "half"}
-    api.wait("pods gone", lambda: ", ".join(chart.pods(**labels)), 60, chart.explain)
+    wait_until_gone("half")
+    api.wait("pods gone", lambda: ", ".join(gate_pods("half")), 60, chart.explain)
     for kind in ("Role", "RoleBinding"):
         assert not connect().exists("rbac.authorization.k8s.io/v1", kind, "half-rollout", NAMESPACE)

@@ -22,13 +22,15 @@ from tabserve.rollout.state import Slot
 from tests.cluster import chart
 from tests.cluster.chart import NAMESPACE, connect, released
 from tests.cluster.load import Seen, Target, constant
-from tests.cluster.shares import bounds, wait_for, wait_until_only
+from tests.cluster.shares import FEW, bounds, wait_for, wait_until_only
 from tests.cluster.testbed import api
 from tests.cluster.testbed.places import STANDARD_PORT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
 GATEWAY = f"127.0.0.1:{STANDARD_PORT}"
 MODEL = "breast-cancer"
+COUNTED = 5
+"""In every so many rounds the shares are counted; the others only wait for some answers."""
 PARENT = {"name": "kserve-ingress-gateway", "namespace": "kserve"}
 
 
@@ -113,11 +115,14 @@ def rounds(name: str, bundle: Path, folder: Path, count: int) -> tuple[Seen, dic
     found: dict[int, list[list[str]]] = {5: [], 20: [], 50: [], 100: []}
     with both_slots(name, bundle, folder) as (a, b), constant(target, rest=2, grpc=1) as seen:
         mine = Api(ask, NAMESPACE)
-        for _ in range(count):
+        for turn in range(count):
             mover = Mover(mine, settings(name), owner(name))
             for weight, answers in found.items():
                 follow(mover, Route(weight, 0))
-                answers.append(counted(seen, 240))
+                if turn % COUNTED:
+                    wait_for(seen, FEW)
+                else:
+                    answers.append(counted(seen, 240))
             follow(mover, None)
             wait_until_only(seen, a)
         mover = Mover(mine, settings(name), owner(name))
@@ -140,5 +145,5 @@ def test_a_route_that_is_born_moved_and_deleted_loses_no_request(bundle: Path, t
         low, high = bounds(total, weight / 100)
         shares = [each.count(b) for each in answers]
         print(f"{weight} %: {shares} of {[len(each) for each in answers]}")
-        assert low - 3 * count <= sum(shares) <= high + 3 * count
-    print(f"{len(seen.answers)} requests, {len(seen.failures())} failed, {len(seen.mixed())} mixed")
+        assert low - 3 * len(answers) <= sum(shares) <= high + 3 * len(answers)
+    print(f"{count} rounds, {len(seen.answers)} requests, {len(seen.failures())} failed, {len(seen.mixed())} mixed")

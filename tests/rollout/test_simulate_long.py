@@ -7,6 +7,7 @@ import pytest
 
 from tabserve.rollout.plan import leave
 from tabserve.rollout.simulate import CASES, GOOD, RULES, Traffic, run
+from tests.rollout.courses import flagger, gate
 
 RUNS = 1000
 MOST = 0.01 + 3 * float(np.sqrt(0.01 * 0.99 / RUNS))
@@ -59,3 +60,13 @@ def test_the_time_of_healthy_rollouts_is_published() -> None:
         ended = total <= 240
         print(f"\n{rpm} a minute: {ended.mean():.0%} end within 4 hours, median {np.median(total[ended]):.0f} min")
         assert ended.any()
+
+
+@pytest.mark.parametrize("errors", [0.005, 0.02, 0.05, 0.3])
+@pytest.mark.parametrize("rpm", [50, 500, 5000])
+def test_whole_rollouts_are_published_beside_those_by_fixed_thresholds(rpm: float, errors: float) -> None:
+    ours, fixed = gate(rpm, errors, RUNS, seed=1), flagger(rpm, errors, RUNS, seed=1)
+    print(f"\n{rpm:g} a minute, {errors:.1%} errors: gate {ours.told()}")
+    print(f"{rpm:g} a minute, {errors:.1%} errors: fixed thresholds {fixed.told()}")
+
+    assert (ours.back if errors == 0.005 else ours.promoted).mean() <= MOST

@@ -95,6 +95,16 @@ def test_without_traffic_nothing_is_decided_and_that_is_told_once() -> None:
     assert driven.state.step == 1
 
 
+def test_a_step_whose_budgets_are_proven_is_not_left_while_no_request_comes() -> None:
+    driven = at_step(1)
+    drive(driven, 8, total=5000)
+    assert driven.ledger.verdict() == "on"
+    drive(driven, 100, canary=Tally(), stable=Tally())
+    assert (driven.state.step, driven.state.told.startswith("Not yet: the budgets are proven, and no")) == (1, True)
+    drive(driven, 1)
+    assert driven.state.step == 2
+
+
 def test_a_rollout_that_proves_nothing_in_time_holds_the_last_step_that_was_left() -> None:
     driven = at_step(1, max_duration="1h")
     drive(driven, 1000, canary=answered(17), stable=answered(67, errors=1), lacking="transformer has 1 of 2 pods")
@@ -147,6 +157,18 @@ def test_latencies_of_a_colder_canary_are_not_compared() -> None:
     assert (cold.state.phase, warm.state.phase) == ("step", "back")
     assert any("colder" in line for line in cold.state.not_judged)
     assert warm.state.told.startswith("Back: requests that took over")
+
+
+def test_the_share_of_the_requests_is_judged_only_while_the_pods_are_steady() -> None:
+    steady, disturbed = at_step(2), at_step(2)
+    for driven in (steady, disturbed):
+        drive(driven, SETTLED)
+    drive(disturbed, 3, canary=answered(84), stable=answered(0), steady=False)
+    drive(steady, 3, canary=answered(84), stable=answered(0))
+
+    assert (disturbed.state.phase, disturbed.ledger.canary.requests > 3 * 84) == ("step", True)
+    assert steady.state.phase == "back"
+    assert "of the requests were answered by the canary, which gets 50 %" in steady.state.told
 
 
 def test_at_100_percent_stable_answers_nothing_and_budgets_and_restarts_are_left() -> None:

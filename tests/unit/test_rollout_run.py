@@ -244,6 +244,19 @@ def test_the_canary_waits_for_all_pods_of_its_release(world: World) -> None:
     assert lacking(pods[:2], SETTINGS.canary, SETTINGS) == "slot b has no predictor"
 
 
+def test_pods_are_steady_when_some_looks_have_found_the_same_ones_ready(world: World) -> None:
+    """A pod that is lost takes along what it has answered since the last look, and so does a process."""
+    watcher = Watcher(QUICK, world.page)
+    pods = [found for path, found in world.objects.stored.items() if "/pods/" in path]
+    looks = [pods] * 4 + [pods[2:], pods, pods, pods]
+    assert [watcher.look(each).steady for each in looks] == [False, False, True, True, False, False, False, True]
+
+    world.pods["b"].start += 1
+    assert [watcher.look(pods).steady for _ in range(3)] == [False, False, True]
+    pods[1]["status"]["conditions"][0]["status"] = "False"
+    assert not watcher.look(pods).steady
+
+
 def look(requests: float, start: float = 1.0) -> Scrape:
     return Scrape(start, {("tabserve_requests_total", (("status", "200"),)): requests})
 
