@@ -20,7 +20,8 @@ from tabserve.rollout.checks import TICK_SECONDS
 from tabserve.rollout.errors import RolloutError
 from tabserve.rollout.judging import copies_of, ledger_of
 from tabserve.rollout.kube import BATCH, CORE, ORDER, ROUTES, Api
-from tabserve.rollout.route import COPIES_PORT
+from tabserve.rollout.moving import WARM_SECONDS
+from tabserve.rollout.route import COPIES_PORT, closed, warming
 from tabserve.rollout.run import Me, Runner
 from tabserve.rollout.settings import Settings
 from tabserve.rollout.shadow import Shadow
@@ -149,8 +150,16 @@ def stop(release: str, namespace: str | None, hold: bool) -> None:
     if not api.patch((CORE, "configmaps"), f"{release}-rollout", order):
         raise RolloutError(f"ConfigMap {found}/{release}-rollout", "there is none", "Name another release.")
     if not hold:
-        api.delete(ROUTES, f"{release}-rollout")
+        _close(api, release)
     click.echo("The weight stays where it is." if hold else "All traffic is what the chart's values say.")
+
+
+def _close(api: Api, release: str) -> bool:
+    """Let no request follow a gate's route; returns whether any did. Raises Away, Refused."""
+    found = api.get(ROUTES, f"{release}-rollout")
+    if found is None or warming(found):
+        return False
+    return api.patch(ROUTES, f"{release}-rollout", closed(found))
 
 
 @click.command()
@@ -160,6 +169,8 @@ def stop(release: str, namespace: str | None, hold: bool) -> None:
 def forget(release: str, namespace: str | None) -> None:
     """Forget what a rollout has found, so that the release may try again."""
     api, _ = kube.reach(namespace)
+    if _close(api, release):
+        time.sleep(WARM_SECONDS)
     api.delete(ROUTES, f"{release}-rollout")
     for job in api.find((BATCH, "jobs"), f"{JOB_LABEL}={release}"):
         api.delete((BATCH, "jobs"), job["metadata"]["name"])

@@ -11,7 +11,8 @@ from tabserve.rollout.seen import Route
 from tabserve.rollout.settings import Settings
 
 WARM_SECONDS = 5.0
-"""How long no request follows a new route after the gateway has accepted it; on a busy machine 2 s were too few."""
+"""How long no request follows a route after the gateway has accepted it, and before it goes; on a busy machine 2 s were
+too few."""
 
 
 class Mover:
@@ -36,10 +37,11 @@ class Mover:
     def move(self, wanted: Route | None) -> bool:
         """Bring what was there at the last look a step nearer; returns whether it was that. Raises Away, Refused."""
         name, found = self._settings.owned, self._found
-        if wanted is None:
-            return found is None or not self._api.delete(ROUTES, name)
-        if found is None:
+        if found is None or not route.warming(found):
             self._accepted = None
+        if wanted is None:
+            return found is None or self._remove(found)
+        if found is None:
             self._api.create(ROUTES, route.made(self._settings, wanted, self._owner, warm=True))
             return False
         warm = route.warming(found) and not self._is_warm(found)
@@ -48,8 +50,15 @@ class Mover:
             return False
         return not warm
 
+    def _remove(self, found: Object) -> bool:
+        """Let no request follow the route, and delete it when the gateway has known that for long enough."""
+        if not route.warming(found):
+            self._api.patch(ROUTES, self._settings.owned, route.closed(found))
+            return False
+        return self._is_warm(found) and not self._api.delete(ROUTES, self._settings.owned)
+
     def _is_warm(self, found: Object) -> bool:
-        """Whether the gateway has had a new route for long enough."""
+        """Whether the gateway has had a route that nothing follows for long enough."""
         if not route.accepted(found):
             return False
         if self._accepted is None:

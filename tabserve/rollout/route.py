@@ -1,7 +1,8 @@
 """The gate's own HTTPRoute: longer prefixes than the chart's, so it wins as long as it is there.
 
-It is born warm: first with a header that nobody sends, so that the gateway makes its clusters, and then without. Rules
-keep their positions, because Envoy Gateway names clusters by them.
+It is born warm: first with a header that nobody sends, so that the gateway makes its clusters, and then without. It
+goes as it came, because Envoy forgets a cluster some time before the route to it. Rules keep their positions, because
+Envoy Gateway names clusters by them.
 """
 
 from __future__ import annotations
@@ -41,6 +42,18 @@ def made(settings: Settings, route: Route, owner: Mapping[str, str], *, warm: bo
         },
         "spec": {"parentRefs": gateway.parent_refs, "hostnames": gateway.hostnames, "rules": rules},
     }
+
+
+def closed(found: Object) -> Object:
+    """The change of a route after which no request follows it any more."""
+    rules = [rule | {"matches": [_also(match) for match in rule["matches"]]} for rule in found["spec"]["rules"]]
+    annotations = {_WEIGHT: "0", _MIRROR: "0", _WARM: "true"}
+    return {"metadata": {"annotations": annotations}, "spec": {"rules": rules}}
+
+
+def _also(match: Object) -> Object:
+    """A match that asks for the header that nobody sends, too."""
+    return match | {"headers": [*match.get("headers", []), WARMING]}
 
 
 def followed(found: Object) -> Route | None:

@@ -26,6 +26,8 @@ from tabserve.rollout.state import State
 Object: TypeAlias = dict[str, Any]
 STOPPED = 143
 """The exit status of a gate that was stopped by a signal."""
+LEAVING_SECONDS = 10.0
+"""How long a gate that is stopped takes its route away, which is less than its pod's grace period."""
 HISTORY_SECONDS = 24 * 3600
 """How much of Prometheus' history says what stable's pods differ by."""
 PODS, MAPS, EVENTS = (CORE, "pods"), (CORE, "configmaps"), (CORE, "events")
@@ -46,7 +48,7 @@ class Me(NamedTuple):
 
 
 class Runner:
-    """A gate in its pod. shadow: makes the receiver of copies. now: a clock in seconds."""
+    """A gate in its pod. shadow: makes the receiver of copies. now: a clock in seconds. wait: for so many seconds."""
 
     def __init__(
         self,
@@ -56,9 +58,10 @@ class Runner:
         shadow: Callable[[Settings, State], Shadow | None] = lambda *_: None,
         watcher: fleet.Watcher | None = None,
         now: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], None] = time.sleep,
     ) -> None:
         """Raises RolloutError if another gate moves this release, or the kept state can't be read."""
-        self._api, self._settings, self._me, self._now = api, settings, me, now
+        self._api, self._settings, self._me, self._now, self._wait = api, settings, me, now, wait
         self._watcher = watcher or fleet.Watcher(settings)
         self._mover = Mover(api, settings, {"name": me.name, "uid": me.uid}, now)
         self._pods: Sequence[Object] = ()
@@ -190,9 +193,13 @@ class Runner:
         self.away = told
 
     def _leave(self) -> None:
-        """Give all traffic back to what the values say, as far as that is possible."""
+        """Give all traffic back to what the values say, as far as that is possible in the time."""
+        until = self._now() + LEAVING_SECONDS
         try:
-            self._mover.move(None)
+            self._mover.look()
+            while not self._mover.move(None) and self._now() < until:
+                self._wait(0.5)
+                self._mover.look()
         except (Away, RolloutError) as error:
             self._say_away(str(error))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -187,12 +189,16 @@ def rollout(*command: str) -> Result:
 
 
 def told(world: World, found: State) -> None:
-    """Print what a rollout took."""
-    changes = "; ".join(f"{change.at:.0f} s {change.phase} {change.weight} %" for change in found.changes)
-    failures: dict[str, int] = {}
-    for answer in world.seen.failures():
-        failures[answer.status[:80]] = failures.get(answer.status[:80], 0) + 1
+    """Print what a rollout took, and when which answers failed."""
+    start = datetime.fromisoformat(found.began)
+    changes = "; ".join(
+        f"{start + timedelta(seconds=change.at):%H:%M:%S} {change.phase} {change.weight} %" for change in found.changes
+    )
+    failures = Counter((answer.protocol, answer.status[:60], answer.error[:80]) for answer in world.seen.failures())
+    clock = datetime.now(UTC) - timedelta(seconds=time.monotonic())
+    times = [f"{clock + timedelta(seconds=answer.began):%H:%M:%S.%f}"[:-4] for answer in world.seen.failures()]
     print(
         f"\n{world.release.name}: {changes}\n{found.told}\n{time.monotonic() - world.began:.0f} s,"
-        f" {len(world.seen.answers)} requests, {world.seen.share(world.b)} answered by b, failed: {failures}"
+        f" {len(world.seen.answers)} requests, {world.seen.share(world.b)} answered by b,"
+        f" failed: {sum(failures.values())} {dict(failures)} {times[:3]} … {times[-3:]}"
     )

@@ -11,7 +11,8 @@ import pytest
 from tabserve.rollout.errors import RolloutError
 from tabserve.rollout.fleet import Fleet, Watcher, lacking
 from tabserve.rollout.kube import ORDER, STATE, Api
-from tabserve.rollout.run import STOPPED, Me, Runner
+from tabserve.rollout.moving import WARM_SECONDS
+from tabserve.rollout.run import LEAVING_SECONDS, STOPPED, Me, Runner
 from tabserve.rollout.scrape import Scrape, parse
 from tabserve.rollout.settings import Change, Settings
 from tests.unit.gates import SETTINGS, settings
@@ -49,7 +50,12 @@ class World:
     def runner(self, given: Settings = QUICK, me: Me = ME) -> Runner:
         """A gate that reads these pods and objects."""
         watcher = Watcher(given, self.page)
-        return Runner(Api(self.objects, "models"), given, me, watcher=watcher, now=lambda: self.seconds)
+        return Runner(Api(self.objects, "models"), given, me, watcher=watcher, now=lambda: self.seconds, wait=self.wait)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, in which the gateway accepts the route."""
+        self.seconds += seconds
+        self.accept()
 
     def page(self, url: str) -> Scrape:
         """What a pod's page says. Raises RolloutError for any other than the transformers' of both slots."""
@@ -140,9 +146,10 @@ def test_a_failing_canary_is_taken_back_with_its_reason_kept_before_the_route_go
     assert ROUTE not in world.objects.stored
     assert world.state["phase"] == "back"
     assert world.objects.stored[MAP]["data"]["told"].startswith("Back: failed requests: ")
-    writes = [asked for asked in world.objects.asked if asked[0] != "GET"]
+    writes = [asked for asked in world.objects.asked if asked[0] != "GET" and "events" not in asked[1]]
+    keeping, closing = ("PATCH", "configmaps/fraud-rollout"), ("PATCH", "httproutes/fraud-rollout")
     deleted = writes.index(("DELETE", "httproutes/fraud-rollout"))
-    assert writes[deleted - 1] == ("PATCH", "configmaps/fraud-rollout")
+    assert writes[deleted - 4 : deleted] == [keeping, closing, keeping, keeping]
     event = world.objects.of("events")[-1]
     assert (event["reason"], event["type"], event["involvedObject"]["name"]) == ("RolloutBack", "Warning", "fraud-b")
     assert world.runner().tick() == 1
@@ -157,7 +164,10 @@ def test_the_weight_stays_while_the_api_is_away_and_a_rollback_is_made_up_for(wo
     assert runner.away == "no answer"
     world.objects.away = False
 
-    assert world.tick(runner, 2) == 1
+    assert world.tick(runner) is None
+    assert headers(world) == {"tabserve-warming"}
+    assert world.route[:2] == ("true", "0")
+    assert world.tick(runner, 3) == 1
     assert ROUTE not in world.objects.stored
 
 
@@ -186,8 +196,10 @@ def test_a_gate_that_is_stopped_gives_the_traffic_back_and_its_job_makes_another
         assert ROUTE in world.objects.stored
         stopped.set()
 
+    began = world.seconds
     assert runner.run(stopped, stop) == STOPPED
     assert ROUTE not in world.objects.stored
+    assert WARM_SECONDS <= world.seconds - began <= LEAVING_SECONDS
     assert world.state["phase"] == "step"
 
 
@@ -221,7 +233,7 @@ def test_orders_in_the_config_map_are_followed_and_do_not_outlive_their_release(
     runner = world.runner()
     world.tick(runner, 5, canary=5, stable=95)
     world.objects.stored[MAP]["metadata"]["annotations"] = {ORDER: "back"}
-    assert world.tick(runner, 2) == 1
+    assert world.tick(runner, 4) == 1
     renewed = settings(calibrate="0s", steps=[30])
     again = world.runner(renewed)
     assert again.gate.ended() == 1

@@ -39,6 +39,8 @@
 {{- if and (gt (get $gateHas "tabserve/weight" | int) 0) (include "tabserve.gated" $root) (ne (get $gateHas "tabserve/job") (include "tabserve.rolloutJob" $root)) -}}
 {{- fail (printf "ERROR: the gate gives slot %s %s %%, and its settings or a release would be changed; first run `tabserve rollout forget %s -n %s`, which takes the canary back" $traffic.canary (get $gateHas "tabserve/weight") $fullname $root.Release.Namespace) -}}
 {{- end -}}
+{{- /* No request follows a route that is about to be deleted. */ -}}
+{{- if and (eq (get $gateHas "tabserve/warm") "true") (eq (get $gateHas "tabserve/weight") "0") }}{{ $gate = dict }}{{ end -}}
 {{- /* A slot that has traffic, from the chart's route or from another, must stay as it is. */ -}}
 {{- range $name := list "a" "b" -}}
 {{- $slot := include "tabserve.slot" (dict "root" $root "slot" $name) | fromYaml -}}
