@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Generator
@@ -10,11 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from click.testing import CliRunner, Result
-
 from tabserve import bundle as bundles
 from tabserve.bundle import expected
-from tabserve.cli import main
 from tabserve.rollout.kube import STATE
 from tabserve.rollout.state import State, parse
 from tests.cluster import chart
@@ -23,7 +23,7 @@ from tests.cluster.load import Seen, Target, constant
 from tests.cluster.shares import wait_for
 from tests.cluster.testbed import api, build
 from tests.cluster.testbed.build import Build
-from tests.cluster.testbed.places import STANDARD_PORT
+from tests.cluster.testbed.places import PROJECT, STANDARD_PORT
 
 GATEWAY = f"127.0.0.1:{STANDARD_PORT}"
 ROUTE = ("gateway.networking.k8s.io/v1", "HTTPRoute")
@@ -183,9 +183,11 @@ def events(name: str) -> list[tuple[str, str]]:
     return [(item["reason"], item["message"]) for item in found if item["involvedObject"]["name"] == f"{name}-b"]
 
 
-def rollout(*command: str) -> Result:
+def rollout(*command: str) -> subprocess.CompletedProcess[str]:
     """`tabserve rollout` with the rights of the kubeconfig."""
-    return CliRunner().invoke(main, ["rollout", *command, "-n", NAMESPACE], env={"KUBECONFIG": str(kubeconfig())})
+    whole = [sys.executable, "-m", "tabserve.cli", "rollout", *command, "-n", NAMESPACE]
+    environment = os.environ | {"KUBECONFIG": str(kubeconfig())}
+    return subprocess.run(whole, capture_output=True, text=True, check=False, env=environment, cwd=PROJECT)
 
 
 def told(world: World, found: State) -> None:

@@ -147,7 +147,7 @@ def test_a_good_release_is_held_at_the_last_step_and_promoted_by_values(bundle: 
 
     assert world.seen.failures() == []
     assert world.seen.mixed() == []
-    assert (verdict.exit_code, verdict.stdout.startswith("On: held at 50 %.")) == (0, True)
+    assert (verdict.returncode, verdict.stdout.startswith("On: held at 50 %.")) == (0, True)
     assert argo == "Complete"
     assert [change.weight for change in found.changes if change.phase == "step"] == [20, 50]
     assert found.copies is not None
@@ -173,7 +173,7 @@ def test_a_release_that_fails_is_taken_back_and_not_tried_again(bundle: Path, se
 
     assert {answer.status.partition(" ")[0] for answer in world.seen.failures()} == {"500", "StatusCode.INTERNAL"}
     assert found.told.startswith("Back: failed requests: ")
-    assert (verdict.exit_code, verdict.stdout.strip()) == (1, found.told)
+    assert (verdict.returncode, verdict.stdout.strip()) == (1, found.told)
     assert found.told in status.stdout
     assert found.told.removeprefix("Back: ")[:40] in (tmp_path / "bad.html").read_text()
     assert ("RolloutBack", found.told[:1000]) in happened
@@ -241,7 +241,7 @@ def test_traffic_is_what_the_values_say_when_the_gate_is_lost_and_what_it_moves_
     assert (goes_on.phase, goes_on.weight, kept) == ("step", 50, was)
     assert "the gate has a new pod" not in [change.why for change in goes_on.changes]
     assert "the gate has a new pod" in [change.why for change in anew.changes]
-    assert forgotten.exit_code == 0
+    assert forgotten.returncode == 0
     assert ended == ["Failed", "Failed"]
     assert max(seconds.values()) < 30
     wait_until_gone("lost")
