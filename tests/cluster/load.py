@@ -105,7 +105,8 @@ class Target:
         except grpc.RpcError as error:
             return Answer(began, "gRPC", f"{error.code()} {error.details()}", time.monotonic() - began)
         told = {key: str(value) for key, value in call.trailing_metadata()}
-        return Answer(began, "gRPC", "OK", time.monotonic() - began, *(told.get(name, "") for name in RELEASES))
+        transformer, predictor = (told.get(name, "") for name in RELEASES)
+        return Answer(began, "gRPC", "OK", time.monotonic() - began, transformer, predictor)
 
     def message(self) -> pb.ModelInferRequest:
         """The record as V2 columns; every field is a number."""
