@@ -215,7 +215,7 @@ def test_traffic_is_what_the_values_say_when_the_gate_is_lost_and_what_it_moves_
         kept = connect().get(*ROUTE, "lost-rollout", NAMESPACE)["metadata"]["uid"]
 
         seconds = {"its pod deleted": back_after(world, lambda: chart.kill(pod))}
-        api.wait("another pod", lambda: "" if {*gate_pods("lost")} - {pod} else "none", 60, chart.explain)
+        api.wait("another pod", lambda: "none" if state("lost").pod.startswith(pod) else "", 90, chart.explain)
         anew = wait_for_phase("lost", "step", 50)
         wait_for_share(world)
         (job,), (newer,) = jobs("lost"), gate_pods("lost")
