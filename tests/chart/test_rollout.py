@@ -12,7 +12,7 @@ from tabserve.rollout.settings import SOURCE, Settings, parse
 from tests.chart.helm import CI, HELMS, Values, one, program, rendered
 
 GATED: dict[str, Any] = yaml.safe_load(CI["rollout"].read_text())
-KINDS = {"Job", "Role", "RoleBinding"}
+KINDS = {"Job", "Role", "RoleBinding", "ServiceAccount"}
 
 
 @pytest.fixture(scope="module", params=HELMS)
@@ -42,13 +42,18 @@ def job(values: Values, helm: Path) -> str:
     return str(one(rendered(values, helm), "Job")["metadata"]["name"])
 
 
-@pytest.mark.parametrize("values", [{}, {"rollout": {"enabled": True}}, with_rollout(enabled=False)])
-def test_there_is_no_gate_without_a_canary_or_without_being_asked_for(helm: Path, values: dict[str, Any]) -> None:
-    assert KINDS & {item["kind"] for item in rendered(values, helm)} == set()
+@pytest.mark.parametrize("values", [{}, with_rollout(enabled=False)])
+def test_there_is_nothing_of_a_gate_without_being_asked_for(helm: Path, values: dict[str, Any]) -> None:
+    names = {(item["kind"], item["metadata"]["name"]) for item in rendered(values, helm)}
+    assert {(kind, "fraud-rollout") for kind in KINDS} & names == set()
+    assert "Job" not in dict(names)
 
 
-def test_its_service_stays_between_rollouts(helm: Path) -> None:
-    service = named(rendered({"rollout": {"enabled": True}}, helm), "Service")
+def test_its_service_and_its_rights_stay_between_rollouts_so_that_it_ends_in_order(helm: Path) -> None:
+    objects = rendered({"rollout": {"enabled": True}}, helm)
+    service = named(objects, "Service")
+    assert KINDS & {item["kind"] for item in objects} == KINDS - {"Job"}
+    assert named(objects, "Role")["rules"] == named(rendered(GATED, helm), "Role")["rules"]
 
     assert service["spec"] == named(rendered(GATED, helm), "Service")["spec"]
     assert service["spec"]["selector"] == {"tabserve/gate": "fraud"}

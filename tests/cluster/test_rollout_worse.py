@@ -50,7 +50,7 @@ def test_flipped_labels_are_found_before_any_client_meets_them(tmp_path: Path) -
         counted = {(was, now): cell.requests for was, cells in copies.flips.items() for now, cell in cells.items()}
         print(f"{copies.decided} pairs, {copies.different} different: {counted}")
 
-    assert found.told.startswith("Back: different answers to the same request: ")
+    assert found.told.startswith("Back: different answers: ")
     assert {*flips} == {(MALIGNANT, BENIGN), (BENIGN, MALIGNANT)}
     assert flips[MALIGNANT, BENIGN] <= {row for row in FLIPPED if truth[row]}
     assert flips[BENIGN, MALIGNANT] <= {row for row in FLIPPED if not truth[row]}
