@@ -59,6 +59,24 @@ def test_links_to_files_lead_to_the_repository_if_it_is_known() -> None:
     assert text == "[redis](https://git.example/main/examples/redis)"
 
 
+def anchors(page: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub and the site name them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    texts = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", text).replace(" ", "-") for text in texts}
+
+
+def test_links_into_pages_lead_to_headings() -> None:
+    texts = {file: (ROOT / file).read_text() for file in pages.pages()}
+    links = [(file, *link) for file, text in texts.items() for link in re.findall(r"\]\(([^():#]*)#([^)]+)\)", text)]
+    places = [(file, (ROOT / file).parent.joinpath(target).resolve() if target else ROOT / file, anchor)
+              for file, target, anchor in links]  # fmt: skip
+    there = {ROOT / file: anchors(text) for file, text in texts.items()}
+
+    assert len(places) > 50
+    assert [f"{file}: {at.name}#{anchor}" for file, at, anchor in places if anchor not in there.get(at, {anchor})] == []
+
+
 def test_a_link_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(pages.BrokenLink, match=r"docs/any\.md: \.\./nowhere is not there"):
         pages.converted("[x](../nowhere)", "docs/any.md", "", str)
