@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from tests.chart.helm import program, rendered, template
+from tests.chart.sizing import KNATIVE
 from tests.chart.test_rollout import GATED
 
-DNS = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+DNS = {"ports": [{"port": port, "protocol": protocol} for port in (53, 5353) for protocol in ("UDP", "TCP")]}
 PREDICTOR = {"serving.kserve.io/inferenceservice": "fraud-a", "component": "predictor"}
 TO_PREDICTOR = {"to": [{"podSelector": {"matchLabels": PREDICTOR}}], "ports": [{"port": 8080}]}
 Policies = dict[str, dict[str, Any]]
@@ -34,6 +35,19 @@ def of_services(values: dict[str, Any]) -> tuple[set[int], set[int]]:
     """What the transformer may reach, and the predictor."""
     found = policies({"releases": {"a": {"bundle": {"storageUri": "pvc://bundles/m"}}}, **values})
     return ports(found["fraud-a-transformer"]), ports(found["fraud-a-predictor"])
+
+
+@pytest.mark.parametrize(
+    ("values", "there"),
+    [
+        ({}, True),
+        ({"networkPolicy": {"enabled": False}}, False),
+        (KNATIVE, False),
+        ({**KNATIVE, "networkPolicy": {"enabled": True}}, True),
+    ],
+)
+def test_policies_are_there_by_default_in_standard_mode(values: dict[str, Any], there: bool) -> None:
+    assert ("NetworkPolicy" in {item["kind"] for item in rendered(values, program())}) == there
 
 
 def test_without_anything_a_transformer_reaches_dns_and_its_predictor() -> None:
@@ -125,4 +139,4 @@ def test_a_storage_whose_ports_are_not_known_wants_them_named() -> None:
 
     assert "allow them in networkPolicy.extraEgress" in done.stderr
     assert template({**values, "networkPolicy": named}, program()).returncode == 0
-    assert template(values, program()).returncode == 0
+    assert template({**values, "networkPolicy": {"enabled": False}}, program()).returncode == 0

@@ -81,7 +81,7 @@ OPERATION: dict[str, dict[str, Any]] = {
     "probes": {"pods": {"probes": {"startupSeconds": 600}, "preStopSeconds": 40}},
     "labels": {"commonLabels": {"team": "x"}, "pods": {"podLabels": {"team": "x"}, "podAnnotations": {"a": "b"}}},
     "volumes": {"pods": {"extraVolumes": [{"name": "x", "emptyDir": {}}]}},
-    "who may call": {"networkPolicy": {"enabled": True}, "serviceAccount": {"create": False}},
+    "who may call": {"networkPolicy": {"enabled": False}, "serviceAccount": {"create": False}},
     "the log of decisions": {
         "decisionLog": {"to": "s3://lake/log", "sample": 0.5, "env": [{"name": "X", "value": "1"}]}
     },

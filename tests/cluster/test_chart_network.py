@@ -108,7 +108,7 @@ def connections(other: str) -> dict[str, bool]:
 def test_who_is_named_gets_through_and_nobody_else(bundle: Path) -> None:
     record = expected.record(bundles.load(bundle), 0)
     target = Target(f"127.0.0.1:{STANDARD_PORT}", f"{NAME}-{NAMESPACE}.example.com", MODEL, record)
-    given = chart.values(MODEL, releases={"a": chart.on_volume(bundle)})
+    given = chart.values(MODEL, releases={"a": chart.on_volume(bundle)}, networkPolicy={"enabled": False})
     with released(NAME) as release, stranger() as other:
         release.apply(given)
         chart.wait_ready(f"{NAME}-a")

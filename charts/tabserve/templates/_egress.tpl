@@ -1,3 +1,9 @@
+{{- /* Whether there are NetworkPolicies; empty if not. */ -}}
+{{- define "tabserve.walled" -}}
+{{- $given := .Values.networkPolicy.enabled -}}
+{{- if ternary (eq .Values.mode "Standard") $given (kindIs "invalid" $given) }}true{{ end -}}
+{{- end }}
+
 {{- /*
 The ports that URLs and places of storage are reached at, as a JSON list without duplicates; the places of volumes have none.
 Takes: places (a list of strings), env (environment variables, whose values may be URLs).
@@ -25,7 +31,7 @@ The rules of a pod's egress, as YAML: DNS, the ports of its places, its own rule
 Takes: root, places, env, rules (a list).
 */ -}}
 {{- define "tabserve.egress" -}}
-- ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+- ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}, {port: 5353, protocol: UDP}, {port: 5353, protocol: TCP}]
 {{- $ports := list -}}
 {{- range include "tabserve.ports" . | fromJsonArray }}{{ $ports = append $ports (dict "port" (int .)) }}{{ end -}}
 {{- with $ports }}
