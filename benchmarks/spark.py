@@ -48,6 +48,7 @@ def main(rows: int, turns: int, output: Path) -> None:
                     alone.append(score_cpu.rate(bundle, source, rows))
                 else:
                     spark.append(rows / _used(score(table, bundle), target))
+            click.echo(f"turn {turn + 1}: Spark {spark[-1]:,.0f}, score {alone[-1]:,.0f} rows per second of CPU")
     session.stop()
     ratios = [one / other for one, other in zip(spark, alone, strict=True)]
     found = Compared("rows per second of CPU: Spark ÷ `tabserve score`, on Parquet", 0.8, ratios)
