@@ -20,5 +20,6 @@ cluster-test: images ## the tests that need the cluster; pytest's closing line c
 cluster-test-long: images ## tests that have to wait for minutes
 	$(PYTHON) -m pytest tests/cluster -m "cluster and long" -k "not rollout"
 
-long-rollout: images ## rollouts with a gate under load: promoted, taken back, lost, uninstalled
-	$(PYTHON) -m pytest -q -s tests/cluster -k rollout -m cluster
+long-rollout: images ## rollouts with a gate under load: promoted, taken back, lost, disturbed; three at a time
+	$(PYTHON) -m pytest -q -rP -n 3 --dist worksteal tests/cluster -k "rollout and not hangs" -m cluster
+	$(PYTHON) -m pytest -q -s tests/cluster -k "rollout and hangs" -m cluster
