@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
+import msgspec
 import pytest
 
 from tabserve_loadtest import document, junit, page, report
@@ -50,6 +51,19 @@ def test_the_page_needs_nothing_but_itself(found: Document) -> None:
     identifiers = re.findall(r'\bid="([^"]*)"', html)
     assert len(identifiers) == len(set(identifiers))
     assert html.index("FAIL") < html.index("<table")
+
+
+def test_a_release_has_its_short_id(found: Document) -> None:
+    whole = "sha256:" + "0123456789abcdef" * 4
+    section = found.sections[0]
+    releases = [
+        msgspec.structs.replace(section.releases[0], name=name) for name in (f"{whole} + {whole}", "5f0c1a2b3c4d5e6f")
+    ]
+    html = page.render(msgspec.structs.replace(found, sections=[msgspec.structs.replace(section, releases=releases)]))
+
+    assert f'<span title="{whole} + {whole}">0123456789ab + 0123456789ab</span>' in html
+    assert ">5f0c1a2b3c4d5e6f</span>" in html
+    assert whole not in re.sub(r'title="[^"]*"', "", html)
 
 
 def test_every_axis_has_its_unit_and_every_colour_is_the_pages(found: Document) -> None:
