@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BUNDLE ?= bundles/breast_cancer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-lifecycle quick test test-long long-models long-score long-log long-replay long-monitor long-stream long-spark long-oncall long-request long-redis long-contract long-compatible long-signature long-release long-tutorial long-onedal long-rollout-simulate models lint format lock proto clean
+.PHONY: help demo demo-lifecycle quick test test-long long-models long-score long-log long-replay long-monitor long-stream long-spark long-oncall long-request long-redis long-contract long-compatible long-signature long-release long-tutorial long-page long-onedal long-rollout-simulate models lint format lock proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -18,7 +18,7 @@ demo-lifecycle: .venv/ready ## payments change in week 3: serve, log, monitor, r
 	$(PYTHON) -m examples.payments.lifecycle $(or $(FOLDER),lifecycle)
 
 # Without tests that train or load many models, or start services.
-SECONDS := $(filter-out $(foreach slow,bundle_% card cli codec_fuzz engines_% examples imports monitor rollout_services score scorer telemetry tracing train_% \
+SECONDS := $(filter-out $(foreach slow,bundle_% card cli codec_fuzz engines_% examples imports monitor page rollout_services score scorer telemetry tracing train_% \
   transformer_faults transformer_process,tests/unit/test_$(slow).py),$(wildcard tests/unit/test_*.py))
 QUICK := $(if $(filter $(PYTHON3),$(OLDEST)),.venv,.venv-oldest)
 quick: $(QUICK)/ready ## the tests that take seconds, on the oldest Python there is
@@ -82,6 +82,18 @@ long-tutorial: .venv/ready ## docs/tutorial.md in a new environment, and which s
 long-rollout-simulate: .venv/ready ## false rollbacks and detection of worse canaries, in a thousand simulated rollouts each
 	$(PYTHON) -m pytest -q -s -m long tests/rollout/test_simulate_long.py
 
+long-page: .venv-browser/ready ## the page in Debian's Chromium, which it installs; writes docs/pictures again
+	command -v chromium > /dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
+	PICTURES=docs/pictures .venv-browser/bin/python -m pytest -q -s -m long tests/browser
+
+# What .venv has, and Playwright, without the browsers that it would download.
+.venv-browser/ready: .venv/ready tests/browser/playwright.lock
+	$(PYTHON) -m venv --clear --without-pip $(@D)
+	echo "import site; site.addsitedir('$$(realpath .venv/lib/python3.*/site-packages)')" \
+	  > $$(echo $(@D)/lib/python3.*/site-packages)/tabserve.pth
+	$(UV) pip install -q --python $(@D)/bin/python --require-hashes -r tests/browser/playwright.lock
+	touch $@
+
 long-onedal: .venv-onedal/ready ## models in oneDAL, in an environment that has the extra; asks a package index
 	.venv-onedal/bin/python -m pytest -q -s tests/unit/test_engines_onedal.py
 
@@ -114,6 +126,8 @@ lock: .venv/ready ## resolve pyproject.toml again into requirements.lock; pins s
 	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) -q -o requirements.lock
 	$(UV) pip compile tests/data/model-signing.in --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	  --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) -q -o tests/data/model-signing.lock
+	$(UV) pip compile tests/browser/playwright.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	  --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) -q -o tests/browser/playwright.lock
 
 # In a pool of their own, so that a process may also load another project's copy (KServe's SDK, Triton's client).
 PROTO := tabserve/inference/grpc/open_inference
@@ -122,6 +136,6 @@ proto: .venv/ready ## generate the gRPC messages again
 	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' $(PROTO)_pb2.py
 
 clean: ## remove what the other targets made, except the cluster
-	rm -rf .venv .venv-oldest .venv-onedal .venv-spark bundles .mypy_cache .pytest_cache .ruff_cache *.egg-info build
+	rm -rf .venv .venv-oldest .venv-onedal .venv-spark .venv-browser bundles .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
 -include website/website.mk charts/chart.mk release/release.mk benchmarks/bench.mk loadtest/loadtest.mk tests/cluster/cluster.mk

@@ -203,6 +203,7 @@ def draft(source: Path, target: str | None, sample: Path | None, task: Task | No
 @click.option("--watch", is_flag=True, help="Serve a bundle that is saved in this folder anew, losing no request.")
 @click.option("--log", default="", metavar="FOLDER", help="Write a record of each decision into this folder.")
 @click.option("--compatible", type=click.Choice(get_args(Server)), help="Answer as this server's own runtimes do.")
+@click.option("--page/--no-page", default=True, help="Show browsers a page to try the model.  [on]")
 @ALLOW_JOBLIB
 @TRUSTED
 def up(
@@ -211,6 +212,7 @@ def up(
     watch: bool,
     log: str,
     compatible: Server | None,
+    page: bool,
     allow_joblib: bool,
     trusted: Sequence[str],
     **ports: int | None,
@@ -234,7 +236,7 @@ def up(
         signal.signal(number, signal.default_int_handler)
     try:
         with local.serving(
-            directory, chosen, local.Given(options, log), load if watch else None, click.echo
+            directory, chosen, local.Given(options, log, page and not check), load if watch else None, click.echo
         ) as wait_until_ended:
             model, url = found.manifest.name, f"http://{local.HOST}:{chosen.http}"
             with Client(url) as client:
@@ -243,6 +245,8 @@ def up(
             if check:
                 _compare(decision, expected.decision(found, 0))
                 return
+            if page:
+                click.echo(f"Try it in a browser: {url}/\n")
             click.echo("Serving until Ctrl-C.")
             wait_until_ended()
     except (local.UpError, ServiceError, bundles.BundleError, OSError) as error:

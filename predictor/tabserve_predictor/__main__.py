@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from tabserve import bundle
+from tabserve.bundle import Bundle
 from tabserve.bundle.compatible import compatible
 from tabserve.bundle.ending import ending
 from tabserve.bundle.sizes import with_body_limit
 from tabserve.engines.isolated import verify_loads
 from tabserve.inference import logs, memory, server
 from tabserve.inference.metrics import Metrics
+from tabserve.inference.rest.home import Home
 from tabserve.inference.settings import command
 from tabserve.inference.tracing import tracing
 from tabserve_predictor import imports
@@ -42,7 +44,14 @@ def serve(settings: Settings) -> None:
 
             kserve_adapter.run(model, settings, metrics, PredictorModel)
         else:
-            server.run(model, settings, metrics)
+            server.run(model, settings, metrics, _home(found, settings) if settings.page else None)
+
+
+def _home(found: Bundle, settings: Settings) -> Home:
+    """The page for browsers, made once."""
+    from tabserve.home import contents, page  # loads Jinja, which only services with a page need
+
+    return page.page(contents.of_predictor(found, settings.model_name, settings.release))
 
 
 main = command(Settings, serve, "Serve a bundle's model over the Open Inference Protocol.")

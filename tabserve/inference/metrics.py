@@ -46,6 +46,13 @@ class Counter:
         """Add one, or `count`."""
         self._counts[labels] = self._counts.get(labels, 0) + count
 
+    def sums(self, label: int) -> dict[str, float]:
+        """The counts by the value of one label, which is given by its place."""
+        sums: dict[str, float] = {}
+        for values, count in self._counts.copy().items():
+            sums[values[label]] = sums.get(values[label], 0) + count
+        return sums
+
     def collect(self) -> Metric:
         """The counts in Prometheus' form."""
         name, help_text, labels = self._family
@@ -109,6 +116,20 @@ class Histogram:
             counts[bucket] += count
         total[0] += float(values.sum())
 
+    def quantile(self, share: float) -> float | None:
+        """The quantile of all observations, straight between a bucket's bounds as Prometheus has it; None without any.
+
+        Beyond the last bound it is that bound.
+        """
+        series = [buckets for buckets, _ in self._series.copy().values()]
+        counts = [sum(each[at] for each in series) for at in range(len(self._bounds) + 1)]
+        wanted, below, low = share * sum(counts), 0, 0.0
+        for bound, count in zip(self._bounds, counts, strict=False):
+            if count and below + count >= wanted:
+                return low + (bound - low) * (wanted - below) / count
+            below, low = below + count, bound
+        return low if any(counts) else None
+
     def collect(self) -> Metric:
         """The buckets in Prometheus' form."""
         name, help_text, labels = self._family
@@ -156,6 +177,17 @@ class Metrics:
     def add(self, *instruments: Instrument) -> None:
         """Show further instruments on the page."""
         self._instruments.extend(instruments)
+
+    def figures(self) -> dict[str, float | None]:
+        """What was answered since the start, in a few numbers: requests by outcome, and latencies in milliseconds."""
+        by_status = self.requests.sums(1)
+        quantiles = {f"p{share * 100:g}_ms": self.seconds.quantile(share) for share in (0.5, 0.99)}
+        return {
+            "requests": sum(by_status.values()),
+            "refused": sum(count for status, count in by_status.items() if status.startswith("4")),
+            "failed": sum(count for status, count in by_status.items() if status.startswith("5")),
+            **{name: None if seconds is None else round(seconds * 1000, 4) for name, seconds in quantiles.items()},
+        }
 
     def page(self) -> bytes:
         """The page in Prometheus' text format."""

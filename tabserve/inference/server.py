@@ -27,6 +27,7 @@ from tabserve.inference.rest.clients import Clients
 from tabserve.inference.rest.connection import Connection
 from tabserve.inference.rest.cross_origin import CrossOriginApplication
 from tabserve.inference.rest.handshakes import Handshakes
+from tabserve.inference.rest.home import Home
 from tabserve.inference.rest.pages import health_pages, metrics_pages
 from tabserve.inference.settings import LARGEST_BODY_BYTES, ServerSettings
 
@@ -52,18 +53,18 @@ With many requests under way, Python's own threshold makes it run often and in v
 logger = logging.getLogger(__name__)
 
 
-def run(model: Model, settings: ServerSettings, metrics: Metrics) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Raises OSError if a port is taken."""
-    uvloop.run(_serve(model, settings, metrics))
+def run(model: Model, settings: ServerSettings, metrics: Metrics, home: Home | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. home: the page for browsers. Raises OSError if a port is taken."""
+    uvloop.run(_serve(model, settings, metrics, home))
 
 
-async def _serve(model: Model, settings: ServerSettings, metrics: Metrics) -> None:
+async def _serve(model: Model, settings: ServerSettings, metrics: Metrics, home: Home | None) -> None:
     # It is made inside the loop, because grpc.aio binds a server to the current loop.
-    await _Service(model, settings, metrics).serve()
+    await _Service(model, settings, metrics, home).serve()
 
 
 class _Service:
-    def __init__(self, model: Model, settings: ServerSettings, metrics: Metrics) -> None:
+    def __init__(self, model: Model, settings: ServerSettings, metrics: Metrics, home: Home | None) -> None:
         memory.map_large()
         most_memory = settings.memory_limit_bytes or memory.limit_bytes()
         capacity = memory.capacity(most_memory)
@@ -79,7 +80,8 @@ class _Service:
         metrics.add(Gauge("tabserve_memory_limit_bytes", "Memory that the process may have", lambda: most_memory))
         most = settings.max_body_bytes
         kind = partial(CrossOriginApplication, settings.origins) if settings.origins else Application
-        application = kind(model, self.ready, self._admission, metrics, most, shows_metrics=not settings.admin_port)
+        at_rest = not settings.admin_port
+        application = kind(model, self.ready, self._admission, metrics, most, shows_metrics=at_rest, home=home)
         self._clients = Clients(
             application, self._admission, budget, settings, limit=min(limits, key=limits.__getitem__)
         )

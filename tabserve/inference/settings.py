@@ -97,6 +97,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     cors_origins: Annotated[
         str, Meta(description="Origins whose pages may call REST from a browser: comma-separated, or * for all.")
     ] = ""
+    page: Annotated[bool, Meta(description="Show browsers a page at / to try the model.")] = False
     tracing_endpoint: Annotated[
         str, Meta(description="OTLP over HTTP: where spans go, http://HOST:4318/v1/traces. Empty: no traces.")
     ] = ""
@@ -121,6 +122,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         if self.tracing_endpoint and not _ENDPOINT(self.tracing_endpoint):
             expected = "a URL such as http://collector:4318/v1/traces"
             raise ValueError(f"tracing_endpoint: expected {expected}, got {quoted(self.tracing_endpoint)}")
+        if self.page and self.model_class:
+            raise ValueError("page: expected no model_class, since the page does not know what its hooks take")
         for origin in self.origins:
             if origin != "*" and not _ORIGIN(origin):
                 expected = "* or origins such as https://app.example.com, without a path"

@@ -86,6 +86,11 @@ class Decisions:
         """Whether the score is a class's probability."""
         return self._source == "predict_proba"
 
+    @property
+    def column(self) -> int | None:
+        """The class or target that the score is of, by its place; None if it is the label's, or the only one."""
+        return self._column
+
     def needs(self, names: Collection[str]) -> tuple[str, ...]:
         """The predictor's outputs that `decide` needs for these names (or `label`)."""
         needed = []

@@ -86,6 +86,7 @@ OPERATION: dict[str, dict[str, Any]] = {
         "decisionLog": {"to": "s3://lake/log", "sample": 0.5, "env": [{"name": "X", "value": "1"}]}
     },
     "the log on a volume": {"decisionLog": {"to": "/mnt/decisions", "claim": "decisions", "always": ["block"]}},
+    "the page for browsers": {"page": True},
     "who scrapes": {"podMonitor": {"enabled": True}, "scrapeAnnotations": False},
     "the route": {"gateway": {"timeout": "5s", "hostnames": ["fraud.example.org"]}},
 }

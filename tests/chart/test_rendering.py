@@ -530,3 +530,14 @@ def test_a_monitor_keeps_a_folder_for_each_bundle_in_the_store(helm: Path, given
         assert f"--out={folder}/{digest}?region=eu" in container["args"]
         assert {"name": "AWS_REGION", "value": "eu"} in container["env"]
         assert [each["name"] for each in pod["spec"]["volumes"]] == ["tmp"]
+
+
+def test_the_page_is_shown_where_clients_reach_the_release(topology: dict[str, Any]) -> None:
+    objects = rendered({**topology, "page": True}, program())
+    setting = {"name": "TABSERVE_PAGE", "value": "true"}
+    reached = f"tabserve-{services(topology)[-1]}"
+
+    assert [setting in each["env"] for each in containers(objects)] == [
+        reached in each["image"] for each in containers(objects)
+    ]
+    assert "TABSERVE_PAGE" not in str(rendered(topology, program()))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -78,6 +79,11 @@ def test_the_readmes_commands(demo: dict[str, str], tmp_path: Path) -> None:
     assert len(blocks) == 2
     for block in blocks:
         run(block, tmp_path, demo)
+
+
+def test_the_demo_has_a_page_for_browsers(demo: dict[str, str]) -> None:
+    with urlopen(Request(f"http://{demo[HTTP]}/", headers={"Accept": "text/html"}), timeout=30) as answer:
+        assert "<h1>breast-cancer <span" in answer.read().decode()
 
 
 def test_what_programs_read_about_the_demo(demo: dict[str, str], tmp_path: Path) -> None:

@@ -72,5 +72,10 @@ def test_scikit_learn_and_pandas_can_still_be_imported_afterwards() -> None:
     assert {"sklearn", "pandas"} <= loaded
 
 
+@pytest.mark.parametrize("service", ["predictor", "transformer"])
+def test_a_service_loads_templates_only_for_its_page(service: str) -> None:
+    assert "jinja2" not in loaded_by(f"import tabserve_{service}.__main__")
+
+
 def test_the_command_loads_neither_grpc_nor_arrow_nor_templates_until_they_are_needed() -> None:
     assert loaded_by("import tabserve.cli") & {"grpc", "jinja2", "pyarrow"} == set()

@@ -13,6 +13,7 @@ from tabserve.decision_log.entry import Log
 from tabserve.inference import logs, server
 from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import Model
+from tabserve.inference.rest.home import Home
 from tabserve.inference.settings import command
 from tabserve.inference.tracing import Traced, tracing
 from tabserve_transformer.model import load
@@ -37,7 +38,8 @@ def serve(settings: Settings) -> None:
         settings = with_body_limit(settings, found)
         with _log(found, settings, metrics) as log:
             model = compatible(load(found, settings, metrics, log, spans), found, settings.compatible)
-            _run(model if spans is None else Traced(model, spans), settings, metrics)
+            home = _home(found, settings) if settings.page else None
+            _run(model if spans is None else Traced(model, spans), settings, metrics, home)
 
 
 def _log(found: Bundle, settings: Settings, metrics: Metrics) -> AbstractContextManager[Log | None]:
@@ -51,14 +53,21 @@ def _log(found: Bundle, settings: Settings, metrics: Metrics) -> AbstractContext
     return open_log(found, settings, metrics)
 
 
-def _run(model: Model, settings: Settings, metrics: Metrics) -> None:
+def _home(found: Bundle, settings: Settings) -> Home:
+    """The page for browsers, made once."""
+    from tabserve.home import contents, page  # loads Jinja, which only services with a page need
+
+    return page.page(contents.of_transformer(found, settings.model_name, settings.release))
+
+
+def _run(model: Model, settings: Settings, metrics: Metrics, home: Home | None) -> None:
     if settings.model_class:
         from tabserve import kserve_adapter
         from tabserve_transformer.kserve_model import TransformerModel
 
         kserve_adapter.run(model, settings, metrics, TransformerModel)
     else:
-        server.run(model, settings, metrics)
+        server.run(model, settings, metrics, home)
 
 
 main = command(Settings, serve, "Serve decisions on records over the Open Inference Protocol, through a predictor.")

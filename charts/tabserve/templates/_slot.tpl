@@ -12,6 +12,7 @@ imageReference. Takes: root, slot, component.
 {{- $_ := set $values "imageReference" $reference -}}
 {{- with $root.Values.trusted }}{{ $_ := set $values.settings "trusted" (join "," .) }}{{ end -}}
 {{- if and (eq .component "transformer") $root.Values.decisionLog.to }}{{ include "tabserve.logged" (dict "values" $values "log" $root.Values.decisionLog) }}{{ end -}}
+{{- if and $root.Values.page (eq .component (ternary "predictor" "transformer" (eq $root.Values.transformer.placement "none"))) }}{{ $_ := set $values "settings" (merge (dict "page" true) $values.settings) }}{{ end -}}
 {{- if $root.Values.tls.secretName }}{{ include "tabserve.secured" (dict "values" $values "component" .component "tls" $root.Values.tls "placement" $root.Values.transformer.placement) }}{{ end -}}
 {{- with $root.Values.tracing.endpoint }}{{ $_ := set $values "settings" (merge (dict "tracing_endpoint" . "tracing_ratio" $root.Values.tracing.ratio) $values.settings) }}{{ end -}}
 {{- with include "tabserve.trustVolume" $root }}
@@ -83,7 +84,7 @@ Settings of the operation: they neither compute nor limit an answer, so changing
 release stays. All others belong to the answer, and so to the release. The README's list is written from this one.
 */ -}}
 {{- define "tabserve.operation" -}}
-allow_joblib trusted trust_public_key log_level log_format tls_cert tls_key tls_client_ca predictor_ca cors_origins tracing_endpoint tracing_ratio drain_seconds read_timeout write_timeout keep_alive predictor_refresh max_connections memory_limit_bytes decision_log decision_log_sample decision_log_always decision_log_buffer_rows decision_log_buffer_bytes decision_log_file_seconds decision_log_file_rows decision_log_hash_key_file decision_log_kafka_file feature_bins
+allow_joblib trusted trust_public_key log_level log_format tls_cert tls_key tls_client_ca predictor_ca cors_origins tracing_endpoint tracing_ratio drain_seconds read_timeout write_timeout keep_alive predictor_refresh max_connections memory_limit_bytes decision_log decision_log_sample decision_log_always decision_log_buffer_rows decision_log_buffer_bytes decision_log_file_seconds decision_log_file_rows decision_log_hash_key_file decision_log_kafka_file feature_bins page
 {{- end }}
 
 {{- /* A service's part of a release: image, environment and settings of the answer, as JSON. Takes its values. */ -}}

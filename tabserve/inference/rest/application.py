@@ -34,7 +34,8 @@ from tabserve.inference.metrics import Metrics
 from tabserve.inference.model import ON_ERROR, Context, Model
 from tabserve.inference.request_ids import REQUEST_ID, TRACE_HEADERS, RequestIds
 from tabserve.inference.rest.codec import ResponseEncoder, decode_json, decode_request
-from tabserve.inference.rest.pages import JSON, Pages, health_pages, metadata_pages, metrics_pages
+from tabserve.inference.rest.home import Home, browser_pages, figures_pages, wants_html
+from tabserve.inference.rest.pages import JSON, Page, Pages, health_pages, metadata_pages, metrics_pages
 from tabserve.inference.rest.parser import Request
 from tabserve.inference.tensors import ModelMetadata
 
@@ -96,7 +97,7 @@ def failed(error: BaseException) -> PredictionFailed:
 class Application:
     """Serves one model over REST; see the checklist in tests/contract for what each path answers.
 
-    shows_metrics: whether metrics are among the pages.
+    shows_metrics: whether metrics are among the pages. home: the page for browsers, if there is to be one.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Application:
         max_body_bytes: int,
         *,
         shows_metrics: bool = True,
+        home: Home | None = None,
     ) -> None:
         self._model = model
         self._ready = ready
@@ -123,7 +125,9 @@ class Application:
             **health_pages(metadata, ready, is_live=lambda: True),
             **metadata_pages(metadata),
             **(metrics_pages(metrics.page) if shows_metrics else {}),
+            **(figures_pages(metrics) if home else {}),
         }
+        self._html: Pages = browser_pages(home) if home else {}
         self._routes = self._work_paths()
 
     def _work_paths(self) -> dict[bytes, Route]:
@@ -213,7 +217,7 @@ class Application:
     def page(self, request: Request) -> Answer:
         """The answer to a request that needs neither the model nor a body."""
         path = request.path
-        make = self._pages.get(path)
+        make = self._for_browser(request) or self._pages.get(path)
         if make and request.method in (b"GET", b"HEAD"):
             status, lines, body = make()
         elif make or path in self._routes:
@@ -221,6 +225,11 @@ class Application:
         else:
             status, lines, body = 404, JSON, error_body(_not_found(path, self._model.metadata))
         return status, lines + self._headers, body
+
+    def _for_browser(self, request: Request) -> Callable[[], Page] | None:
+        """What makes the page that a browser asks for, if the request is one's, and there is such a page."""
+        make = self._html.get(request.path)
+        return make if make and wants_html(request.headers.get(b"accept", b"")) else None
 
     def _refused(self, error: InferenceError, request: Request) -> Answer:
         self._count(error.http_status, self._routes[request.path].protocol, request)
