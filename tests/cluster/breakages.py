@@ -24,7 +24,10 @@ from tests.unit.test_bundle_signature import pair
 
 NAMESPACE, CRAMPED = "broken", "cramped"
 MODEL = "m"
-ALONE: Values = {"transformer": {"placement": "none"}}
+ALONE: Values = {
+    "transformer": {"placement": "none"},
+    "networkPolicy": {"extraEgress": [{"ports": [{"port": 7070}]}]},  # where the S3 server's pods listen
+}
 BOTH: Values = {"transformer": {"placement": "separate"}}
 FOLDER = "doctor"
 

@@ -22,8 +22,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
 NAMESPACE = "factory"
 SMALL = "autoscaling: {enabled: false}, replicas: 1, resources: {requests: {cpu: 20m}}"  # two cores hold both slots
 NO_DISK = "pods: {resources: {requests: {ephemeral-storage: null}, limits: {ephemeral-storage: null}}}"
+STORE = "networkPolicy: {extraEgress: [{ports: [{port: 7070}]}]}"  # where the S3 server's pods listen
 SHOWN = {
-    "modelName: pump": f"modelName: pump\n{NO_DISK}",  # the node does not measure its disk
+    "modelName: pump": f"modelName: pump\n{NO_DISK}\n{STORE}",  # the node does not measure its disk
     "https://s3.example.com": f"http://127.0.0.1:{S3_PORT}",
     "s3-endpoint=s3.example.com": "s3-endpoint=s3.storage",
     "s3-usehttps=1": "s3-usehttps=0",
