@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import psutil
@@ -14,7 +14,6 @@ from benchmarks import models
 from tests.serving import ROOT
 
 FEW = 100
-POLL_SECONDS = 0.01
 
 
 def payments(rows: int, path: Path) -> None:
@@ -37,13 +36,11 @@ def rate(bundle: Path, source: Path, rows: int) -> float:
 def _used(bundle: Path, source: Path, target: Path) -> float:
     """CPU seconds of the command."""
     command = [sys.executable, "-P", "-m", "tabserve.cli", "score", *map(str, (bundle, source, target))]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    watched, used = psutil.Process(process.pid), 0.0
-    while process.poll() is None:
-        used = cpu(watched) or used
-        time.sleep(POLL_SECONDS)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
-    return used
+    return usage.ru_utime + usage.ru_stime
 
 
 def cpu(process: psutil.Process) -> float:
