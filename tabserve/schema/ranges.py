@@ -30,7 +30,7 @@ def of_schema(schema: Schema, decision: str | None = None) -> list[Range]:
 def limits(schema: Schema, score: float | None = None) -> tuple[float, float]:
     """The ends of the scale that scores are shown on: 0 and 1 for a probability."""
     decision = schema.outputs.decision
-    if schema.outputs.classes and not (decision and decision.score == MARGIN):
+    if schema.outputs.classes and schema.task != "anomaly" and not (decision and decision.score == MARGIN):
         return 0.0, 1.0
     edges = [band.from_ for band in decision.bands if math.isfinite(band.from_)] if decision else []
     shown = [*edges, *([score] if score is not None else [])] or [0.0]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tabserve.arrays import Array
 from tabserve.bundle.manifest import FeatureSpec
 from tabserve.inference.errors import PredictionFailed
+from tabserve.schema import ranges
 from tabserve.schema.decisions import CODES, Decisions
 from tabserve.schema.schema import Band, Decision, Field, Outputs, Reasons, Schema
 
@@ -304,3 +305,13 @@ def test_an_anomaly_score_is_decided_on() -> None:
     told = made.decide({"anomaly_score": np.array([0.25, -0.5])}, made.names)
     assert told["decision"].tolist() == ["look at it", "fine"]
     assert told["score"].tolist() == [0.25, -0.5]
+
+
+@pytest.mark.parametrize("classes", [(), ("strange", "usual")])
+def test_an_anomaly_score_is_shown_on_its_own_scale(classes: tuple[str, ...]) -> None:
+    bands = (Band(1.5, "inspect"), Band(-math.inf, "pass"))
+    outputs = Outputs(classes=classes, decision=Decision("anomaly_score", bands))
+    low, high = ranges.limits(Schema("anomaly", RECORD, ("amount", "country", "age"), outputs), 2.5)
+
+    assert low < 1.5
+    assert high > 2.5
