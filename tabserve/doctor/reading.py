@@ -36,25 +36,76 @@ def look(read: Read, namespace: str, release: str, now: datetime) -> Seen:
     return _Look(read, namespace, release, now).seen()
 
 
+class _Objects:
+    """Objects of a namespace; notes what is missing, and what may not be read."""
+
+    def __init__(self, read: Read, namespace: str) -> None:
+        self._read, self._get, self._namespace = read, decoded(read), namespace
+        self.missing: set[str] = set()
+        self.unread: dict[str, None] = {}
+
+    def named(self, kind: str, folder: str, names: Iterable[str], needed: bool = True) -> dict[str, Json]:
+        """Objects by name. needed: whether one that is not there is missing."""
+        folder = folder.format(self._namespace)
+        found = {name: self.one(f"{kind} {name}" if needed else "", f"{folder}/{quote(name)}") for name in names}
+        return {name: one for name, one in found.items() if one is not None}
+
+    def one(self, called: str, path: str) -> Json | None:
+        """An object, None if there is none, or it may not be read. called: its name among what is missing, or empty."""
+        try:
+            return self._get(path)
+        except Absent:
+            if called:
+                self.missing.add(called)
+        except Forbidden:
+            self.unread[path.rpartition("/")[0].rpartition("/")[2]] = None
+        return None
+
+    def list(self, folder: str, selector: str = "", **query: Any) -> list[Json]:
+        """Objects of a kind; none if the cluster does not know the kind, or they may not be read."""
+        path = folder.format(self._namespace)
+        query |= {"labelSelector": selector} if selector else {}
+        try:
+            items: list[Json] = self._get(f"{path}?{urlencode(query)}" if query else path)["items"]
+        except Absent:
+            return []
+        except Forbidden:
+            self.unread[path.rpartition("/")[2]] = None
+            return []
+        return items
+
+    def log(self, pod: str, container: str, **more: str) -> str:
+        """The end of a container's log; empty if there is none, or it may not be read."""
+        query = urlencode({"container": container, **_LOG, **more})
+        path = f"{CORE.format(self._namespace)}pods/{quote(pod)}/log"
+        try:
+            return self._read(f"{path}?{query}")
+        except Absent:
+            return ""
+        except Forbidden:
+            self.unread["logs of pods"] = None
+            return ""
+
+
 class _Look:
-    """One look at a release; notes what is missing, and what may not be read."""
+    """One look at a release."""
 
     def __init__(self, read: Read, namespace: str, release: str, now: datetime) -> None:
-        self._read, self._get = read, decoded(read)
+        self._objects = _Objects(read, namespace)
         self._namespace, self._release, self._now = namespace, release, now
-        self._missing: set[str] = set()
-        self._unread: dict[str, None] = {}
 
     def seen(self) -> Seen:
         """Everything, once."""
-        listed = self._list(SERVICES)
+        listed = self._objects.list(SERVICES)
         own = [one for one in listed if _labels(one).get(_INSTANCE) == self._release]
         others = {_labels(one).get(_INSTANCE, "") for one in listed} - {self._release, ""}
         if not own:
-            return Seen(self._release, self._namespace, self._now, others=sorted(others), unread=[*self._unread])
+            return Seen(
+                self._release, self._namespace, self._now, others=sorted(others), unread=[*self._objects.unread]
+            )
         slots = self._slots(own)
         name = slots[0].name.removesuffix(f"-{slots[0].letter}") if _is_standard(own[0]) else slots[0].name
-        routes = self._named("HTTPRoute", ROUTES, [name, f"{name}-rollout"], needed=False)
+        routes = self._objects.named("HTTPRoute", ROUTES, [name, f"{name}-rollout"], needed=False)
         gateways, classes = self._gateways(routes)
         claims = self._claims(own, slots)
         workloads = [workload.name for slot in slots for workload in slot.workloads]
@@ -69,17 +120,17 @@ class _Look:
             gateways,
             classes,
             claims,
-            [one for one in self._list(AUTOSCALERS) if _labels(one).get(_INSTANCE) == self._release],
+            [one for one in self._objects.list(AUTOSCALERS) if _labels(one).get(_INSTANCE) == self._release],
             self._events([name, *workloads], claims),
             self._rollout(name),
-            frozenset(self._missing),
-            [*self._unread],
+            frozenset(self._objects.missing),
+            [*self._objects.unread],
         )
 
     def _slots(self, services: list[Json]) -> list[Slot]:
         names = ",".join(one["metadata"]["name"] for one in services)
-        deployments = self._list(DEPLOYMENTS, f"{_SERVICE} in ({names})")
-        pods = self._list(CORE + "pods", f"{_SERVICE} in ({names})")
+        deployments = self._objects.list(DEPLOYMENTS, f"{_SERVICE} in ({names})")
+        pods = self._objects.list(CORE + "pods", f"{_SERVICE} in ({names})")
         return [self._slot(one, deployments, pods) for one in services]
 
     def _slot(self, service: Json, deployments: list[Json], pods: list[Json]) -> Slot:
@@ -93,7 +144,7 @@ class _Look:
                 own = [pod for pod in pods if _is_of(pod, name, component)]
                 found.append(Workload(called, letter, component, deployment, own, self._containers(own)))
         if letter and _is_standard(service) and "transformer" in spec:
-            self._named("Service", CORE + "services", [f"{name}-predictor-pods"])
+            self._objects.named("Service", CORE + "services", [f"{name}-predictor-pods"])
         return Slot(name, letter, service, found)
 
     def _containers(self, pods: list[Json]) -> list[Container]:
@@ -118,21 +169,10 @@ class _Look:
         parts = [end["message"] for end in ends if end.get("message")]
         reason = (status.get("state", {}).get("waiting") or {}).get("reason")
         if status.get("restartCount"):
-            parts.append(self._log(pod, status["name"], previous="true"))
+            parts.append(self._objects.log(pod, status["name"], previous="true"))
         if reason not in _NO_LOG:
-            parts.append(self._log(pod, status["name"]))
+            parts.append(self._objects.log(pod, status["name"]))
         return redacted("\n".join(parts))
-
-    def _log(self, pod: str, container: str, **more: str) -> str:
-        query = urlencode({"container": container, **_LOG, **more})
-        path = f"{CORE.format(self._namespace)}pods/{quote(pod)}/log"
-        try:
-            return self._read(f"{path}?{query}")
-        except Absent:
-            return ""
-        except Forbidden:
-            self._unread["logs of pods"] = None
-            return ""
 
     def _gateways(self, routes: dict[str, Json]) -> tuple[dict[str, Json], dict[str, Json]]:
         """The Gateways that routes name, by namespace and name, and their classes."""
@@ -145,11 +185,11 @@ class _Look:
         found = {}
         for namespace, name in sorted(places):
             called = f"{namespace}/{name}"
-            one = self._one(f"Gateway {called}", f"{GATEWAYS.format(quote(namespace))}/{quote(name)}")
+            one = self._objects.one(f"Gateway {called}", f"{GATEWAYS.format(quote(namespace))}/{quote(name)}")
             if one is not None:
                 found[called] = one
         names = sorted({one["spec"]["gatewayClassName"] for one in found.values()})
-        return found, self._named("GatewayClass", CLASSES, names)
+        return found, self._objects.named("GatewayClass", CLASSES, names)
 
     def _claims(self, services: list[Json], slots: list[Slot]) -> dict[str, Json]:
         """The PersistentVolumeClaims that bundles and pods name."""
@@ -159,11 +199,11 @@ class _Look:
         volumes += [volume for pod in pods for volume in pod["spec"].get("volumes", [])]
         names = {found[1] for place in places if (found := _CLAIM(place))}
         names |= {claim["claimName"] for volume in volumes if (claim := volume.get("persistentVolumeClaim"))}
-        return self._named("PersistentVolumeClaim", CORE + "persistentvolumeclaims", sorted(names))
+        return self._objects.named("PersistentVolumeClaim", CORE + "persistentvolumeclaims", sorted(names))
 
     def _rollout(self, name: str) -> Rollout | None:
         """What the gate's ConfigMap says; None if there is none."""
-        found = self._one("", f"{CORE.format(self._namespace)}configmaps/{quote(name)}-rollout")
+        found = self._objects.one("", f"{CORE.format(self._namespace)}configmaps/{quote(name)}-rollout")
         if found is None:
             return None
         try:
@@ -174,42 +214,12 @@ class _Look:
 
     def _events(self, names: Iterable[str], claims: Collection[str]) -> list[Json]:
         """The warnings about objects whose names begin with these, and what is told of claims; the newest last."""
-        warnings = self._list(CORE + "events", fieldSelector="type=Warning", limit=_MOST_EVENTS)
+        warnings = self._objects.list(CORE + "events", fieldSelector="type=Warning", limit=_MOST_EVENTS)
         own = [one for one in warnings if one["involvedObject"].get("name", "").startswith(tuple(names))]
         if claims:
-            told = self._list(CORE + "events", fieldSelector="involvedObject.kind=PersistentVolumeClaim")
+            told = self._objects.list(CORE + "events", fieldSelector="involvedObject.kind=PersistentVolumeClaim")
             own += [one for one in told if one["involvedObject"].get("name") in claims]
         return sorted(own, key=_when)
-
-    def _named(self, kind: str, folder: str, names: Iterable[str], needed: bool = True) -> dict[str, Json]:
-        """Objects by name. needed: whether one that is not there is missing."""
-        folder = folder.format(self._namespace)
-        found = {name: self._one(f"{kind} {name}" if needed else "", f"{folder}/{quote(name)}") for name in names}
-        return {name: one for name, one in found.items() if one is not None}
-
-    def _one(self, called: str, path: str) -> Json | None:
-        """An object, None if there is none, or it may not be read. called: its name among what is missing, or empty."""
-        try:
-            return self._get(path)
-        except Absent:
-            if called:
-                self._missing.add(called)
-        except Forbidden:
-            self._unread[path.rpartition("/")[0].rpartition("/")[2]] = None
-        return None
-
-    def _list(self, folder: str, selector: str = "", **query: Any) -> list[Json]:
-        """Objects of a kind; none if the cluster does not know the kind, or they may not be read."""
-        path = folder.format(self._namespace)
-        query |= {"labelSelector": selector} if selector else {}
-        try:
-            items: list[Json] = self._get(f"{path}?{urlencode(query)}" if query else path)["items"]
-        except Absent:
-            return []
-        except Forbidden:
-            self._unread[path.rpartition("/")[2]] = None
-            return []
-        return items
 
 
 def _troubled(pod: Json) -> Iterator[Json]:
