@@ -78,7 +78,7 @@ class Runner:
             self._alone(kept.state.pod)
             if kept.state is not state:
                 self._api.patch(MAPS, self._settings.owned, {"metadata": {"annotations": {ORDER: None}}})
-        gate = Gate(self._settings, state, self._history() if state.phase == "wait" else None)
+        gate = Gate(self._settings, state, _history(self._settings) if state.phase == "wait" else None)
         if state.pod not in ("", self._pod):
             gate.again()
         state.pod, state.job = self._pod, self._settings.job
@@ -97,14 +97,6 @@ class Runner:
         if found["status"].get("phase") in ("Running", "Pending"):
             told = f"pod {name} is already the gate of this release"
             raise RolloutError(f"rollout {self._settings.name}", told, f"Delete pod {name} or its Job first.")
-
-    def _history(self) -> float | None:
-        """What stable's pods differed by, from Prometheus. Raises RolloutError if it is none."""
-        url, name = self._settings.course.prometheus, self._settings.service(self._settings.stable)
-        if not url:
-            return None
-        found = courses(url, f'namespace="{self._settings.namespace}",pod=~"{name}-.*"', HISTORY_SECONDS)
-        return differing(found)
 
     def run(self, stopped: threading.Event, ticked: Callable[[], None]) -> int:
         """Tick until the rollout has ended; returns the exit status. When it is stopped, the route goes at once.
@@ -202,6 +194,15 @@ class Runner:
                 self._mover.look()
         except (Away, RolloutError) as error:
             self._say_away(str(error))
+
+
+def _history(settings: Settings) -> float | None:
+    """What stable's pods differed by, from Prometheus. Raises RolloutError if it is none."""
+    url, name = settings.course.prometheus, settings.service(settings.stable)
+    if not url:
+        return None
+    found = courses(url, f'namespace="{settings.namespace}",pod=~"{name}-.*"', HISTORY_SECONDS)
+    return differing(found)
 
 
 def _event(notice: Notice, settings: Settings) -> Object:
