@@ -9,12 +9,12 @@ import threading
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tabserve.kubeconfig import Away
-from tabserve.rollout import kube, serving, settings
+from tabserve.rollout import kube, settings
 from tabserve.rollout import status as telling
 from tabserve.rollout.checks import TICK_SECONDS
 from tabserve.rollout.errors import RolloutError
@@ -24,9 +24,11 @@ from tabserve.rollout.moving import WARM_SECONDS
 from tabserve.rollout.route import COPIES_PORT, closed, warming
 from tabserve.rollout.run import Me, Runner
 from tabserve.rollout.settings import Settings
-from tabserve.rollout.shadow import Shadow
 from tabserve.rollout.state import State
 from tabserve.terminal import table
+
+if TYPE_CHECKING:
+    from tabserve.rollout.shadow import Shadow
 
 EXIT = {"held": 0, "back": 1, "undecided": 2}
 """Exit statuses by phase; any other is that of no verdict yet."""
@@ -67,6 +69,8 @@ def run() -> None:
 
 
 def _run(runner: Runner, stopped: threading.Event) -> int:
+    from tabserve.rollout import serving  # needs what the services need
+
     page = serving.Page(runner.gate)
     with serving.serving(page):
         return runner.run(stopped, page.tick)
@@ -86,6 +90,8 @@ def _patiently(found: Settings, stopped: threading.Event) -> Runner | None:
 
 def _shadow(found: Settings, state: State) -> Shadow | None:
     """The receiver of copies, which listens; None if none are compared."""
+    from tabserve.rollout.shadow import Shadow  # needs what the services need
+
     shadow = found.course.shadow
     if not shadow.percent:
         return None

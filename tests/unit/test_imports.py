@@ -79,3 +79,7 @@ def test_a_service_loads_templates_only_for_its_page(service: str) -> None:
 
 def test_the_command_loads_neither_grpc_nor_arrow_nor_templates_until_they_are_needed() -> None:
     assert loaded_by("import tabserve.cli") & {"grpc", "jinja2", "pyarrow"} == set()
+
+
+def test_the_command_needs_nothing_of_the_services() -> None:
+    assert loaded_by("import tabserve.cli") & {"httptools", "uvloop"} == set()
