@@ -127,10 +127,15 @@ class Given(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def services(bundle: str, ports: Ports, given: Given) -> Generator[Services, None, None]:
-    """Start both services of a bundle, print their lines with their names in front, and stop them at the end."""
-    common = [f"--model_dir={bundle}", f"--host={HOST}", *given.options]
-    logging = [f"--decision_log={given.log}", f"--decision_log_file_seconds={LOG_SECONDS}"] if given.log else []
+def services(
+    bundle: str, ports: Ports, options: Sequence[str] = (), log: str = "", *, page: bool = False
+) -> Generator[Services, None, None]:
+    """Start both services of a bundle, print their lines with their names in front, and stop them at the end.
+
+    options, log, page: as of Given.
+    """
+    common = [f"--model_dir={bundle}", f"--host={HOST}", *options]
+    logging = [f"--decision_log={log}", f"--decision_log_file_seconds={LOG_SECONDS}"] if log else []
     commands = {
         "predictor": [
             f"--http_port={ports.predictor_http}",
@@ -142,7 +147,7 @@ def services(bundle: str, ports: Ports, given: Given) -> Generator[Services, Non
             f"--grpc_port={ports.grpc}",
             f"--admin_port={ports.admin}",
             f"--predictor_host={HOST}:{ports.predictor_http}",
-            f"--page={str(given.page).lower()}",
+            f"--page={str(page).lower()}",
             *logging,
         ],
     }
@@ -165,7 +170,7 @@ def serving(
     load: given to watch the folder, as for Watched. Raises UpError, BundleError, and OSError if a port is taken.
     """
     if load is None:
-        with services(str(bundle), ports, given) as running:
+        with services(str(bundle), ports, given.options, given.log, page=given.page) as running:
             running.wait_until_ready()
             yield running.wait_until_ended
     else:
@@ -239,7 +244,8 @@ class Watched:
     def _start(self, digest: str) -> None:
         """Start services with this bundle, and wait until they are ready."""
         with ExitStack() as stack:
-            made = services(str(self._bundle), _free_ports(), self._given.of(digest))
+            given = self._given.of(digest)
+            made = services(str(self._bundle), _free_ports(), given.options, given.log, page=given.page)
             running = stack.enter_context(made)
             running.wait_until_ready()
             end = stack.pop_all().close

@@ -141,7 +141,7 @@ def _services(options: dict[str, Any]) -> Generator[dict[str, str]]:
         raise click.UsageError("--up needs --bundle")
     joblib = ["--allow_joblib=true"] if options["allow_joblib"] else []
     ports = up.choose_ports()
-    with up.services(str(options["bundle"]), ports, up.Given(joblib)) as services:
+    with up.services(str(options["bundle"]), ports, joblib) as services:
         services.wait_until_ready()
         yield {"url": services.url, "grpc": f"{up.HOST}:{ports.grpc}"}
 
