@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from tabserve.kubeconfig import Away
-from tabserve.rollout import kube, settings
+from tabserve.rollout import kube
 from tabserve.rollout import status as telling
 from tabserve.rollout.checks import TICK_SECONDS
 from tabserve.rollout.errors import RolloutError
-from tabserve.rollout.judging import copies_of, ledger_of
+from tabserve.rollout.judging import ledger_of
 from tabserve.rollout.kube import BATCH, CORE, ORDER, ROUTES, Api
 from tabserve.rollout.moving import WARM_SECONDS
-from tabserve.rollout.route import COPIES_PORT, closed, warming
-from tabserve.rollout.run import Me, Runner
-from tabserve.rollout.settings import Settings
+from tabserve.rollout.route import closed, warming
 from tabserve.rollout.state import State
 from tabserve.terminal import table
-
-if TYPE_CHECKING:
-    from tabserve.rollout.shadow import Shadow
 
 EXIT = {"held": 0, "back": 1, "undecided": 2}
 """Exit statuses by phase; any other is that of no verdict yet."""
@@ -56,49 +48,9 @@ def told(function: _F) -> _F:
 @told
 def run() -> None:
     """Move the canary's weight step by step, or take it back: what the chart's Job runs."""
-    text = os.environ.get(settings.SOURCE, "")
-    if not text:
-        raise RolloutError(settings.SOURCE, "is not set", "Set rollout.enabled in the chart's values.")
-    found = settings.parse(text, os.environ["TABSERVE_JOB"])
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
-    runner = _patiently(found, stopped)
-    if runner is not None:
-        sys.exit(_run(runner, stopped))
+    from tabserve.rollout import job  # needs what the services need, as no other command of rollouts does
 
-
-def _run(runner: Runner, stopped: threading.Event) -> int:
-    from tabserve.rollout import serving  # needs what the services need
-
-    page = serving.Page(runner.gate)
-    with serving.serving(page):
-        return runner.run(stopped, page.tick)
-
-
-def _patiently(found: Settings, stopped: threading.Event) -> Runner | None:
-    """The gate, as soon as Kubernetes answers; None if it was stopped before. Raises RolloutError."""
-    api, me = Api(kube.with_token(), found.namespace), Me(*(os.environ[name] for name in Me.variables()))
-    while not stopped.is_set():
-        try:
-            return Runner(api, found, me, _shadow)
-        except Away as error:
-            click.echo(str(error), err=True)
-            stopped.wait(TICK_SECONDS)
-    return None
-
-
-def _shadow(found: Settings, state: State) -> Shadow | None:
-    """The receiver of copies, which listens; None if none are compared."""
-    from tabserve.rollout.shadow import Shadow  # needs what the services need
-
-    shadow = found.course.shadow
-    if not shadow.percent:
-        return None
-    stable, canary = (f"http://{found.service(slot)}.{found.namespace}:80" for slot in (found.stable, found.canary))
-    made = Shadow(stable, canary, copies_of(state), per_second=shadow.max_per_second)
-    made.start(COPIES_PORT)
-    return made
+    sys.exit(job.run())
 
 
 def describe(state: State) -> list[str]:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from tabserve.kubeconfig import Away
 from tabserve.rollout import fleet, kube
@@ -20,10 +20,8 @@ from tabserve.rollout.moving import Mover
 from tabserve.rollout.prometheus import courses
 from tabserve.rollout.seen import Notice, Seen
 from tabserve.rollout.settings import Settings
+from tabserve.rollout.shadow import Shadow
 from tabserve.rollout.state import State
-
-if TYPE_CHECKING:  # it needs what the services need
-    from tabserve.rollout.shadow import Shadow
 
 Object: TypeAlias = dict[str, Any]
 STOPPED = 143
