@@ -18,9 +18,10 @@ import click
 
 from benchmarks import cache, environments, models, roster, turns
 from benchmarks.payloads import payloads
-from benchmarks.receiver import receiving
 from benchmarks.roster import Peer
+from benchmarks.servers import GENERATOR_CORE
 from benchmarks.turns import Chains, Question
+from tests.otlp import posted
 
 RESULTS = Path(__file__).parent / "results" / "options"
 LIBRARIES = ("tabserve", "opentelemetry-sdk", "cryptography", "numpy", "uvloop")
@@ -44,12 +45,20 @@ def main(number: int, seconds: float, rows: int, output: Path) -> None:
     environments.generator()
     environments.python(environments.WITHOUT_TRACING)
     asked = payloads(models.trained("payments"), rows, "records")
-    with tempfile.TemporaryDirectory(prefix="tabserve-bench-") as folder, receiving() as receiver:
-        peers = _peers(_certificate(Path(folder)), receiver.url)
+    with tempfile.TemporaryDirectory(prefix="tabserve-bench-") as folder, posted(_drop, _at_generator) as collector:
+        peers = _peers(_certificate(Path(folder)), collector)
         taken = Chains(peers, asked, Path(folder), seconds).measure(number)
     found = [figure for question in QUESTIONS for figure in turns.compared(taken, question)]
     about = turns.about("benchmarks.options", number, seconds, rows, LIBRARIES)
     turns.write("What TLS and tracing cost", about, taken, found, output)
+
+
+def _drop(_: bytes) -> None:
+    """Take spans, and keep none."""
+
+
+def _at_generator() -> None:
+    os.sched_setaffinity(0, {GENERATOR_CORE})
 
 
 def _peers(certificate: Path, collector: str) -> dict[str, Peer]:

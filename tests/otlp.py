@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
@@ -28,8 +28,8 @@ class Span(NamedTuple):
 class Receiver:
     """What has been received so far."""
 
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}/v1/traces"
+    def __init__(self) -> None:
+        self.url = ""
         self.spans: list[Span] = []
 
     def of_trace(self, trace: str) -> dict[str, Span]:
@@ -52,10 +52,20 @@ class Receiver:
 @contextmanager
 def receiving() -> Generator[Receiver]:
     """A receiver on a free port."""
+    receiver = Receiver()
+    with posted(receiver.take) as receiver.url:
+        yield receiver
+
+
+@contextmanager
+def posted(take: Callable[[bytes], None], begin: Callable[[], None] = lambda: None) -> Generator[str]:
+    """The URL of a server on a free port, which hands over the bodies that it gets. begin: called in its thread."""
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def do_POST(self) -> None:
-            receiver.take(self.rfile.read(int(self.headers["content-length"])))
+            take(self.rfile.read(int(self.headers["content-length"])))
             self.send_response(200)
             self.send_header("content-length", "0")
             self.end_headers()
@@ -63,12 +73,15 @@ def receiving() -> Generator[Receiver]:
         def log_message(self, format: str, *_: object) -> None:
             """Log nothing."""
 
+    def serve() -> None:
+        begin()
+        server.serve_forever()
+
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        receiver = Receiver(server.server_address[1])
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         try:
-            yield receiver
+            yield f"http://127.0.0.1:{server.server_address[1]}/v1/traces"
         finally:
             server.shutdown()
             thread.join()
