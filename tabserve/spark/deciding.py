@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from os import PathLike
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -26,7 +27,7 @@ class Recipe(NamedTuple):
     """What a worker makes its scorer of: the bundle's place and the driver's digest, and options of `Scorer`."""
 
     bundle: str
-    digest: str
+    digest: str | None
     now: float
     threads: int
     together: bool
@@ -43,15 +44,13 @@ def folder(bundle: str) -> Path:
 @lru_cache(_MOST_SCORERS)
 def scorer(recipe: Recipe) -> Scorer:
     """The scorer of this process, loaded once. Raises BundleError."""
-    return Scorer(
-        folder(recipe.bundle),
-        digest=recipe.digest,
-        now=recipe.now,
-        threads=recipe.threads,
-        together=recipe.together,
-        allow_joblib=recipe.allow_joblib,
-        trusted=recipe.trusted,
-    )
+    return load(recipe)
+
+
+def load(recipe: Recipe, signed_by: str | PathLike[str] | None = None) -> Scorer:
+    """Load a scorer; signed_by: as for `tabserve.bundle.load`. Raises BundleError."""
+    options = recipe._asdict()
+    return Scorer(folder(options.pop("bundle")), **options, signed_by=signed_by)
 
 
 class Deciding:

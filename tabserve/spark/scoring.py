@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 
 from tabserve.bundle import BundleError
 from tabserve.scoring import Scorer
-from tabserve.spark.deciding import ERROR, Deciding, OnError, Recipe, decided, folder
+from tabserve.spark.deciding import ERROR, Deciding, OnError, Recipe, decided, load
 
 
 def score(
@@ -40,18 +40,9 @@ def score(
     Raises BundleError, and InvalidRequest if a field's column is missing or has another type.
     """
     now = time.time() if now is None else now
-    place = os.fspath(bundle)
-    found = Scorer(
-        folder(place),
-        threads=threads,
-        digest=digest,
-        now=now,
-        together=together,
-        allow_joblib=allow_joblib,
-        trusted=trusted,
-        signed_by=signed_by,
-    )
-    recipe = Recipe(place, found.bundle.digest, now, threads, together, allow_joblib, tuple(trusted))
+    asked = Recipe(os.fspath(bundle), digest, now, threads, together, allow_joblib, tuple(trusted))
+    found = load(asked, signed_by)
+    recipe = asked._replace(digest=found.bundle.digest)
     wanted = _wanted(frame, found, keep)
     chosen = frame.select(*(f"`{name.replace('`', '``')}`" for name in wanted))
     columns = _columns(frame, chosen, found, keep)
