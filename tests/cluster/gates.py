@@ -32,11 +32,13 @@ FORCED = {"x-tabserve-canary": "always"}
 COURSE: Values = {
     "enabled": True,
     "steps": [20, 50],
-    "calibrate": "20s",
+    "calibrate": "2m",
     "shadow": {"percent": 0},
     "budget": {"slow": {"over": 1}},
 }
 """Short, and patient with a machine that has much else to do."""
+A_SECOND = 5000 / 60
+"""How many requests all clients of a release send."""
 INJECTED = """
 import asyncio, itertools
 from tabserve_transformer.model import Transformer
@@ -106,7 +108,7 @@ def gated(
         release.apply(values)
         chart.wait_ready(f"{name}-a", f"{name}-b", seconds=300)
         moved = merged(values, {"traffic": {"canary": "b"}, "rollout": merged(COURSE, course)})
-        with constant(target, rest=rest, grpc=grpc) as seen:
+        with constant(target, rest=rest, grpc=grpc, per_second=A_SECOND / (rest + grpc)) as seen:
             wait_for(seen, 100)
             began = time.monotonic()
             release.apply(moved)

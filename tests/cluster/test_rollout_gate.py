@@ -205,7 +205,7 @@ def back_after(world: World, lost: Callable[[], object]) -> float:
 def test_traffic_is_what_the_values_say_when_the_gate_is_lost_and_what_it_moves_stays(
     bundle: Path, second: Path
 ) -> None:
-    with gated("lost", bundle, second, steps=[50], calibrate="0s") as world:
+    with gated("lost", bundle, second, steps=[50]) as world:
         wait_for_phase("lost", "step", 50)
         wait_for_share(world)
         refused = refusals(world)
@@ -248,7 +248,7 @@ def test_traffic_is_what_the_values_say_when_the_gate_is_lost_and_what_it_moves_
 
 
 def test_nothing_is_left_after_an_uninstall_in_mid_step(bundle: Path, second: Path) -> None:
-    with gated("half", bundle, second, steps=[50], calibrate="0s") as world:
+    with gated("half", bundle, second, steps=[50]) as world:
         wait_for_phase("half", "step", 50)
         wait_for_share(world)
         world.release.uninstall()

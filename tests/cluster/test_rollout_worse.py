@@ -77,7 +77,7 @@ def test_a_schema_that_refuses_records_is_found_before_any_client_meets_it(tmp_p
 def test_a_slower_canary_is_found_by_its_latencies_alone(bundle: Path, tmp_path: Path) -> None:
     second = chart.next_version(bundle, tmp_path / "second")
     changes = injected("slower", DAWDLES)
-    with gated("slower", bundle, second, changes, rest=2, grpc=0, steps=[50], calibrate="0s") as world:
+    with gated("slower", bundle, second, changes, grpc=0, steps=[50]) as world:
         found = wait_for_phase("slower", "back", 0, 600)
         wait_until_only(world.seen, world.a)
         told(world, found)
