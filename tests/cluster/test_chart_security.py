@@ -29,10 +29,16 @@ from tests.cluster.test_chart_canary import told
 from tests.cluster.testbed import api
 from tests.cluster.testbed.places import PROJECT, STANDARD_PORT
 from tests.docs.blocks import files
-from tests.unit.test_bundle_signature import pair
+from tests.unit.test_bundle_signature import Keys, pair
 
 pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.usefixtures("cluster")]
 MODEL = "breast-cancer"
+TRUST: chart.Values = {
+    "trust": {"publicKey": {"name": "signers", "key": "own.pub"}},
+    "transformer": {"placement": "none"},
+}
+GAVE_UP_SECONDS = 720
+"""When a Deployment has given up (after 600 s, as KServe sets it), and KServe has looked at its pods again."""
 GATEWAY = f"127.0.0.1:{STANDARD_PORT}"
 PAGE = files((PROJECT / "docs" / "security.md").read_text())
 NAMES = (f"secured-a-transformer.{NAMESPACE}", "secured-a-predictor-pods")
@@ -227,12 +233,11 @@ def test_a_signed_bundle_serves_and_others_say_why_not(bundle: Path, tmp_path: P
     (foreign / "bundle.json").write_text((foreign / "bundle.json").read_text() + "  ")
     bundles.sign(signed, keys.private)
     bundles.sign(foreign, other.private)
-    trust = {"trust": {"publicKey": {"name": "signers", "key": "own.pub"}}, "transformer": {"placement": "none"}}
-    with existing(held("ConfigMap", "signers", {"own.pub": keys.public.read_text()})):
+    with existing(signers(keys)):
         with released("signed") as release:
-            release.apply(merged(chart.values(MODEL, releases={"a": chart.on_volume(signed)}), trust))
+            release.apply(merged(chart.values(MODEL, releases={"a": chart.on_volume(signed)}), TRUST))
             chart.wait_ready("signed-a")
-        reasons = {name: refusal(name, folder, trust) for name, folder in (("none", unsigned), ("foreign", foreign))}
+        reasons = {name: refusal(name, folder) for name, folder in (("none", unsigned), ("foreign", foreign))}
 
     for said in reasons["none"]:
         assert "bundle.sig: missing, so the bundle is not signed" in said
@@ -240,11 +245,32 @@ def test_a_signed_bundle_serves_and_others_say_why_not(bundle: Path, tmp_path: P
         assert "bundle.sig: was not made by a key in /mnt/trust/own.pub" in said
 
 
-def refusal(name: str, folder: Path, trust: dict[str, Any]) -> tuple[str, str]:
+def signers(keys: Keys) -> api.Object:
+    """The keys whose bundles are served."""
+    return held("ConfigMap", "signers", {"own.pub": keys.public.read_text()})
+
+
+def refusal(name: str, folder: Path) -> tuple[str, str]:
     """Why an InferenceService is not Ready, from its pod's status and log."""
     with released(name) as release:
-        release.apply(merged(chart.values(MODEL, releases={"a": chart.on_volume(folder)}), trust))
+        release.apply(merged(chart.values(MODEL, releases={"a": chart.on_volume(folder)}), TRUST))
         api.wait("the reason", lambda: "" if "bundle.sig" in told(f"{name}-a")[0] else "none", 120, chart.explain)
         service = connect().get(chart.SERVING, "InferenceService", f"{name}-a", NAMESPACE)
         assert api.condition(service, "Ready") != ""
         return told(f"{name}-a")
+
+
+def test_the_inferenceservice_says_why_once_its_deployment_has_given_up(bundle: Path, tmp_path: Path) -> None:
+    def failure() -> dict[str, Any]:
+        service = connect().get(chart.SERVING, "InferenceService", "late-a", NAMESPACE)
+        found: dict[str, Any] = service.get("status", {}).get("modelStatus", {}).get("lastFailureInfo", {})
+        return found
+
+    keys = pair(tmp_path, "own", ec.SECP256R1())
+    with existing(signers(keys)), released("late") as release:
+        release.apply(merged(chart.values(MODEL, releases={"a": chart.on_volume(bundle)}), TRUST))
+        api.wait("the reason", lambda: "" if failure() else "none", GAVE_UP_SECONDS, chart.explain)
+        found = failure()
+
+    assert found["reason"] == "ModelLoadFailed"
+    assert "bundle.sig: missing, so the bundle is not signed" in found["message"]

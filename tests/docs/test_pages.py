@@ -121,7 +121,7 @@ def test_from_your_own_model_to_a_decision(tmp_path: Path) -> None:
         run(block, tmp_path, {})
 
 
-@pytest.mark.parametrize(("page", "count"), [("data.md", 3), ("decisions.md", 3)])
+@pytest.mark.parametrize(("page", "count"), [("data.md", 3), pytest.param("decisions.md", 3, marks=pytest.mark.long)])
 def test_from_files_to_files_of_decisions_and_why(tmp_path: Path, page: str, count: int) -> None:
     text = (ROOT / "docs" / page).read_text()
     for name, content in files(text).items():
@@ -155,6 +155,7 @@ def test_what_a_canary_has_proven(tmp_path: Path) -> None:
         run(block, tmp_path, {})
 
 
+@pytest.mark.long
 def test_from_a_decision_log_to_a_verdict(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "monitor.md").read_text()
     for name, content in files(page).items():

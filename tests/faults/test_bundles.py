@@ -210,6 +210,20 @@ REFUSED: dict[str, tuple[Tamper, list[str]]] = {
     "reference rows that are none": (lambda f: replace(f, "reference.npz", b"PK\x03\x04no"), ["reference.npz"]),
     "pickled reference rows": (lambda f: replace(f, "reference.npz", pickle.dumps(Bomb())), ["reference.npz"]),
 }
+LONG = pytest.mark.long
+OFTEN = [
+    "no folder",
+    "two models",
+    "a bit flipped",
+    "a file outside",
+    "an untrusted type",
+    "a schema that is none",
+    "an unknown key",
+    "rows that inflate",
+    "a model nested 3,000 deep",
+    "a newer library",
+]
+"""One of each kind; the others are for long runs, since each starts a service."""
 OF_THE_TRANSFORMER = ["no folder", "no model", "a bit flipped", "a file outside", "another schema"]
 
 
@@ -234,7 +248,7 @@ def assert_refused(service: str, folder: Path, *words: str, log: Path) -> None:
     assert not Path("EXPLODED").exists()
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[] if case in OFTEN else LONG) for case in REFUSED])
 def test_the_predictor_refuses(bundle: Path, tmp_path: Path, case: str) -> None:
     tamper, words = REFUSED[case]
     folder = Path(shutil.copytree(bundle, tmp_path / "bundle"))

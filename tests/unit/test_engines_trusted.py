@@ -101,10 +101,13 @@ def test_the_installed_library_is_one_the_table_was_reviewed_for(library: str) -
     "model",
     [
         KNeighborsClassifier(algorithm="kd_tree"),
-        KNeighborsClassifier(algorithm="ball_tree", metric="manhattan"),
-        KNeighborsClassifier(algorithm="ball_tree", metric="mahalanobis", metric_params={"VI": np.eye(2)}),
+        pytest.param(KNeighborsClassifier(algorithm="ball_tree", metric="manhattan"), marks=pytest.mark.long),
+        pytest.param(
+            KNeighborsClassifier(algorithm="ball_tree", metric="mahalanobis", metric_params={"VI": np.eye(2)}),
+            marks=pytest.mark.long,
+        ),
         make_pipeline(SplineTransformer(), LogisticRegression()),
-        make_pipeline(SplineTransformer(), XGBClassifier(n_estimators=3)),
+        pytest.param(make_pipeline(SplineTransformer(), XGBClassifier(n_estimators=3)), marks=pytest.mark.long),
     ],
     ids=lambda model: type(model).__name__,
 )

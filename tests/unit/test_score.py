@@ -286,6 +286,7 @@ def undisturbed(bundle: Bundle, tmp_path: Path) -> tuple[Path, dict[str, bytes]]
     return source, outputs(target)
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
     bundle: Bundle, tmp_path: Path, undisturbed: tuple[Path, dict[str, bytes]]
 ) -> None:
