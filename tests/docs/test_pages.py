@@ -167,6 +167,7 @@ def test_from_a_decision_log_to_a_verdict(tmp_path: Path) -> None:
         run(block, tmp_path, {})
 
 
+@pytest.mark.long
 def test_moving_a_model_and_its_clients(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "migrate.md").read_text()
     for name, content in files(page).items():

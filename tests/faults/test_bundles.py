@@ -20,6 +20,7 @@ import pytest
 import xgboost
 from skops import io as skops
 
+from tests.selection import often
 from tests.serving import STOP_SECONDS, start
 
 MIB = 2**20
@@ -210,7 +211,6 @@ REFUSED: dict[str, tuple[Tamper, list[str]]] = {
     "reference rows that are none": (lambda f: replace(f, "reference.npz", b"PK\x03\x04no"), ["reference.npz"]),
     "pickled reference rows": (lambda f: replace(f, "reference.npz", pickle.dumps(Bomb())), ["reference.npz"]),
 }
-LONG = pytest.mark.long
 OFTEN = [
     "no folder",
     "two models",
@@ -223,7 +223,9 @@ OFTEN = [
     "a model nested 3,000 deep",
     "a newer library",
 ]
-"""One of each kind; the others are for long runs, since each starts a service."""
+"""One of each kind, since each starts a service."""
+INFLATING = ["rows that inflate", "rows of eight TiB", "a model that inflates", "a model of millions of nothing",
+             "a model nested 3,000 deep"]  # fmt: skip
 OF_THE_TRANSFORMER = ["no folder", "no model", "a bit flipped", "a file outside", "another schema"]
 
 
@@ -248,7 +250,7 @@ def assert_refused(service: str, folder: Path, *words: str, log: Path) -> None:
     assert not Path("EXPLODED").exists()
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=[] if case in OFTEN else LONG) for case in REFUSED])
+@pytest.mark.parametrize("case", often(REFUSED, OFTEN))
 def test_the_predictor_refuses(bundle: Path, tmp_path: Path, case: str) -> None:
     tamper, words = REFUSED[case]
     folder = Path(shutil.copytree(bundle, tmp_path / "bundle"))
@@ -353,8 +355,7 @@ def usual(bundle: Path) -> int:
     return peak
 
 
-@pytest.mark.parametrize("case", ["rows that inflate", "rows of eight TiB", "a model that inflates",
-                                  "a model of millions of nothing", "a model nested 3,000 deep"])  # fmt: skip
+@pytest.mark.parametrize("case", often(INFLATING, ["rows that inflate", "a model that inflates"]))
 def test_what_inflates_is_refused_within_bounds_of_memory(bundle: Path, tmp_path: Path, usual: int, case: str) -> None:
     folder = Path(shutil.copytree(bundle, tmp_path / "bundle"))
     tamper, words = REFUSED[case]

@@ -50,6 +50,7 @@ def test_every_answer_of_the_predictor_is_checked_against_the_bundle(
     assert outcomes(found) == {kind: {"ok"} for kind in kinds}, found
 
 
+@pytest.mark.long
 def test_kserves_stock_server_is_loaded_unchanged(tmp_path: Path) -> None:
     kinds = ["json", "binary", "grpc"]
     with running("tests.loadtest.kserve_server", log=tmp_path / "kserve.log") as server:

@@ -17,6 +17,7 @@ from xgboost import XGBClassifier
 import tabserve.bundle
 from tabserve import engines
 from tabserve.bundle import BundleError
+from tests.selection import often
 from tests.unit.bundles import resealed, saved
 
 
@@ -74,7 +75,7 @@ def test_the_first_failure_is_named_with_the_remedy(folder: Path) -> None:
     assert "missing, so this is not a bundle" in failed(folder)
 
 
-@pytest.mark.parametrize("index", [2**20, 2**30, -(2**30)])
+@pytest.mark.parametrize("index", often([2**20, 2**30, -(2**30)], [2**30]))
 def test_child_indices_beyond_the_tree_fail_the_check_and_not_the_checker(folder: Path, index: int) -> None:
     """dmlc/xgboost#7903: XGBoost may crash, or refuse the file, or answer from memory that is not the model's."""
     path = folder / "model.json"
@@ -106,7 +107,7 @@ def test_a_model_that_answers_otherwise_fails(folder: Path) -> None:
     assert "does not repeat the reference answers" in failed(folder)
 
 
-@pytest.mark.parametrize("field", ["left_child", "feature"])
+@pytest.mark.parametrize("field", often(["left_child", "feature"], ["left_child"]))
 def test_a_crafted_scikit_learn_tree_is_refused_before_it_predicts(tmp_path: Path, field: str) -> None:
     """skops loads such a tree, and scikit-learn would follow its indices unchecked (scikit-learn #34558)."""
     import skops.io

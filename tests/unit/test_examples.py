@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import tabserve.bundle
+from tests.selection import often
 from tests.serving import ROOT
 
-LONG = pytest.mark.long  # other tests train, check and serve these examples, too
 EXAMPLES = ("breast_cancer", "diabetes", "payments", "wine")
 
 
@@ -18,7 +18,7 @@ def test_every_example_is_tested() -> None:
     assert tuple(sorted(path.parent.name for path in ROOT.glob("examples/*/train.py"))) == EXAMPLES
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name == "wine" else LONG) for name in EXAMPLES])
+@pytest.mark.parametrize("name", often(EXAMPLES, ["wine"]))
 def test_an_example_trains_and_saves_a_bundle_that_passes_its_check(name: str, tmp_path: Path) -> None:
     script = ROOT / "examples" / name / "train.py"
     command = [sys.executable, "-W", "error", str(script)]

@@ -14,14 +14,12 @@ import pytest
 from xgboost import XGBClassifier
 
 from tabserve.bundle import BundleError
+from tests.selection import often
 from tests.unit.served import answers, assert_serves, save
 
 FILES = Path(__file__).parent / "xgboost_files"
 QUICK = {("1.7.6", "ubj"), ("3.0.5", "json")}
-OLD = [
-    pytest.param(*each, marks=[] if each in QUICK else [pytest.mark.long])
-    for each in product(("1.7.6", "2.1.4", "3.0.5"), ("json", "ubj"))
-]
+OLD = often(product(("1.7.6", "2.1.4", "3.0.5"), ("json", "ubj")), QUICK)
 """Versions of XGBoost, and the endings of their files."""
 SCHEMA = """
 task: binary
