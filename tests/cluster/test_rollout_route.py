@@ -21,14 +21,12 @@ from tabserve.rollout.settings import Course, Gateway, Header, Settings
 from tabserve.rollout.state import Slot
 from tests.cluster import chart
 from tests.cluster.chart import NAMESPACE, connect, released
+from tests.cluster.gates import A_SECOND, GATEWAY, MODEL
 from tests.cluster.load import Seen, Target, constant
 from tests.cluster.shares import FEW, bounds, wait_for, wait_until_only
 from tests.cluster.testbed import api
-from tests.cluster.testbed.places import STANDARD_PORT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
-GATEWAY = f"127.0.0.1:{STANDARD_PORT}"
-MODEL = "breast-cancer"
 COUNTED = 5
 """In every so many rounds the shares are counted; the others only wait for some answers."""
 PARENT = {"name": "kserve-ingress-gateway", "namespace": "kserve"}
@@ -113,7 +111,7 @@ def rounds(name: str, bundle: Path, folder: Path, count: int) -> tuple[Seen, dic
     record = expected.record(bundles.load(bundle), 0)
     target = Target(GATEWAY, f"{name}-{NAMESPACE}.example.com", MODEL, record)
     found: dict[int, list[list[str]]] = {5: [], 20: [], 50: [], 100: []}
-    with both_slots(name, bundle, folder) as (a, b), constant(target, rest=2, grpc=1) as seen:
+    with both_slots(name, bundle, folder) as (a, b), constant(target, rest=2, grpc=1, per_second=A_SECOND / 3) as seen:
         mine = Api(ask, NAMESPACE)
         for turn in range(count):
             mover = Mover(mine, settings(name), owner(name))
