@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,18 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
 GATEWAY = f"127.0.0.1:{STANDARD_PORT}"
 
 
+def page(target: Target) -> str:
+    """What a browser gets at the gateway."""
+    with closing(target.connection()) as connection:
+        connection.request("GET", "/", headers={"Host": target.host, "Accept": "text/html"})
+        return connection.getresponse().read().decode()
+
+
 @pytest.mark.parametrize("placement", ["separate", "collocated"])
 def test_an_installed_bundle_answers_as_it_does_locally(bundle: Path, placement: str) -> None:
     found = bundles.load(bundle)
     given = chart.values("breast-cancer", releases={"a": chart.on_volume(bundle)},
-                         transformer={"placement": placement})  # fmt: skip
+                         transformer={"placement": placement}, page=True)  # fmt: skip
     with released(f"install-{placement}") as release:
         notes = release.apply(given)
         chart.wait_ready(f"{release.name}-a")
@@ -34,7 +42,7 @@ def test_an_installed_bundle_answers_as_it_does_locally(bundle: Path, placement:
             decisions = client.decide("breast-cancer", records)
         with target.channel() as channel:
             over_grpc = target.grpc(channel)
-        over_rest = target.once()
+        over_rest, for_browsers = target.once(), page(target)
 
     assert host in notes
     assert "Phase:          Succeeded" in tested
@@ -43,6 +51,7 @@ def test_an_installed_bundle_answers_as_it_does_locally(bundle: Path, placement:
     assert [decision["score"] for decision in decisions] == pytest.approx([one["score"] for one in wanted])
     assert (over_rest.status, over_grpc.status) == ("200", "OK")
     assert over_rest.transformer == over_rest.predictor == over_grpc.transformer == over_grpc.predictor != ""
+    assert "<h1>breast-cancer <span" in for_browsers
 
 
 def test_a_predictor_alone_answers_with_the_models_own_outputs(bundle: Path) -> None:
