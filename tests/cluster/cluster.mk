@@ -22,5 +22,5 @@ cluster-test-long: images ## tests that have to wait for minutes
 
 # Two at a time, and alone where milliseconds decide.
 long-rollout: images ## rollouts with a gate under load: promoted, taken back, lost, disturbed; an hour, of which MINUTES=30 with equal releases
-	$(PYTHON) -m pytest -q -rP -n 2 --dist worksteal tests/cluster -k "rollout and not hangs and not slower" -m "cluster and long"
-	$(PYTHON) -m pytest -q -s tests/cluster -k "rollout and (hangs or slower)" -m "cluster and long"
+	$(PYTHON) -m pytest -q -rP -n 2 --dist worksteal tests/cluster/test_rollout_*.py -k "not hangs and not slower" -m "cluster and long"
+	$(PYTHON) -m pytest -q -s tests/cluster/test_rollout_*.py -k "hangs or slower" -m "cluster and long"
