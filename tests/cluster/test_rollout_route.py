@@ -30,8 +30,10 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
 COUNTED = 5
 """In every so many rounds the shares are counted; the others only wait for some answers."""
 LOST = 2
-"""How many requests may fail when a route goes without being closed first, as with a node: Envoy drops the cluster before
-the route that leads to it."""
+"""How many requests may fail when a route goes with its pod and is not closed first, as when a node is lost.
+
+Envoy drops a cluster before the route that leads to it.
+"""
 PARENT = {"name": "kserve-ingress-gateway", "namespace": "kserve"}
 
 
