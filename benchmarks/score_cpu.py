@@ -17,19 +17,21 @@ FEW = 100
 
 
 def payments(rows: int, path: Path) -> None:
-    """Write so many payments into a Parquet file, with times in microseconds."""
+    """Write so many payments into a file: Parquet, with times in microseconds, or JSON lines, by its ending."""
     frame = models.trained("payments").rows
     chosen = frame.iloc[[at % len(frame) for at in range(rows)]]
-    chosen.to_parquet(path, index=False, coerce_timestamps="us")
+    if path.suffix == ".jsonl":
+        chosen.to_json(path, orient="records", lines=True)
+    else:
+        chosen.to_parquet(path, index=False, coerce_timestamps="us")
 
 
 def rate(bundle: Path, source: Path, rows: int) -> float:
     """Rows per second of CPU on a file of payments, without the command's start."""
     with tempfile.TemporaryDirectory(prefix="tabserve-bench-") as folder:
-        payments(FEW, Path(folder) / "few.parquet")
-        whole, few = (
-            _used(bundle, each, Path(folder) / f"scored-{each.stem}") for each in (source, Path(folder) / "few.parquet")
-        )
+        start = Path(folder) / f"few{source.suffix}"
+        payments(FEW, start)
+        whole, few = (_used(bundle, each, Path(folder) / f"scored-{each.stem}") for each in (source, start))
     return (rows - FEW) / (whole - few)
 
 

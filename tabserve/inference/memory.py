@@ -35,6 +35,11 @@ MOST_WAITING = 1024
 LOOK_SECONDS = 0.02
 TRIMMED_BYTES = 8 * 2**20
 """Freed memory is given back to the kernel when the process has grown by this much."""
+YOUNG_OBJECTS = 20_000
+"""How many new objects make the garbage collector run.
+
+With much under way at a time, Python's own threshold makes it run often and in vain (`benchmarks/NOTES.md`).
+"""
 TRIMS = 3
 """How many times it is given back then, a sweep apart, because gRPC takes a while to free it."""
 MAPPED_BYTES = 2**20
@@ -234,6 +239,12 @@ class Growth:
         if not self._trims:
             self._before = now
         return True
+
+
+def settle() -> None:
+    """Keep the garbage collector from what is loaded by now; among that, each time would take tens of milliseconds."""
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 def trim() -> None:

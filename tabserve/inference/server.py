@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import resource
 import signal
@@ -44,11 +43,6 @@ GRACE_SECONDS = 1.0
 POLL_SECONDS = 0.05
 QUIET_SECONDS = 1.0
 HEALTH_SECONDS = 0.5
-YOUNG_OBJECTS = 20_000
-"""How many new objects make the garbage collector run.
-
-With many requests under way, Python's own threshold makes it run often and in vain (`benchmarks/NOTES.md`).
-"""
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +103,7 @@ class _Service:
             listen(settings.host, settings.grpc_port).close()  # raises if another process would share it
             await self._grpc.start(settings.host, settings.grpc_port)
         await self._model.start()
-        gc.freeze()  # loaded objects stay; collecting among them again would delay requests by tens of milliseconds
-        gc.set_threshold(YOUNG_OBJECTS)
+        memory.settle()
         http = await self._accept(listener)
         background = (self._report_health(), self._clients.sweep(), self._heart.keep_beating())
         tasks = [asyncio.create_task(work) for work in background]

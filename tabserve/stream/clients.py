@@ -23,6 +23,8 @@ TRANSACTION_MS = 30_000
 """How long a transaction may stay open whose process was killed; records after it are not seen for so long."""
 SOCKET_MS = 10_000
 """How long the producer waits for one answer; a call that it makes may ask several times, whatever its own time-out."""
+RETRY_MS = "10"
+"""How soon the producer asks again while the broker still ends the transaction before; nothing goes on meanwhile."""
 PATIENCE_SECONDS = 10.0
 """How long a call may take before the process is not ready."""
 STUCK_SECONDS = 60.0
@@ -158,6 +160,7 @@ def producer(config: StreamConfig, name: str) -> Producer:
         "queue.buffering.max.kbytes": "65536",
         "message.timeout.ms": str(TRANSACTION_MS),
         "socket.timeout.ms": str(SOCKET_MS),
+        "retry.backoff.ms": RETRY_MS,
         **(transactional if exactly else {}),
         **resolved(config.kafka),
         **resolved(config.producer),

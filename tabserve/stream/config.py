@@ -46,7 +46,7 @@ class StreamConfig(Strict, frozen=True, rename={"source": "in", "target": "out"}
     dead: Text
     delivery: Delivery = "exactly-once"
     batch: Annotated[int, Meta(ge=1, le=100_000)] = 4096
-    linger_ms: Annotated[float, Meta(ge=0, le=10_000)] = 5.0
+    linger_ms: Annotated[float, Meta(ge=0, le=10_000)] = 1.0
     event_source: str = ""
     kafka: Mapping[str, Value] = {}
     consumer: Mapping[str, Value] = {}

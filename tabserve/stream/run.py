@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from tabserve.bundle import BundleError
 from tabserve.decision_log import opening
 from tabserve.decision_log.entry import Log
-from tabserve.inference import admin
+from tabserve.inference import admin, memory
 from tabserve.inference.admin import Heartbeat
 from tabserve.inference.logs import tell
 from tabserve.inference.metrics import Metrics
@@ -103,6 +103,7 @@ class _Stream:
         with admin.answering(listener, self._pages), closing(self._consumer), suppress(Undone):
             delivery = self._delivery()
             self._reader.start()
+            memory.settle()
             worker = Worker(self._reader, self._deciding, delivery, self._link, self._instruments, self._record)
             worker.run(self._stop, self._heart)
 
