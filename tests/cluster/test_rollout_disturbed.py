@@ -228,7 +228,7 @@ def without_api(pod: str) -> Generator[None]:
 def test_a_rollback_is_made_up_for_when_the_api_server_is_back(bundle: Path, second: Path) -> None:
     with gated("away", bundle, second, injected("away", FAILS), steps=[50]) as world:
         wait_for_phase("away", "step", 50)
-        before = passing("away", 15)  # the gateway is seen to follow, and nothing has been counted
+        before = passing("away", 25)  # the gateway is seen to follow, and nothing has been counted yet
         (pod,) = gate_pods("away")
         with without_api(pod):
             percentiles(world, 120)

@@ -46,7 +46,7 @@ ENVIRONMENT = {
 SUBMIT = [str(Path(sys.executable).with_name("spark-submit")), "--conf", "spark.ui.enabled=false"]
 JOB = str(ROOT / "tabserve" / "spark" / "__main__.py")
 SECONDS = 600.0
-DECIDING_SECONDS = 0.6
+DECIDING_SECONDS = 0.2
 """How long a worker has computed, since it had the model's library, when it is killed."""
 
 
