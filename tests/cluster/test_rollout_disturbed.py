@@ -112,11 +112,12 @@ def scaled(count: int) -> chart.Values:
 
 def come_and_go(world: World, turn: int) -> None:
     """The autoscaler changes the pods of both slots from one to two, or back; then those of stable are restarted."""
-    name, size = world.release.name, scaled(1 + (turn + 1) % 2)
+    name, pods = world.release.name, 1 + (turn + 1) % 2
+    size = scaled(pods)
     wait_for_share(world)
     world.release.apply(merged(world.values, size))
     for slot in "ab":
-        chart.wait_for_pods(1 + (turn + 1) % 2, transformers(f"{name}-{slot}"))
+        chart.wait_for_pods(pods, transformers(f"{name}-{slot}"))
     passing(name, 20)
     restart = {"releases": {"a": {"transformer": {"podAnnotations": {"restarted": str(turn)}}}}}
     world.release.apply(merged(world.values, merged(size, restart)))
