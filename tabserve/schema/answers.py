@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 from tabserve.arrays import Array
@@ -26,7 +27,7 @@ def objects(made: Mapping[str, Array], targets: Sequence[str]) -> list[dict[str,
         columns["reasons"] = [[text for text in texts if text] for texts in columns["reasons"]]
     if "predict" in columns:
         columns["predict"] = [dict(zip(targets, values, strict=True)) for values in columns["predict"]]
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return list(map(dict, map(zip, repeat(columns), zip(*columns.values(), strict=True))))
 
 
 def errors(faults: Sequence[Misfit]) -> list[dict[str, Any]]:

@@ -31,7 +31,8 @@ _MOST_VALUES, _MOST_CHARACTERS = 10, 40
 _WORDS = ("category", "text")
 _LARGEST = float(np.finfo(np.float64).max)
 _NOUNS = {"number": "a number", "integer": "a whole number", "boolean": "true or false"}
-_INSTANTS = {"timestamp": "an ISO 8601 time or seconds since 1970", "date": "an ISO 8601 date, such as 2026-11-30"}
+INSTANTS = {"timestamp": "an ISO 8601 time or seconds since 1970", "date": "an ISO 8601 date, such as 2026-11-30"}
+"""What is expected of a field that is a moment, by its type."""
 _SIGNED = ("number", "timestamp")
 """The types whose zero may be negative; adding a negative zero changes no number."""
 _STEPS = {"integer": 1.0, "date": DAY}
@@ -226,8 +227,8 @@ def expectation(field: Field) -> str:
         values = ", ".join(_shortened(value) for value in field.values[:_MOST_VALUES])
         more = len(field.values) - _MOST_VALUES
         return f"one of {values}{f', … ({more} more)' if more > 0 else ''}"
-    if field.type in _INSTANTS:
-        return _INSTANTS[field.type]
+    if field.type in INSTANTS:
+        return INSTANTS[field.type]
     if field.type == "text":
         return f"text of at most {field.longest} characters"
     unit = f" {field.unit}" if field.unit else ""
@@ -273,7 +274,7 @@ def _shortened(text: str) -> str:
 
 def _bounds(field: Field) -> tuple[float, float]:
     """A field's bounds, inclusive and finite, so that an infinity is out of bounds."""
-    if field.type in _INSTANTS:
+    if field.type in INSTANTS:
         return EARLIEST, LATEST
     low, high = field.bounds
     return max(low, -_LARGEST), min(high, _LARGEST)

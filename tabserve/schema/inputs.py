@@ -14,7 +14,7 @@ from tabserve.inference.tensors import Tensor, text
 from tabserve.schema.columns import Misfit, expectation, shown, word
 from tabserve.schema.misfits import nearest
 from tabserve.schema.schema import Field
-from tabserve.schema.timestamps import instant
+from tabserve.schema.timestamps import instants
 
 DATATYPES = {
     "number": "FP64",
@@ -78,7 +78,7 @@ def flat(tensor: Tensor, field: Field, count: int) -> Array:
 def numbers(array: Array, field: Field, faults: list[Misfit]) -> Array:
     """The values as FP64, NaN where missing, and infinity for what is none of the field's type."""
     if array.dtype == object:
-        return np.array([instant_of(value) for value in strings(array, field, faults)], dtype=np.float64)
+        return instants(strings(array, field, faults))
     if field.type == "boolean" and array.dtype != bool:  # FP64, so that some may be missing
         return np.where(np.isnan(array) | (array == 0) | (array == 1), array, np.inf)
     return array.astype(np.float64)
@@ -116,11 +116,6 @@ def element(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     return value if isinstance(value, str) else value.item()
-
-
-def instant_of(value: str | float | None) -> float | None:
-    """Seconds since 1970; infinity for a text that is not a time."""
-    return instant(value) if isinstance(value, str) else value
 
 
 def quoted(name: str) -> str:

@@ -19,6 +19,7 @@ from tabserve.inference.pieces import decoded
 from tabserve.inference.tensors import Tensor, TensorSpec
 from tabserve.schema import inputs
 from tabserve.schema.columns import (
+    INSTANTS,
     Checks,
     Columns,
     Misfit,
@@ -35,6 +36,7 @@ from tabserve.schema.inputs import quoted
 from tabserve.schema.mending import MALFORMED, Mender
 from tabserve.schema.misfits import nearest
 from tabserve.schema.schema import Field, Schema
+from tabserve.schema.timestamps import instants
 
 _JSON_TYPES: dict[str, Any] = {
     "number": float,
@@ -91,6 +93,7 @@ class Records:
         self._checks = Checks(schema, clock)
         self._places = {name: at for at, name in enumerate(self._fields)}
         self._pack = struct.Struct(f"{len(self._checks.numeric)}d").pack
+        self._readers = [instants if field.type in INSTANTS else _floats for field in self._checks.numeric]
         width = len(self._fields) + (self._id is not None)
         self._pick = _picker([self._places[field.name] for field in self._checks.numeric], width)
         record = record_struct(self._fields, _value_type, self._id)
@@ -214,10 +217,14 @@ class Records:
             return np.frombuffer(packed).reshape(len(values), len(self._checks.numeric)).T
         except struct.error:  # some are missing, or are times as text
             fields = zip(*map(pick, values), strict=True)
-            return np.array([list(map(inputs.instant_of, field)) for field in fields], dtype=np.float64)
+            return np.array([read(field) for read, field in zip(self._readers, fields, strict=True)])
 
     def _given(self, values: list[tuple[Any, ...]]) -> _Given:
         return lambda name, record: values[record][self._places[name]]
+
+
+def _floats(values: Sequence[float | None]) -> Array:
+    return np.array(values, np.float64)
 
 
 def record_struct(

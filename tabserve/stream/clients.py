@@ -25,6 +25,8 @@ SOCKET_MS = 10_000
 """How long the producer waits for one answer; a call that it makes may ask several times, whatever its own time-out."""
 RETRY_MS = "10"
 """How soon the producer asks again while the broker still ends the transaction before; nothing goes on meanwhile."""
+LINGER_MS = "1"
+"""How long the producer collects messages; the broker writes the first while the last are handed over."""
 PATIENCE_SECONDS = 10.0
 """How long a call may take before the process is not ready."""
 STUCK_SECONDS = 60.0
@@ -161,6 +163,7 @@ def producer(config: StreamConfig, name: str) -> Producer:
         "message.timeout.ms": str(TRANSACTION_MS),
         "socket.timeout.ms": str(SOCKET_MS),
         "retry.backoff.ms": RETRY_MS,
+        "linger.ms": LINGER_MS,
         **(transactional if exactly else {}),
         **resolved(config.kafka),
         **resolved(config.producer),

@@ -29,11 +29,16 @@ class Topics(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Messages that were decided together. ids: of the decided ones, [rows]."""
+    """Messages that were decided together. own: the ids in the decided records [rows], None where there is none."""
 
     given: Sequence[Incoming]
     made: Decided
-    ids: list[str]
+    own: list[str | None]
+
+    @property
+    def ids(self) -> list[str]:
+        """The decided records' own ids, or else the messages' places."""
+        return [one or self.given[at].place for at, one in zip(self.made.places.tolist(), self.own, strict=True)]
 
 
 class Poll(NamedTuple):
@@ -71,28 +76,25 @@ class Deciding:
             yield from self._parts(given[:middle])
             yield from self._parts(given[middle:])
         else:
-            yield Part(given, made, self._ids(given, made))
+            yield Part(given, made, self._own(made))
 
-    def _ids(self, given: Sequence[Incoming], made: Decided) -> list[str]:
-        """The records' own ids, or else the messages' places."""
-        places = made.places.tolist()
-        own = made.columns[self._id].tolist() if self._id and places else [None] * len(places)
-        return [one or given[at].place for at, one in zip(places, own, strict=True)]
+    def _own(self, made: Decided) -> list[str | None]:
+        return made.columns[self._id].tolist() if self._id and len(made.places) else [None] * len(made.places)
 
     def _answers(self, part: Part, common: Headers) -> list[Outgoing]:
         given, made = part.given, part.made
-        sent: dict[int, Outgoing] = {}
+        sent = {misfit.record: self._dead(given[misfit.record], misfit) for misfit in made.misfits}
         if len(made.places):
             found = answers.objects(made.answer.arrays, self._targets)
-            for at, identity, answer in zip(made.places.tolist(), part.ids, found, strict=True):
-                sent[at] = self._decision(given[at], identity, answer, common)
-        for misfit in made.misfits:
-            sent[misfit.record] = self._dead(given[misfit.record], misfit)
+            for at, own, answer in zip(made.places.tolist(), part.own, found, strict=True):
+                sent[at] = self._decision(given[at], own, answer, common)
         return [sent[at] for at in range(len(given))]
 
-    def _decision(self, given: Incoming, identity: str, answer: dict[str, object], common: Headers) -> Outgoing:
+    def _decision(self, given: Incoming, own: str | None, answer: dict[str, object], common: Headers) -> Outgoing:
+        place = given.place
+        identity = own or place
         value = orjson.dumps({self._id: identity, **answer} if self._id else answer)
-        made = messages.decision(self._topics.decisions, given, value, identity, common)
+        made = messages.decision(self._topics.decisions, given, value, place, identity, common)
         may_be_long = given.headers or len(given.key or b"") + len(value) > self._topics.most_bytes - _HEADERS_BYTES
         if may_be_long and made.nbytes > self._topics.most_bytes:
             expected = f"a key with which a decision has at most {self._topics.most_bytes} bytes"

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeAlias
 
+import msgspec
+from msgspec.structs import replace
+
 from tabserve.schema.columns import Misfit
 
 Headers: TypeAlias = list[tuple[str, str | bytes | None]]
@@ -17,7 +20,7 @@ ENVELOPE_BYTES = 256
 _TRACE = ("traceparent", "tracestate")
 
 
-class Incoming(NamedTuple):
+class Incoming(msgspec.Struct, frozen=True, gc=False):
     """A message that was read. time: Kafka's, in seconds since 1970; NaN if it has none."""
 
     topic: str
@@ -34,7 +37,7 @@ class Incoming(NamedTuple):
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
-class Outgoing(NamedTuple):
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """A message to send. partition: that of the message which it answers, so that their order is kept."""
 
     topic: str
@@ -58,9 +61,12 @@ class Facts(NamedTuple):
     digest: str
 
 
-def decision(topic: str, given: Incoming, value: bytes, identity: str, common: Headers) -> Outgoing:
-    """The decision on a message, as a CloudEvent in binary mode. common: the headers from `common_headers`."""
-    headers = [*common, ("ce_id", given.place.encode()), ("ce_subject", identity.encode())]
+def decision(topic: str, given: Incoming, value: bytes, place: str, identity: str, common: Headers) -> Outgoing:
+    """The decision on a message, as a CloudEvent in binary mode.
+
+    place: the message's. identity: of the record. common: the headers from `common_headers`.
+    """
+    headers = [*common, ("ce_id", place.encode()), ("ce_subject", identity.encode())]
     if given.headers:
         headers += [header for header in given.headers if header[0] in _TRACE]
     return Outgoing(topic, given.partition, given.key, value, headers)
@@ -104,11 +110,11 @@ def dead_letter(topic: str, given: Incoming, reason: Misfit, facts: Facts, most_
 def _cut(whole: Outgoing, ours: Headers, most_bytes: int) -> Outgoing:
     """The message without its value, and without its own headers and its key if it is still too long."""
     left_out = ("tabserve_left_out", f"a value of {len(whole.value or b'')} bytes".encode())
-    without = whole._replace(value=None, headers=[*whole.headers, left_out])
+    without = replace(whole, value=None, headers=[*whole.headers, left_out])
     if without.nbytes <= most_bytes:
         return without
     left_out = ("tabserve_left_out", left_out[1] + b", the key and the message's own headers")
-    return without._replace(key=None, headers=[*ours, left_out])
+    return replace(without, key=None, headers=[*ours, left_out])
 
 
 def ends(messages: Sequence[Incoming]) -> dict[tuple[str, int], int]:

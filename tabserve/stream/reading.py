@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias
 
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tabserve.stream.clients import Ended, Link, problem_of
 from tabserve.stream.config import StreamConfig
-from tabserve.stream.messages import Headers, Incoming
+from tabserve.stream.messages import Incoming
 
 IDLE_SECONDS = 0.5
 """How long a read waits for a first message."""
@@ -52,7 +52,12 @@ class Reader:
 
     def read(self) -> list[Incoming]:
         """Messages, at most a batch; none if there are none for a while. Raises Ended."""
-        given = [_incoming(message) for message in self._consume() if not self._is_error(message)]
+        given = []
+        for message in self._consume():
+            if (error := message.error()) is None:
+                given.append(_incoming(message))
+            else:
+                self._note(error)
         if not given and self._link.away and self.joined:
             self._probe()
         self._look()
@@ -67,14 +72,11 @@ class Reader:
         more = self._consumer.consume(self._most - 1, self._linger)  # which drops by itself what is revoked meanwhile
         return [each for each in first if (each.topic(), each.partition()) not in self._revoked] + more
 
-    def _is_error(self, message: Message) -> bool:
-        error = message.error()
-        if error is None:
-            return False
+    def _note(self, error: KafkaError) -> None:
+        """Take an error that came instead of a message. Raises Ended."""
         if error.fatal():
             raise Ended(str(error))
         self._link.lost(error)
-        return True
 
     def _probe(self) -> None:
         """Ask whether the brokers answer, where there is nothing to read that would show it."""
@@ -117,13 +119,15 @@ def _places(partitions: Iterable[TopicPartition]) -> set[Place]:
     return {(each.topic, each.partition) for each in partitions}
 
 
-def _incoming(message: Message) -> Incoming:
+def _incoming(message: Any) -> Incoming:
+    """What a message without an error holds; only such a one is sure to have a place."""
     kind, at = message.timestamp()
-    topic, partition, offset = message.topic(), message.partition(), message.offset()
-    assert topic is not None
-    assert partition is not None
-    assert offset is not None
-    seconds = math.nan if kind == TIMESTAMP_NOT_AVAILABLE else at / 1000
     return Incoming(
-        topic, partition, offset, message.key(), message.value(), cast("Headers", message.headers() or []), seconds
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        message.key(),
+        message.value(),
+        message.headers() or [],
+        math.nan if kind == TIMESTAMP_NOT_AVAILABLE else at / 1000,
     )

@@ -52,16 +52,16 @@ class Worker:
 
     def _is_done(self, given: Sequence[Incoming]) -> bool:
         """Whether messages are decided and committed; they will be read again if not."""
-        seconds = time.time()
+        seconds, ends = time.time(), messages.ends(given)
         poll = self._deciding(given, seconds)
         try:
-            self._delivery.deliver(poll.outgoing, messages.ends(given))
+            self._delivery.deliver(poll.outgoing, ends)
         except Undone as error:
             self._link.lost(str(error))
             self._reader.rewind(messages.starts(given))
             return False
         self._link.found()
-        self._reader.committed(messages.ends(given))
+        self._reader.committed(ends)
         self._instruments.committed(poll, time.time() - np.array([each.time for each in given]))
         self._record(poll, seconds)
         return True
