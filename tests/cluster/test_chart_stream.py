@@ -28,7 +28,7 @@ MODEL = "breast-cancer"
 NAME = "streamed-stream"
 PODS = {"serving.kserve.io/inferenceservice": NAME}
 PARTITIONS = 4
-EACH, PAUSE_SECONDS = 150, 0.1
+EACH, PAUSE_SECONDS = 400, 0.1
 """How many records are sent at a time, and how long is waited before the next."""
 ROWS = 50
 MOST_PODS = 3

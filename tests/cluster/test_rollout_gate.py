@@ -184,11 +184,12 @@ def test_a_release_that_fails_is_taken_back_and_not_tried_again(bundle: Path, se
 
 
 def refusals(world: World) -> list[str]:
-    """What the chart says to values that empty slot b, and to those that change the gate's settings."""
+    """What the chart says to values that empty slot b, that change the gate's settings, and that have no gate."""
     emptied = merged(world.values, {"releases": {"b": {"bundle": {"digest": ""}}}, "traffic": {"canary": ""}})
     return [
         world.release.refusal(emptied),
         world.release.refusal(merged(world.values, {"rollout": {"falseRollback": 0.02}})),
+        world.release.refusal(merged(world.values, {"rollout": {"enabled": False}})),
     ]
 
 
@@ -238,6 +239,7 @@ def test_traffic_is_what_the_values_say_when_the_gate_is_lost_and_what_it_moves_
     assert world.seen.mixed() == []
     assert "ERROR: slot b has traffic from the gate's route lost-rollout and would be emptied" in refused[0]
     assert "ERROR: the gate gives slot b 50 %, and its settings or a release would be changed" in refused[1]
+    assert "ERROR: requests follow the gate's route, and without `rollout` the gate could not take" in refused[2]
     assert (goes_on.phase, goes_on.weight, kept) == ("step", 50, was)
     assert "the gate has a new pod" not in [change.why for change in goes_on.changes]
     assert "the gate has a new pod" in [change.why for change in anew.changes]

@@ -32,7 +32,7 @@ COUNTED = 5
 LOST = 2
 """How many requests may fail when a route goes with its pod and is not closed first, as when a node is lost.
 
-Envoy drops a cluster before the route that leads to it.
+Envoy forgets a cluster before the route that leads to it (envoyproxy/gateway#6287).
 """
 PARENT = {"name": "kserve-ingress-gateway", "namespace": "kserve"}
 

@@ -33,8 +33,8 @@
 {{- /* What the gate's route leads to must stay. */ -}}
 {{- $gate := lookup "gateway.networking.k8s.io/v1" "HTTPRoute" $root.Release.Namespace (printf "%s-rollout" $fullname) | default dict -}}
 {{- $gateHas := dig "metadata" "annotations" dict $gate -}}
-{{- if and $gateHas (not $root.Values.rollout.enabled) (ne (get $gateHas "tabserve/mirror") "0") -}}
-{{- fail (printf "ERROR: the gate's route copies requests to its Service, which would be removed; first run `tabserve rollout stop %s -n %s`" $fullname $root.Release.Namespace) -}}
+{{- if and $gateHas (not $root.Values.rollout.enabled) (or (ne (get $gateHas "tabserve/mirror") "0") (gt (get $gateHas "tabserve/weight" | int) 0)) -}}
+{{- fail (printf "ERROR: requests follow the gate's route, and without `rollout` the gate could not take it away; promote, or run `tabserve rollout stop %s -n %s`, and set rollout.enabled to false after it" $fullname $root.Release.Namespace) -}}
 {{- end -}}
 {{- if and (gt (get $gateHas "tabserve/weight" | int) 0) (include "tabserve.gated" $root) (ne (get $gateHas "tabserve/job") (include "tabserve.rolloutJob" $root)) -}}
 {{- fail (printf "ERROR: the gate gives slot %s %s %%, and its settings or a release would be changed; first run `tabserve rollout forget %s -n %s`, which takes the canary back" $traffic.canary (get $gateHas "tabserve/weight") $fullname $root.Release.Namespace) -}}
