@@ -199,7 +199,7 @@ class _Unread(Exception):
 
 
 def _typed(field: Field, value: Any, *, numbered: bool) -> Any:
-    """A JSON value in the field's Arrow type, None if it is of another type. numbered: the field's own."""
+    """A JSON value in the field's Arrow type, None if it is of another type. numbered: as the field is."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if field.type == "boolean":
         return value if isinstance(value, bool) else None
