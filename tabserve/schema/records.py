@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -287,7 +288,7 @@ def _picker(places: list[int], count: int) -> Callable[[tuple[Any, ...]], Sequen
     """A function that picks the values at these places out of `count`."""
     if len(places) == count:
         return lambda values: values
-    return lambda values: [values[at] for at in places]
+    return itemgetter(*places) if len(places) > 1 else lambda values: [values[at] for at in places]
 
 
 def _explained(error: msgspec.ValidationError, fields: Mapping[str, Field], identity: str | None) -> str:
