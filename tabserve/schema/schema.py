@@ -6,6 +6,7 @@ import math
 import re
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
@@ -51,7 +52,7 @@ _SOURCES: dict[str, tuple[FieldType, ...]] = {
 _WHOLE_RULES = ("hour_of", "weekday_of", "month_of")
 
 
-class Field(Strict, frozen=True):
+class Field(Strict, frozen=True, dict=True):
     """One named field of a record.
 
     min, max: inclusive bounds of a number or integer, in `unit`.
@@ -106,7 +107,7 @@ class Field(Strict, frozen=True):
         """How many characters a text may have."""
         return self.max_length or MOST_CHARACTERS
 
-    @property
+    @cached_property
     def numbered(self) -> bool:
         """Whether every category but `other` is a whole number, which records may then give as a number."""
         named = [value for value in self.values if value != OTHER]

@@ -143,7 +143,6 @@ class _Lines:
 
     def __init__(self, schema: Schema, wanted: Sequence[str]) -> None:
         self._fields, self._wanted = schema.fields, wanted
-        self._numbered = {field.name for field in schema.record if field.numbered}
         self._known = {*schema.fields, *wanted}
         self._schema = pa.schema([pa.field(name, self._kind(name)) for name in wanted])
 
@@ -184,7 +183,7 @@ class _Lines:
         field = self._fields.get(name)
         if field is None:
             return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        made = _typed(field, value, numbered=name in self._numbered)
+        made = _typed(field, value)
         if made is None and value is not None:
             raise _Unread(Misfit(record, name, expectation(field), told(field, value)))
         return made
@@ -198,12 +197,12 @@ class _Unread(Exception):
         self.misfit = misfit
 
 
-def _typed(field: Field, value: Any, *, numbered: bool) -> Any:
-    """A JSON value in the field's Arrow type, None if it is of another type. numbered: as the field is."""
+def _typed(field: Field, value: Any) -> Any:
+    """A JSON value in the field's Arrow type, None if it is of another type."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if field.type == "boolean":
         return value if isinstance(value, bool) else None
-    if numbered and number:
+    if field.numbered and number:
         return word(value)
     if field.type in ("category", "text", "date"):
         return value if isinstance(value, str) else None
